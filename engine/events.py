@@ -38,14 +38,14 @@ class Started:
     parameters: int
     vocabulary_size: int
     train_tokens: int
-    valid_tokens: int  # tokens of the validation split that count: all, but of a dialogue only those of utterances
+    valid_tokens: int  # tokens of the validation split that count: all, but in a dialogue only utterances
     epochs: int
     device: str
     corpus_sha256: str
     unigram_perplexity: float  # on validation, of a model that knows nothing but token frequencies
     kneser_ney_perplexity: float  # on validation, of 5-grams; NaN if the training split is too long for them
     world_size: int = 1
-    valid_characters: int = 0  # as the tokenizer reads them; of a dialogue, those of utterances with their line ends
+    valid_characters: int = 0  # as the tokenizer reads them; in a dialogue, utterances with their line ends
     valid_untokenized_bits: float = 0.0  # for what the tokens leave out, such as the spelling of unknown words
     base: str = ""  # model by others that the training starts from, which was pre-trained on other text
 
@@ -124,7 +124,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Write of a file, a path in the run directory: the best weights, those of an epoch, or a checkpoint."""
+    """Write of a file, a path in the run directory: the best weights, the weights of an epoch, or a checkpoint."""
 
     step: int
     file: str

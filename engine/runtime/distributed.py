@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -21,8 +21,6 @@ from engine.runtime.process import ProcessInfo, get_process_info
 TIMEOUT = timedelta(days=1)  # the main process may evaluate or write for long; a lost peer is noticed at once
 PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class DistributedContext:
@@ -31,7 +29,7 @@ class DistributedContext:
     process: ProcessInfo
     control_group: distributed.ProcessGroup | None = None  # None for a single process
 
-    def broadcast_object(self, factory: Callable[[], T]) -> T:
+    def broadcast_object(self, factory: Callable[[], Any]) -> Any:
         """Return the JSON-serializable result of `factory`, which only the main process calls, in all processes."""
         if self.control_group is None:
             return factory()
@@ -40,7 +38,7 @@ class DistributedContext:
         distributed.broadcast(size, 0, group=self.control_group)
         buffer = torch.frombuffer(bytearray(content.ljust(int(size))), dtype=torch.uint8)
         distributed.broadcast(buffer, 0, group=self.control_group)
-        return cast("T", json.loads(buffer.numpy().tobytes()))
+        return json.loads(buffer.numpy().tobytes())
 
     def shard_batch(self, batch: Tensor) -> Tensor:
         """Return the columns of this process in a tensor `[time, batch, ...]`."""

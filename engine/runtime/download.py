@@ -19,9 +19,9 @@ def download(
 ) -> None:
     """Download the rest of a file of which `path` contains the beginning, if it exists.
 
-    `on_bytes` gets the bytes that are there and those of the whole file, if known, and may raise an exception to stop.
-    A file that is missing or too long raises an InvalidInputError, a server that fails a LotrError, and a file that
-    cannot be written an OSError.
+    `on_bytes` gets the number of bytes that are there and, if known, of the whole file; it may raise an exception to
+    stop. A file that is missing or too long raises an InvalidInputError, a server that fails a LotrError, and a file
+    that cannot be written an OSError.
     """
     problem = ""
     for pause in PAUSES:
@@ -30,11 +30,9 @@ def download(
         headers = {"User-Agent": f"lotr-tui/{version('lotr-tui')}"} | ({"Range": f"bytes={done}-"} if done else {})
         request = urllib.request.Request(url, headers=headers)
         try:
-            # A server may send the whole file, whatever is asked for.
-            with (
-                urllib.request.urlopen(request, timeout=TIMEOUT) as response,
-                path.open("ab" if response.status == 206 else "wb") as file,
-            ):
+            response = urllib.request.urlopen(request, timeout=TIMEOUT)
+            # A server may ignore the range, and send the whole file.
+            with response, path.open("ab" if response.status == 206 else "wb") as file:
                 total = file.tell() + (response.length or 0)
                 while chunk := response.read(CHUNK_BYTES):
                     file.write(chunk)

@@ -133,28 +133,25 @@ class Sandbox:
 
 def serve(modules: str, max_cpu_seconds: str) -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print is dropped
+    os.dup2(2, 1)  # drops the output of libraries
     for module in modules.split():
         importlib.import_module(module)
     context = multiprocessing.get_context("fork")
     for request in sys.stdin.buffer:
         receiver, sender = context.Pipe(duplex=False)
-        child = multiprocessing.get_context("fork").Process(
-            target=_answer, args=(request, int(max_cpu_seconds), sender)
-        )
+        child = context.Process(target=_answer, args=(request, int(max_cpu_seconds), sender))
         child.start()
         sender.close()
-        try:
+        answer = b""
+        with receiver, suppress(EOFError, OSError):  # no answer, or one that is too long
             answer = receiver.recv_bytes(MAX_ANSWER_BYTES)
-        except (EOFError, OSError):  # no answer, or one that is too long
-            child.kill()
-            child.join()
-            is_slow = child.exitcode in (-signal.SIGXCPU, -signal.SIGALRM)
-            problem = "crashes the library that reads it, or needs too much memory"
-            problem = f"takes more than {max_cpu_seconds} seconds" if is_slow else problem
-            answer = json.dumps(["error", f"it {problem}"]).encode()
-        receiver.close()
+        child.kill()
         child.join()
+        if not answer:
+            is_slow = child.exitcode in (-signal.SIGXCPU, -signal.SIGALRM)
+            crash = "it crashes the library that reads it, or needs too much memory"
+            problem = f"it takes more than {max_cpu_seconds} seconds" if is_slow else crash
+            answer = json.dumps(["error", problem]).encode()
         answers.write(answer + b"\n")
 
 

@@ -14,7 +14,7 @@ from engine.models.weights import TRANSFORMER_VALUES
 from engine.runtime.process import require_package
 from engine.training.job import INHERITED_SETTINGS, load_training_input
 
-# Overrides of the form "setting=value" that remove or add a technique; of a preset, those that change something.
+# Overrides of the form "setting=value" that remove or add a technique; a study has the ones that change its preset.
 # ULMFiT: Howard and Ruder 2018.
 REMOVALS = {
     "weight drop": "weight_drop=0",

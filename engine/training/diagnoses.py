@@ -41,7 +41,7 @@ class Evaluation(NamedTuple):
 
 @dataclass
 class History:
-    """What the diagnoses know of a training, and the kinds of problems that were reported."""
+    """Figures of a training for the diagnoses, and the kinds of problems that were reported."""
 
     config: Config
     run_dir: Path
@@ -286,7 +286,7 @@ def idle_gpu(history: History) -> Finding | None:
 
     try:
         history.gpu_utilizations.append(torch.cuda.utilization(torch.device(history.device)) / 100)
-    except Exception:  # a missing package, driver, permission or feature, each with an error of its own
+    except Exception:  # a missing package, driver, permission or feature, which raise different errors
         history.gpu_read_at = math.inf
     if len(history.gpu_utilizations) < NUM_GPU_READINGS:
         return None

@@ -17,12 +17,9 @@ from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import CommandQueue, TrainingEvent
-from engine.models import dialogue
+from engine.models import dialogue, weights
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
-from engine.models.weights import TRANSFORMER_VALUES, check_transformer_config, largest_num_heads, lora_targets
-from engine.runs import directory, loading
-from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, record_events, reopen_run
-from engine.runs.metrics import read_current_events
+from engine.runs import directory, loading, locked_run, metrics
 from engine.runtime.process import get_process_info, require_package
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.storage.tensor_file import to_float32
@@ -49,7 +46,7 @@ DIALOGUE_DEFAULTS = {
 }  # fmt: skip
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}  # of a model whose tokens are not words
 # Of a Transformer where the preset is for an LSTM.
-TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
+TRANSFORMER_DEFAULTS: dict[str, Any] = weights.TRANSFORMER_VALUES | {
     "tie_weights": True, "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
 }  # fmt: skip
 DEFAULT_PATIENCE = 4  # from an initial run, unless the preset has one: a small corpus is soon overfitted
@@ -84,7 +81,7 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         sizes = {
             # Windows that are shorter than the context would leave its later positions untrained.
             "bptt": defaults.get("context_size", config.model.context_size),
-            "num_heads": largest_num_heads(config.model.embedding_size, config.model.num_heads),
+            "num_heads": weights.largest_num_heads(config.model.embedding_size, config.model.num_heads),
         }
         defaults = TRANSFORMER_DEFAULTS | sizes | defaults
     return apply_options(preset.with_values(**defaults))
@@ -102,14 +99,14 @@ def default_preset(init: str, mode: str | None, runs_dir: Path | None = None) ->
 def load_training_input(config: Config, runs_dir: Path | None = None) -> TrainingInput:
     """Load the dataset of `config`, and what the training starts from; an unusable model raises an InvalidInputError.
 
-    An open vocabulary is that of the initial model, or of the first teacher. The weights are mapped to a closed one.
+    An open vocabulary comes from the initial model, or from the first teacher. The weights are mapped to a closed one.
     """
     init, mode, tokenizer = config.training.init, config.data.mode, None
     if is_pretrained_name(init):
         base = _read_base(init)
         _check_settings(config, _base_config(base), init)
         if config.model.lora_rank:
-            lora_targets(config.model)
+            weights.lora_targets(config.model)
         base.check_weights()
         base = base.for_scripts() if mode == "dialogue" else base
         return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)
@@ -134,8 +131,8 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
         base = loading.read_run_base(run_dir, mode)
         dataset = load_dataset(config.data, base.tokenizer)
         if initial.model.lora_rank:
-            adapter = loading.read_adapter(run_dir, initial.model, loading.find_weights(run_dir, initial, epoch))
-            return TrainingInput(dataset, {name: to_float32(tensor) for name, tensor in adapter.items()}, base)
+            tensors = loading.read_adapter(run_dir, initial.model, loading.find_weights(run_dir, initial, epoch))
+            return TrainingInput(dataset, {name: to_float32(tensor) for name, tensor in tensors.items()}, base)
         return TrainingInput(dataset, loading.load_model(run_dir, epoch).decoder.weights, base)
     decoder = loading.load_model(run_dir, epoch).decoder
     dataset = load_dataset(config.data, decoder.tokenizer if decoder.tokenizer.is_open else None)
@@ -233,7 +230,7 @@ class TrainingJob:
 
     config: Config
     dataset: Dataset
-    run: LockedRun
+    run: locked_run.LockedRun
     command_queue: CommandQueue
     is_resume: bool = False
 
@@ -253,7 +250,7 @@ class TrainingJob:
                 yield event
                 yield from history.observe(event)
 
-        return record_events(self.run, train())
+        return locked_run.record_events(self.run, train())
 
 
 def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | None = None) -> TrainingJob:
@@ -265,7 +262,7 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     training, context, processes = config.training, config.model.context_size, get_process_info().world_size
     is_transformer = config.model.architecture == "transformer"
     if is_transformer:
-        check_transformer_config(config.model)
+        weights.check_transformer_config(config.model)
     batch_size, bptt, columns = training.batch_size, training.bptt, training.teacher_columns
     smaller = batch_size - batch_size % processes
     divisible = f"{smaller} or {smaller + processes}" if smaller else f"{processes}"
@@ -311,8 +308,8 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     files = {} if base is None else loading.base_files(base, config.model)
     if dataset.cast:
         files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
-    run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
-    return TrainingJob(config, dataset, run, CommandQueue(CommandFileReader(run.path, run.commands_offset)))
+    run = locked_run.create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
+    return TrainingJob(config, dataset, run, CommandQueue(locked_run.CommandFileReader(run.path, run.commands_offset)))
 
 
 def resume_job(
@@ -332,7 +329,7 @@ def resume_job(
             "omit that option, or train a new run"
         )
     dataset = load_dataset(config.data, tokenizer)
-    recorded = read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
+    recorded = metrics.read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
     started = next((event for event in recorded if isinstance(event, events.Started)), None)
     sha256 = started.corpus_sha256 if started else dataset.corpus.sha256
     if sha256 != dataset.corpus.sha256:
@@ -353,8 +350,8 @@ def resume_job(
             f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "
             f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
         )
-    locked = reopen_run(run_dir)
-    commands = CommandQueue(CommandFileReader(locked.path, locked.commands_offset))
+    locked = locked_run.reopen_run(run_dir)
+    commands = CommandQueue(locked_run.CommandFileReader(locked.path, locked.commands_offset))
     return TrainingJob(config, dataset, locked, commands, is_resume=True)
 
 

@@ -1,4 +1,4 @@
-"""What a training minimizes, and how it changes the weights: loss, learning rates, optimizers, averages of weights."""
+"""Loss, learning rates, optimizers and averages of weights of a training."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -131,7 +131,7 @@ class WindowReader:
         )
 
     def begin_epoch(self) -> Epoch:
-        """Return the training tokens in the order of a new epoch, with what is learned beside them."""
+        """Return the training tokens in the order of a new epoch, with their punctuation if the model learns it."""
         data, rng_state, self.position = self.dataset, self.rng.getstate(), 0
         tokens, punctuation = data.train, data.train_punctuation if self.with_punctuation else None
         if self.options.shuffle_lines:
@@ -231,7 +231,7 @@ class TrainerState:
         self.start_time = time.perf_counter() if start_time is None else start_time
 
     def start_fine_tuning(self) -> None:
-        """Go on with averaged SGD from the best weights (Merity et al. 2017, section 5)."""
+        """Continue with averaged SGD from the best weights (Merity et al. 2017, section 5)."""
         assert self.best_weights is not None, "fine-tuning starts from validated weights"
         options, progress = self.config.training, self.progress
         self.network.load_weights(self.best_weights)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.errors import TrainingError, printable
 from engine.runs.directory import is_locked, run_word
-from engine.runtime.process import get_process_info, launch_command
+from engine.runtime.process import get_process_info
 from engine.storage.files import open_regular_file
 
 CONSOLE_LOG = "console.txt"
@@ -28,7 +28,10 @@ def resume_in_background(path: Path) -> str:
 
     If the process does not start to train, a TrainingError is raised; the run directory is then unchanged.
     """
-    command = [*launch_command(get_process_info().world_size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
+    command, processes = [sys.executable, "-m"], get_process_info().world_size
+    if processes > 1:  # the dashes keep torchrun from parsing our options
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "--"]
+    command += ["lotr_tui", "train", "--resume", str(path), "--no-tui"]
     console_log = path / CONSOLE_LOG
     # A folder `engine` in the working directory would hide ours. A checkout that is not installed needs that directory.
     is_checkout = Path(__file__).resolve().parents[2] == Path.cwd()

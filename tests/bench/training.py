@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.presets import PRESETS
 from tests.bench.measuring import Figure, Skip, all_cores, alternate, call, compare, run
+from tests.support.files import TORCHRUN
 from tests.support.terminal import SESSION_COMMAND, Terminal
 
 
@@ -153,16 +154,14 @@ def measure_trackers(options, epochs=12, names=None):
 
 def measure_scale_out(options, epochs=3):
     """Training speed of two processes by torchrun, beside one process with two threads."""
-    from engine.runtime.process import launch_command
-
     settings = f"precision=fp32 device=cpu validation_metric=perplexity eval_every_epochs={epochs} checkpoint_seconds=0"
     sets = [f"--set={setting}" for setting in settings.split()]
     notebook = ["--preset", "notebook", "--epochs", epochs, *sets, *_csv(options)]
 
-    def train(num_processes, num_threads):
-        return command_speed(*notebook, "--threads", num_threads, launcher=launch_command(num_processes))
+    def train(launcher, num_threads):
+        return command_speed(*notebook, "--threads", num_threads, launcher=launcher)
 
-    speeds = alternate(options.repeat, lambda: train(2, 1), lambda: train(1, 2))
+    speeds = alternate(options.repeat, lambda: train(TORCHRUN, 1), lambda: train([sys.executable, "-m"], 2))
     yield from compare("training with 2 processes", "one process, 2 threads", "tokens/s", *speeds)
 
 

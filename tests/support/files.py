@@ -17,6 +17,8 @@ from engine.data.tokenizers import TOKENIZER_FILES, WordTokenizer
 from tests.support.models import random_weights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Command of two processes, without the module that they run; the dashes keep torchrun from parsing its options.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
 
 KNOWN_WORDS = ("bilbo", "baggins", "is", "the", "road", "river", "and", "a", "friend", "of", "mine", "old")
 

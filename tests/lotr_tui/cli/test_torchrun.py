@@ -12,8 +12,7 @@ import pytest
 from engine.events import Failed, Resume, Started, Step
 from engine.runs.directory import LOCK_FILE, METRICS_FILE, is_locked
 from engine.runs.metrics import read_current_events
-from engine.runtime.process import launch_command
-from tests.support.files import CHECKOUT
+from tests.support.files import CHECKOUT, TORCHRUN
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ TINY = ("--preset", "tiny", "--set", "embedding_size=16", "--set", "hidden_size=
 def two_processes(home, environment, *arguments):
     """Run a training by two processes, and terminate it at the end of the context."""
     with subprocess.Popen(
-        [*launch_command(2), "lotr_tui", "train", *map(str, arguments)],
+        [*TORCHRUN, "lotr_tui", "train", *map(str, arguments)],
         cwd=home,
         env=environment(home, PYTHONPATH=str(CHECKOUT)),
         stdout=subprocess.PIPE,
