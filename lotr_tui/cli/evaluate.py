@@ -118,8 +118,8 @@ def _read_common_text(
 ) -> tuple[str, bool, str, list[str]]:
     """Return the text to score, whether it is a script, whose names all models get, its name and remarks.
 
-    It is a file, or standard input, or else a split: that of the first run with an open vocabulary, whose text is as
-    written, or else of the first run. The lines that another run was trained on, and this one was not, are left out.
+    It is a file, or standard input, or else a split of the first run with an open vocabulary, whose text is as written,
+    or of the first run. The lines that another run was trained on, and this one was not, are left out.
     """
     if path is not None:
         if path == "-":

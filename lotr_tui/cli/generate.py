@@ -140,7 +140,7 @@ def generate(
         as_json=as_json,
         jsonl=jsonl,
     )
-    if text is not None and not model.tokenizer.is_open:  # what is not UTF-8 is reported like other unknown symbols
+    if text is not None and not model.tokenizer.is_open:  # bytes that are not UTF-8 count as unknown symbols
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if scene:
         write_scene(request, text, cast, turns or 8)

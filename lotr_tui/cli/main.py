@@ -157,7 +157,7 @@ class Command(Form, TyperCommand):
 
 
 class Group(Form, TyperGroup):
-    """Group of commands. Options before a command are passed on to it, which refuses all that it does not have."""
+    """Group of commands. Options before a command are passed on to it, which refuses unknown ones."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands:

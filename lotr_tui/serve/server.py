@@ -11,7 +11,6 @@ textual-serve 1.1.3 has these defects. The ones without a link are not reported.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import shlex
@@ -21,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,6 @@ from aiohttp import web
 from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
-import lotr_tui.serve
 from engine.errors import describe_error, printable
 from lotr_tui.serve.access import WEBSOCKET_PATH, AccessGuard, ErrorLog, is_encrypted
 
@@ -90,18 +89,17 @@ class AppProcess(AppService):
         transport, protocol = await loop.connect_write_pipe(make_protocol, self.child.stdin)
         self._stdin = asyncio.StreamWriter(transport, protocol, None, loop)
         nothing.feed_eof()
-        process: Any = SimpleNamespace(stdout=output, stderr=nothing)
-        self._process = process
-        return process
+        self._process: Any = SimpleNamespace(stdout=output, stderr=nothing)
+        return self._process
 
     async def run(self) -> None:
         await super().run()
-        with contextlib.suppress(ConnectionError, RuntimeError):
+        with suppress(ConnectionError, RuntimeError):
             await self.remote_close()
 
     async def on_data(self, payload: bytes) -> None:
         """Send output while there is a browser, and only read it afterwards, so that the app is never blocked."""
-        with contextlib.suppress(ConnectionError, RuntimeError):
+        with suppress(ConnectionError, RuntimeError):
             await super().on_data(payload)
 
     async def send_bytes(self, data: bytes) -> bool:
@@ -145,8 +143,8 @@ class BrowserServer(Server):
     def make_application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard.middleware], client_max_size=1)
         application.add_routes([web.get("/", self._handle_page), web.get(WEBSOCKET_PATH, self.handle_websocket)])
-        for path, package in (("/static", textual_serve), ("/own", lotr_tui.serve)):
-            application.router.add_static(path, Path(str(package.__file__)).parent / "static")
+        for path, module in (("/static", str(textual_serve.__file__)), ("/own", __file__)):
+            application.router.add_static(path, Path(module).parent / "static")
         return application
 
     async def run(self, listening: socket.socket, on_ready: Callable[[], None]) -> int:
@@ -164,7 +162,7 @@ class BrowserServer(Server):
         number = 0
         while not number:
             self._guard.close_strangers(runner.server.connections if runner.server else [], time.monotonic())
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 number = await asyncio.wait_for(received.get(), POLL_INTERVAL)
         for each in signals:  # the end of their input tells the apps to close
             loop.add_signal_handler(each, os._exit, 128 + number)
@@ -173,7 +171,6 @@ class BrowserServer(Server):
         return 128 + number
 
     async def close(self) -> None:
-        """Close all tabs: every app saves and ends, or continues its training in the background."""
         self._is_closing = True
         closing = [each.close(code=1001, message=b"The server has ended.") for each in self._open.values()]
         await asyncio.gather(*closing, return_exceptions=True)
@@ -214,7 +211,6 @@ class BrowserServer(Server):
         return websocket
 
     def _refusal(self) -> str:
-        """Return why no further browser can have a session now, or an empty text."""
         if self._is_closing:
             return "the server is ending"
         if len(self._open) < self._max_browsers:
@@ -234,7 +230,7 @@ class BrowserServer(Server):
             await self._process_messages(websocket, process)
         except Exception as error:  # the browser has left already or sends nonsense, or the system starts no process
             self._report(f"{browser} has lost its session: {printable(describe_error(error))}")
-            with contextlib.suppress(ConnectionError, RuntimeError):
+            with suppress(ConnectionError, RuntimeError):
                 await websocket.close(message=b"The session has failed; see the terminal of the server.")
         finally:
             await process.stop()

@@ -3,18 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from textual import command, events, widgets, work
+from textual import actions, await_complete, command, dom, events, widgets, work
 from textual._context import active_message_pump
-from textual.actions import ActionParseResult
 from textual.app import App
-from textual.await_complete import AwaitComplete
 from textual.css.query import NoMatches
-from textual.dom import DOMNode, NoScreen
-from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.errors import NoWidget
-from textual.geometry import Offset
-from textual.theme import Theme
 from textual.widget import Widget
 
 from lotr_tui.textual_fixes import is_served
@@ -24,7 +18,7 @@ from lotr_tui.textual_fixes.terminal import ContinuableLinuxDriver
 class TextualFixesApp(App[None]):
     """Textual app that exits promptly, ignores keys of removed widgets, and can be stopped and continued."""
 
-    def get_driver_class(self) -> type[Driver]:
+    def get_driver_class(self) -> type[Any]:
         if is_served():
             from lotr_tui.textual_fixes.web_driver import ClosableWebDriver  # not needed in a terminal
 
@@ -40,9 +34,9 @@ class TextualFixesApp(App[None]):
 
     async def run_action(
         self,
-        action: "str | ActionParseResult",
-        default_namespace: DOMNode | None = None,
-        namespaces: Mapping[str, DOMNode] | None = None,
+        action: "str | actions.ActionParseResult",
+        default_namespace: dom.DOMNode | None = None,
+        namespaces: Mapping[str, dom.DOMNode] | None = None,
     ) -> bool:
         """Run an action, unless its widget was removed since its key arrived, or is not mounted yet."""
         widget = default_namespace
@@ -60,7 +54,7 @@ class TextualFixesApp(App[None]):
         """Ignore errors of handlers that do not find their widgets while a screen or the app is closed."""
         node = active_message_pump.get(None)
         is_removed = isinstance(node, Widget) and (node._pruning or not node.is_attached)
-        if not self._exit and not (is_removed and isinstance(error, (NoMatches, NoScreen))):
+        if not self._exit and not (is_removed and isinstance(error, (NoMatches, dom.NoScreen))):
             super()._handle_exception(error)
 
 
@@ -72,14 +66,14 @@ class TextualFixesScreen:
         is_mounted: bool
         call_later: Any
 
-    def dismiss(self, result: Any = None) -> AwaitComplete:
+    def dismiss(self, result: Any = None) -> await_complete.AwaitComplete:
         """Close this screen once it is mounted, and only while it is on top: Textual pops any screen that is there."""
         if self.app.screen is not self:  # type: ignore[comparison-overlap]
-            return AwaitComplete()
+            return await_complete.AwaitComplete()
         if not self.is_mounted:
             self.call_later(self._dismiss_when_mounted, result)
-            return AwaitComplete()
-        closing: AwaitComplete = super().dismiss(result)  # type: ignore[misc]
+            return await_complete.AwaitComplete()
+        closing: await_complete.AwaitComplete = super().dismiss(result)  # type: ignore[misc]
         return closing
 
     def _dismiss_when_mounted(self, result: Any) -> None:
@@ -90,7 +84,7 @@ class TextualFixesScreen:
         if event.size != self.app.size:
             event.prevent_default()
 
-    def get_widget_and_offset_at(self, x: int, y: int) -> tuple[Widget | None, Offset | None]:
+    def get_widget_and_offset_at(self, x: int, y: int) -> tuple[Widget | None, Any]:
         """Return the widget at a coordinate, unless it is removed, which fails when text in it is selected."""
         widget, offset = super().get_widget_and_offset_at(x, y)  # type: ignore[misc]
         return (widget, offset) if widget is None or widget.parent is not None else (None, None)
@@ -133,7 +127,7 @@ class RobustCommandPalette(TextualFixesScreen, command.CommandPalette):
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, self._restyle)
 
-    def _restyle(self, _: Theme) -> None:
+    def _restyle(self, _: object) -> None:
         self.app.stylesheet.update(self)
         self.refresh(layout=True)
 
@@ -146,7 +140,7 @@ class RobustCommandPalette(TextualFixesScreen, command.CommandPalette):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return super().check_action(action, parameters) if self.query(command.CommandList) else False
 
-    def dismiss(self, result: Any = None) -> AwaitComplete:
+    def dismiss(self, result: Any = None) -> await_complete.AwaitComplete:
         self._cancel_gather_commands()
         self._stop_no_matches_countdown()
         self._stop_busy_countdown()

@@ -10,12 +10,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from textual import constants
-from textual.app import App
+from textual import constants, events, geometry
 from textual.drivers import linux_driver
 from textual.drivers._writer_thread import WriterThread
-from textual.events import Resize
-from textual.geometry import Size
 
 
 def get_lenient_decoder(encoding: str) -> "partial[codecs.IncrementalDecoder]":
@@ -43,7 +40,7 @@ linux_driver.getincrementaldecoder = get_lenient_decoder  # type: ignore[assignm
 
 
 def wake_loop_at_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Let every signal that has a handler wake `loop`: asyncio does so only for handlers of its own, not Textual's."""
+    """Let every signal that has a handler wake `loop`: asyncio does so only for its own handlers, not Textual's."""
     read_end, write_end = os.pipe()  # open until the process ends
     for end in (read_end, write_end):
         os.set_blocking(end, False)
@@ -62,7 +59,7 @@ class ContinuableLinuxDriver(linux_driver.LinuxDriver):
     _application_modes: list[Any] | None = None  # of the terminal; None outside of application mode
     _was_continued = False
 
-    def __init__(self, app: App[Any], **options: Any) -> None:
+    def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
         wake_loop_at_signals(self._loop)
 
@@ -125,6 +122,6 @@ class ContinuableLinuxDriver(linux_driver.LinuxDriver):
         if self._in_band_window_resize:
             self._enable_in_band_window_resize()  # the terminal then reports its size
         else:
-            size = Size(*self._get_terminal_size())
-            self.send_message(Resize(size, size))
+            size = geometry.Size(*self._get_terminal_size())
+            self.send_message(events.Resize(size, size))
         self._app.call_later(self._app.refresh, layout=True)

@@ -9,10 +9,8 @@ import signal
 import sys
 from typing import Any
 
-from textual.app import App
 from textual.color import Color
 from textual.drivers import web_driver
-from textual.theme import Theme
 
 from lotr_tui.textual_fixes.terminal import get_lenient_decoder, wake_loop_at_signals
 
@@ -22,7 +20,7 @@ web_driver.getincrementaldecoder = get_lenient_decoder  # type: ignore[assignmen
 class ClosableWebDriver(web_driver.WebDriver):
     """Web driver that sends SIGHUP to its process when the tab is closed or the server is gone."""
 
-    def __init__(self, app: App[Any], **options: Any) -> None:
+    def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
         self.fileno = os.dup(sys.__stdout__.fileno())  # type: ignore[union-attr]
         for fd in (1, sys.__stdout__.fileno()):  # type: ignore[union-attr]
@@ -72,7 +70,7 @@ class ClosableWebDriver(web_driver.WebDriver):
         self._send_background(self._app.current_theme)
         self._app.theme_changed_signal.subscribe(self._app, self._send_background)
 
-    def _send_background(self, _: Theme) -> None:
+    def _send_background(self, _: object) -> None:
         """Give the page the background of the theme, which it shows beside the last column and row."""
         name = self._app.theme_variables.get("background", "")
         if name.startswith("#"):  # an ANSI theme has the terminal's own background

@@ -15,19 +15,16 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
-from textwrap import shorten
+from typing import Any
 
 from engine import events
-from engine.config import Config
 from engine.errors import InvalidInputError, RunError, describe_error, printable
 from engine.runs import directory, metrics
 from engine.runtime.process import get_process_info
 from engine.storage import files
 from lotr_tui.trackers import libraries
-from lotr_tui.trackers.libraries import Point, TrackerName, open_tracker
 
 STEP_METRICS = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second", "epoch", "seconds")
 EVALUATION_METRICS = ("valid_perplexity", "notebook_perplexity", "epoch", "seconds")
@@ -48,13 +45,11 @@ class SendState:
     is_complete: bool = False  # everything was sent, including the end of the training
 
 
-def state_file(run_dir: Path, name: TrackerName, suffix: str = ".json") -> Path:
-    """Return the path of the state of a tracker, or of its other files: ".lock" and ".log"."""
+def state_file(run_dir: Path, name: libraries.TrackerName, suffix: str = ".json") -> Path:
     return run_dir / TRACKERS_FOLDER / f"{name}{suffix}"
 
 
-def read_state(run_dir: Path, name: TrackerName) -> SendState:
-    """Read the state of a tracker; a damaged file raises a RunError."""
+def read_state(run_dir: Path, name: libraries.TrackerName) -> SendState:
     path = state_file(run_dir, name)
     try:
         content = files.read_limited(path, MAX_STATE_BYTES) if path.exists() else b"{}"
@@ -64,14 +59,13 @@ def read_state(run_dir: Path, name: TrackerName) -> SendState:
         raise RunError(f"{path} is damaged: {reason}; delete it to send the whole run again") from error
 
 
-def write_state(run_dir: Path, name: TrackerName, state: SendState) -> SendState:
-    """Write and return the state of a tracker; a full disk raises a RunError or OSError."""
+def write_state(run_dir: Path, name: libraries.TrackerName, state: SendState) -> SendState:
     state_file(run_dir, name).parent.mkdir(exist_ok=True)
     files.write_atomically(state_file(run_dir, name), json.dumps(asdict(state)).encode())
     return state
 
 
-def choose_trackers(run_dir: Path, names: Sequence[TrackerName]) -> None:
+def choose_trackers(run_dir: Path, names: Sequence[libraries.TrackerName]) -> None:
     """Record that a run is sent to these trackers, besides earlier ones, also after it is resumed."""
     for name in names:
         if not state_file(run_dir, name).exists():
@@ -96,12 +90,12 @@ class RunStream:
         self._metrics, self._samples = (metrics.RecordFollower(run_dir / name) for name in names)
         self._waiting: list[events.Sampled] = []  # samples of steps whose metrics have not been read yet
 
-    def read(self) -> list[Point]:
+    def read(self) -> list[libraries.Point]:
         """Read the next batch; at the same step, a sample follows the metrics."""
         # Metrics first: all samples before the last of these rows are then in the file of the samples.
         rows, samples = self._metrics.read(READ_BUDGET), self._samples.read(READ_BUDGET)
         self.at_end = self._metrics.at_end and self._samples.at_end
-        points: list[Point] = []
+        points: list[libraries.Point] = []
         for event in rows:
             match event:
                 case events.Started():
@@ -116,19 +110,19 @@ class RunStream:
                     names = STEP_METRICS if isinstance(event, events.Step) else EVALUATION_METRICS
                     values = {name: getattr(event, name) for name in names if math.isfinite(getattr(event, name))}
                     if self._is_new(event) and values:
-                        points.append(Point(event.step, self._started_at + self._seconds, values))
+                        points.append(libraries.Point(event.step, self._started_at + self._seconds, values))
         self._waiting += [event for event in samples if isinstance(event, events.Sampled)]
         last_step = math.inf if self.at_end or self.end is not None else self._max_step
         ready = [sample for sample in self._waiting if sample.step < last_step]
         self._waiting = [sample for sample in self._waiting if sample.step >= last_step]
         for sample in filter(self._is_new, ready):
             text = printable(f"{sample.prompt} {sample.text}")
-            points.append(Point(sample.step, self._started_at + self._seconds, {}, text))
+            points.append(libraries.Point(sample.step, self._started_at + self._seconds, {}, text))
         return sorted(points, key=lambda point: (point.step, bool(point.text)))
 
-    def settings(self, config: Config) -> libraries.Settings:
+    def settings(self, configured: Mapping[str, Any]) -> libraries.Settings:
         settings: dict[str, str | int | float | bool] = {}
-        for name, value in ((asdict(self.started) if self.started else {}) | config.settings()).items():
+        for name, value in ((asdict(self.started) if self.started else {}) | dict(configured)).items():
             if isinstance(value, str):
                 settings[name] = printable(value)
             elif isinstance(value, (int, float)) and math.isfinite(value):
@@ -136,15 +130,13 @@ class RunStream:
         return settings
 
     def results(self) -> dict[str, float]:
-        values = {
-            name: getattr(self.end, name) for name in ("valid_perplexity", "test_perplexity", "epochs", "seconds")
-        }
+        names = ("valid_perplexity", "test_perplexity", "epochs", "seconds")
+        values = {name: getattr(self.end, name) for name in names}
         if self.started is not None:
             values["valid_bits_per_character"] = self.started.bits_per_character(values["valid_perplexity"])
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _is_new(self, event: events.Step | events.Evaluated | events.Sampled) -> bool:
-        """Return True, and remember the step, if no event of this kind had this step or a later one."""
         name = events.EVENT_NAMES[type(event)]
         is_new = event.step > self.last_steps.get(name, -1)
         self.last_steps[name] = max(event.step, self.last_steps.get(name, -1))
@@ -153,9 +145,9 @@ class RunStream:
 
 def write_tensorboard(run_dir: Path, folder: Path) -> None:
     """Write curves, samples and settings of a run into event files in `folder`."""
-    stream = RunStream(run_dir, {})
+    stream, config = RunStream(run_dir, {}), directory.read_config(run_dir)
     points = stream.read()
-    tracker = libraries.TensorBoardTracker(run_dir, stream.settings(directory.read_config(run_dir)), "", folder)
+    tracker = libraries.TensorBoardTracker(run_dir, stream.settings(config.settings()), "", folder)
     while points or not stream.at_end:
         for point in points:
             tracker.log(point)
@@ -165,7 +157,7 @@ def write_tensorboard(run_dir: Path, folder: Path) -> None:
 
 def send_run(
     run_dir: Path,
-    name: TrackerName,
+    name: libraries.TrackerName,
     is_over: Callable[[], bool] = lambda: True,
     allow: Callable[[], object] = lambda: None,
 ) -> SendState:
@@ -176,7 +168,7 @@ def send_run(
     tracker, a BlockingIOError is raised.
     """
     # A run without a configuration, or with a damaged state, is refused before a file is written into its folder.
-    config, state = directory.read_config(run_dir), read_state(run_dir, name)
+    config, state = directory.read_config(run_dir).settings(), read_state(run_dir, name)
     state_file(run_dir, name).parent.mkdir(exist_ok=True)
     with files.lock_file(state_file(run_dir, name, ".lock"), LOCK_TIMEOUT):
         state = read_state(run_dir, name)
@@ -187,7 +179,7 @@ def send_run(
             is_complete = isinstance(end, events.Finished) and end.reason in ("done", "patience", "pruned")
             is_last = stream.at_end and (is_complete or over)
             if tracker is None and (points or (is_last and is_complete and stream.started)):
-                tracker = open_tracker(name, run_dir, stream.settings(config), state.tracker_id)
+                tracker = libraries.open_tracker(name, run_dir, stream.settings(config), state.tracker_id)
                 state = write_state(run_dir, name, replace(state, tracker_id=tracker.tracker_id))
             allow()
             if tracker is not None and (points or is_last):
@@ -217,7 +209,7 @@ class TrackerSupervisor:
         self._problems: list[str] = []
         is_main = get_process_info().rank == 0
         self._names = [name for name in libraries.TRACKER_NAMES if is_main and state_file(run_dir, name).is_file()]
-        self._processes: dict[TrackerName, Popen[bytes]] = {}
+        self._processes: dict[libraries.TrackerName, Popen[bytes]] = {}
         for name in list(self._names):
             command = [sys.executable, "-m", "lotr_tui.trackers.follower", str(run_dir), name, str(CALL_TIMEOUT)]
             env, flags = os.environ | {"OMP_NUM_THREADS": "1"}, os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -230,7 +222,7 @@ class TrackerSupervisor:
             except (InvalidInputError, OSError) as error:
                 self._add_problem(name, describe_error(error))
 
-    def running(self) -> list[TrackerName]:
+    def running(self) -> list[libraries.TrackerName]:
         """Collect the processes that have ended, and return the names of the others."""
         for name, process in list(self._processes.items()):
             if process.poll() is None or self._processes.pop(name, None) is None:  # another thread was here first
@@ -251,7 +243,7 @@ class TrackerSupervisor:
         return problems
 
     def wait(self, timeout: float) -> bool:
-        """Wait for the end of all processes, at most `timeout` seconds. Return True if all have ended."""
+        """Wait for the end of all processes, at most `timeout` seconds; return True if all have ended."""
         deadline = time.monotonic() + timeout
         while self.running() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -266,9 +258,9 @@ class TrackerSupervisor:
             lines.append(printable(f"{name}: {libraries.view_command(name, self._run_dir)}"))
         return lines
 
-    def _add_problem(self, name: TrackerName, text: str) -> None:
+    def _add_problem(self, name: libraries.TrackerName, text: str) -> None:
         self._names.remove(name)
-        problem = shorten(printable(text).rstrip("."), MAX_PROBLEM_LENGTH, placeholder="…")
+        problem = " ".join(printable(text).split())[:MAX_PROBLEM_LENGTH].rstrip(".")
         command = f"lotr-tui runs export {directory.run_word(self._run_dir)} --log {name}"
         self._problems.append(
             f"{name} is detached: {problem}; the training continues, and `{command}` sends the missing part later"
@@ -278,12 +270,15 @@ class TrackerSupervisor:
 def main() -> None:
     """Follow the run, and write the problem to standard output, if there is one; all other output goes to the log."""
     run_dir, limit = Path(sys.argv[1]), float(sys.argv[3])
-    name: TrackerName = next(each for each in libraries.TRACKER_NAMES if each == sys.argv[2])
+    name: libraries.TrackerName = next(each for each in libraries.TRACKER_NAMES if each == sys.argv[2])
     result = os.dup(1)
     os.dup2(2, 1)
     os.nice(19)  # sending waits for a processor that training does not use
-    # Ends this process later, by a thread in C, which also works while a package holds Python's lock.
-    allow = partial(faulthandler.dump_traceback_later, limit, exit=True)
+
+    def allow() -> None:
+        # Ends this process later, by a thread in C, which also works while a package holds Python's lock.
+        faulthandler.dump_traceback_later(limit, exit=True)
+
     allow()
     problem = ""
     try:

@@ -6,13 +6,13 @@ block for long: each tracker has a process.
 """
 
 import html
-import importlib.util
 import netrc
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,13 +39,13 @@ class TensorBoardTracker:
     """Writer of one event file, without PyTorch or TensorFlow. A resumed training writes another file beside it."""
 
     def __init__(self, run_dir: Path, settings: Settings, tracker_id: str, folder: Path | None = None) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.tracker_id = str(folder or run_dir / "tensorboard")
         self._writer, self._event = EventFileWriter(self.tracker_id), event_pb2.Event
-        self._summary = summary_pb2.Summary
+        self._summary, self._tensor = summary_pb2.Summary, tensor_pb2.TensorProto
         if not tracker_id:
             # The function returns a message of TensorFlow's class where TensorFlow is installed.
             message = hparams_pb(dict(settings), trial_id=run_dir.name, start_time_secs=time.time())
@@ -66,10 +66,9 @@ class TensorBoardTracker:
         return [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
 
     def _text(self, text: str) -> list[Any]:
-        from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.plugins.text.metadata import create_summary_metadata
 
-        tensor = TensorProto(dtype="DT_STRING", string_val=[f"    {text}".encode()])  # as code, not as Markdown
+        tensor = self._tensor(dtype="DT_STRING", string_val=[f"    {text}".encode()])  # as code, not as Markdown
         metadata = create_summary_metadata("sample", description="")
         return [self._summary.Value(tag="sample/text_summary", metadata=metadata, tensor=tensor)]
 
@@ -124,11 +123,9 @@ class MlflowTracker:
 
     def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow.entities import Metric, Param
-        from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
+        from mlflow import MlflowClient, MlflowException, entities
 
-        self._client, self._metric = MlflowClient(tracking_uri=_mlflow_uri(run_dir)), Metric
+        self._client, self._metric = MlflowClient(tracking_uri=_mlflow_uri(run_dir)), entities.Metric
         self._waiting: list[Any] = []
         self.tracker_id = tracker_id
         if tracker_id:
@@ -141,7 +138,7 @@ class MlflowTracker:
             self._client.create_experiment(name, artifact_location=location)
         experiment = self._client.get_experiment_by_name(name)
         self.tracker_id = self._client.create_run(experiment.experiment_id, run_name=run_dir.name).info.run_id
-        parameters = [Param(name, str(value)[:MAX_MLFLOW_SETTING]) for name, value in settings.items()]
+        parameters = [entities.Param(name, str(value)[:MAX_MLFLOW_SETTING]) for name, value in settings.items()]
         self._client.log_batch(self.tracker_id, params=parameters)
 
     def log(self, point: Point) -> None:  # a database keeps one of several equal values
@@ -204,7 +201,7 @@ def check_installed(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKER_NAMES:
             raise InvalidInputError(f"--log {name} is not one of {', '.join(TRACKER_NAMES)}")
-        if importlib.util.find_spec(name) is None:
+        if find_spec(name) is None:
             raise InvalidInputError(f"{name} is not installed; {install_command(name)}")
 
 

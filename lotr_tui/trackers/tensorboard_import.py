@@ -1,12 +1,9 @@
 """Import of curves from TensorBoard's event files, so that other trainings appear in the list of runs."""
 
 import json
-import math
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -41,7 +38,7 @@ def import_tensorboard(folder: Path, runs_dir: Path, name: str | None = None, ta
         raise InvalidInputError(f"--run {name} names one run, but {folder} has {len(folders)}; omit --run")
     imported = list[str]()
     for log, curves, curve in [(log, *_read_log(log, tag)) for log in folders]:
-        epoch_tag = _first(curves, [_EPOCH])
+        epoch_tag = _first(list(curves), [_EPOCH])
         events, started_at = _make_events(curves, curve, epoch_tag)
         log_name = log.parent.name if log.name == "tensorboard" else log.resolve().name
         path = runs_dir / (name or _free_run_name(log_name, runs_dir))
@@ -77,7 +74,7 @@ def _read_log(folder: Path, wanted: str | None) -> tuple[dict[str, Float64Array]
     curves = {tag: np.array(points, np.float64).T for tag, points in rows.items() if points}
     if not curves:
         raise InvalidInputError(f"{folder} has no scalars: its files are damaged, or no event files of TensorBoard")
-    listed = shorten(", ".join(sorted(curves)), 400, placeholder=" …")
+    listed = ", ".join(sorted(curves))[:400]
     if wanted is not None and wanted not in curves:
         raise InvalidInputError(f"{folder} has no curve {wanted!r}; its curves are {listed}")
     validations = [tag for tag in curves if _matches(_VALIDATION, tag) and not _matches(_TEST, tag)]
@@ -95,24 +92,24 @@ def _make_events(curves: dict[str, Float64Array], tag: str, epoch_tag: str) -> t
     if epoch_tag:
         scale = curves[epoch_tag][0], curves[epoch_tag][2]
     events: list[RecordedEvent] = []
-    best = math.inf
+    best = np.inf
     # Losses are in nats.
     perplexities = values if _matches(_PERPLEXITY, tag) else np.exp(np.minimum(values, MAX_EXPONENT))
     perplexities = np.where(np.isfinite(perplexities) & (perplexities > 0), perplexities, np.nan)
     columns = [steps, np.interp(steps, *scale), perplexities, times - started_at]
     for step, epoch, perplexity, seconds in np.array(columns).T.tolist():
         events.append(Evaluated(int(step), epoch, perplexity, perplexity < best, seconds))
-        best = min(best, perplexity) if math.isfinite(perplexity) else best
+        best = min(best, perplexity) if np.isfinite(perplexity) else best
     seconds = float(max(curve[1, -1] for curve in curves.values())) - started_at
     last_epoch = float(np.interp(last_step, *scale))
-    best = best if math.isfinite(best) else math.nan
-    return [*events, Finished("done", "imported", last_epoch, best, math.nan, seconds)], started_at
+    best = best if np.isfinite(best) else np.nan
+    return [*events, Finished("done", "imported", last_epoch, best, np.nan, seconds)], started_at
 
 
 def _matches(pattern: str, tag: str) -> bool:
     return re.search(pattern, tag, re.IGNORECASE) is not None
 
 
-def _first(tags: Iterable[str], patterns: Iterable[str]) -> str:
+def _first(tags: list[str], patterns: list[str]) -> str:
     """Return the first tag that matches the first pattern that any tag matches, or ""."""
     return next((tag for pattern in patterns for tag in tags if _matches(pattern, tag)), "")

@@ -154,9 +154,9 @@ KILLED_SENDER = """
 import os, sys, time
 from pathlib import Path
 from engine.runs import metrics
-from lotr_tui.trackers import follower
+from lotr_tui.trackers import follower, libraries
 metrics.READ_CHUNK_BYTES = 1_000
-open_tracker, calls = follower.open_tracker, iter(range(1000))
+open_tracker, calls = libraries.open_tracker, iter(range(1000))
 def open_for_some_points(*arguments):
     tracker = open_tracker(*arguments)
     log = tracker.log
@@ -167,7 +167,7 @@ def open_for_some_points(*arguments):
         log(point)
     tracker.log = log_some
     return tracker
-follower.open_tracker = open_for_some_points
+libraries.open_tracker = open_for_some_points
 follower.send_run(Path(sys.argv[1]), sys.argv[2])
 """
 
