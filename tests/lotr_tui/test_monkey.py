@@ -77,7 +77,8 @@ async def test_random_input_never_crashes_the_app(make_app, use_job, monkeypatch
         for _ in range(STEPS):
             done.append(await random_step(pilot, rng))
             assert app.is_running, f"the app ended after {done[-10:]}"
-        app.stop_training()
+        if app.state.training is not None:
+            app.state.training.stop()
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive() or thread.name.startswith("asyncio"), thread.name

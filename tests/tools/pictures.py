@@ -44,7 +44,7 @@ def save(app, name):
 
 
 async def stop_training(app, pilot):
-    app.stop_training()
+    app.state.training.stop()
     await wait_for(pilot, lambda: not app.state.is_training)
 
 
