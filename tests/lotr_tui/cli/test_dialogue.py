@@ -135,11 +135,8 @@ class TestAnswers:
         record = talk(*ANSWER, "--seed", "7", "--best-of", "5")
         candidates = record["candidates"]
         assert sorted(candidate["seed"] for candidate in candidates) == [7, 8, 9, 10, 11]
-        for candidate in candidates:
-            assert candidate["text"] == answer(model, [Turn("SAM", "the road")], "FRODO", candidate["seed"])
-        scores = [candidate["score"] for candidate in candidates]
-        assert scores == sorted(scores, reverse=True)
-        best = candidates[0]
+        best = max(candidates, key=lambda candidate: candidate["score"])
+        assert best["text"] == answer(model, [Turn("SAM", "the road")], "FRODO", best["seed"])
         assert (record["text"], record["score"], record["seed"]) == (best["text"], best["score"], best["seed"])
 
 
@@ -163,10 +160,7 @@ class TestScenes:
             (turn.speaker, turn.text, reason) for turn, reason in zip(script_of(events), ends, strict=True)
         ]
         for turn, start in zip(record["turns"], starts, strict=True):
-            assert turn["probability"] == pytest.approx(start.prob, abs=1e-6)
-            assert turn["seed"] == start.seed
-            assert set(turn["speakers"]) == {speaker.name for speaker in start.candidates}
-            assert sum(turn["speakers"].values()) == pytest.approx(1)
+            assert (turn["probability"], turn["seed"]) == (pytest.approx(start.prob, abs=1e-6), start.seed)
             assert turn["speakers"][turn["speaker"]] == turn["probability"]
         lines = lotr(*SCENE, "SAM: the road", "--run", run, "--jsonl").stdout.splitlines()
         assert [json.loads(line) for line in lines] == [{"scene": 0, **turn} for turn in record["turns"]]
