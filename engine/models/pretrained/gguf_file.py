@@ -1,14 +1,11 @@
-"""GGUF files of Llama, Mistral and Qwen2 as bases: read with limits, their tensors dequantized one at a time.
-
-Their tokenizers become Hugging Face's `tokenizer.json`, and are made from it.
-"""
+"""GGUF files of Llama, Mistral and Qwen2: read as bases, and their vocabularies, which are written too."""
 
 import json
 import math
 import mmap
 import os
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +20,7 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config
-from engine.models.pretrained.tokenizer import SPACE_MARK, read_tokens
+from engine.models.pretrained.tokenizer import read_tokens
 from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
 
@@ -47,7 +44,7 @@ SETTINGS = {
     "context_length": "max_position_embeddings", "attention.sliding_window": "sliding_window",
 }  # fmt: skip
 MAX_HEADER_BYTES = 64_000_000  # of everything before the tensors; 256,000 tokens with their merges need 12 million
-_TEXT, _ARRAY = 8, 9  # codes of types in metadata; those of numbers follow
+_FLOAT32, _TEXT, _ARRAY = 6, 8, 9  # codes of types in metadata; numbers follow
 _DTYPES = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
@@ -60,23 +57,20 @@ _PARTS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
-_LLAMA3, _QWEN2 = (
-    [
-        {"type": "Split", "pattern": {"Regex": digits.join(_PARTS)}, "behavior": "Isolated", "invert": False},
-        {**_BYTE_LEVEL, "use_regex": False},
-    ]
+_SPLITS = [
+    {"type": "Split", "pattern": {"Regex": digits.join(_PARTS)}, "behavior": "Isolated", "invert": False}
     for digits in ("{1,3}", "")
-)
+]
 # Ways to cut texts before byte pairs are merged, by the names of llama.cpp.
 PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [_BYTE_LEVEL],
     "default": [_BYTE_LEVEL],
     "smollm": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
-    "llama-bpe": _LLAMA3,
-    "qwen2": _QWEN2,
+    "llama-bpe": [_SPLITS[0], {**_BYTE_LEVEL, "use_regex": False}],
+    "qwen2": [_SPLITS[1], {**_BYTE_LEVEL, "use_regex": False}],
 }
 WHOLE_WORD_PRE_TOKENIZER = "llama-bpe"  # its tokens are also found without a path of merges to them
-# The known ways cut it differently; numbers of over three digits are no token of ours.
+# The known ways cut it differently; our vocabularies have no numbers of over three digits.
 _SAMPLE_TEXT = (
     "I'll see. He'LL (in 12 or 345 days)...\n\n  It's caf\u00e9 time!\r\n\u65e5\u672c x\u00b2\u00bd\t~~\U0001f600 "
 )
@@ -91,18 +85,16 @@ def read_gguf_base(path: Path, name: str) -> Base:
     for tensor in file.tensors:
         stem, _, kind = tensor.rpartition(".")
         layer, _, short = stem.rpartition(".")
-        name_parts = [layer.replace("blk", "model.layers"), TENSOR_NAMES.get(short, ""), kind]
+        parts = [layer.replace("blk", "model.layers"), TENSOR_NAMES.get(short, ""), kind]
+        ours = ".".join(filter(None, parts)) if short in TENSOR_NAMES else tensor
         order = None
         if architecture == PERMUTED_ARCHITECTURE and short in ("attn_q", "attn_k"):
             # The first halves of the rotated pairs of each head, and then the second ones.
             num_heads = config.num_heads if short == "attn_q" else config.num_kv_heads
             order = np.arange(num_heads * config.head_size).reshape(num_heads, -1, 2).swapaxes(1, 2).reshape(-1)
-        readers[".".join(filter(None, name_parts)) if short in TENSOR_NAMES else tensor] = partial(
-            file.read, tensor, order
-        )
+        readers[ours] = partial(file.read, tensor, order)
     readers.pop(ROPE_FACTORS, None)
-    ends = [metadata.get(f"{_PREFIX}{kind}_token_id") for kind in ("eot", "eom")]
-    end_ids = [id for id in ends if id is not None]
+    end_ids = [metadata[key] for kind in ("eot", "eom") if (key := f"{_PREFIX}{kind}_token_id") in metadata]
     tokens = read_tokens(*read_vocabulary(metadata), end_ids, len(metadata[_PREFIX + "tokens"]))
     return make_base(name, FAMILIES[architecture], [path], config, tokens, readers)
 
@@ -111,7 +103,7 @@ def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
     if architecture not in FAMILIES:
         raise UnsupportedModelError(f"it is a model of the kind {printable(architecture[:60])!r}")
     prefix = f"{architecture}."
-    stated = {k.removeprefix(prefix): v for k, v in file.metadata.items() if isinstance(v, (int, float, str))}
+    stated = {key.removeprefix(prefix): value for key, value in file.metadata.items() if not isinstance(value, list)}
     settings: dict[str, Any] = {"rms_norm_eps": 1e-5, "model_type": architecture, "use_sliding_window": True}
     settings |= {ours: stated[theirs] for theirs, ours in SETTINGS.items() if theirs in stated}
     settings["tie_word_embeddings"] = "output.weight" not in file.tensors
@@ -121,11 +113,6 @@ def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
     sizes = {stated.get(key, config.head_size) for key in ("attention.value_length", "rope.dimension_count")}
     if stated.get("expert_count", 0) != 0 or sizes != {config.head_size}:
         raise UnsupportedModelError("it has experts, or rotary positions of another kind")
-    # Numbers in single precision get the digits that they were written with.
-    shortened: dict[str, Any] = {
-        key: float(str(np.float32(getattr(config, key)))) for key in ("norm_eps", "rope_base", "rope_factor")
-    }
-    config = replace(config, **shortened)
     if ROPE_FACTORS not in file.tensors:
         return config
     factors = file.read(ROPE_FACTORS)
@@ -192,6 +179,8 @@ class _GGUFFile:
         code, count = self._numbers("<u4").item(), 1
         if is_array := code == _ARRAY:
             code, count = self._numbers("<u4").item(), self._numbers("<u8").item()
+        if code == _FLOAT32 and not is_array:  # with the digits that it was written with
+            return float(str(self._numbers("<f4")[0]))
         values = self._texts(count) if code == _TEXT else self._numbers(_DTYPES[code], count).tolist()
         return values if is_array else values[0]
 
@@ -217,26 +206,18 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str | N
         raise ValueError("a token is listed twice, or too long")
     kind, pre_tokenizer = metadata.get(_PREFIX + "model"), metadata.get(_PREFIX + "pre", "default")
     types = metadata.get(_PREFIX + "token_type", [_NORMAL] * len(tokens))
-    if kind == "gpt2":
-        if pre_tokenizer not in PRE_TOKENIZERS:
-            raise UnsupportedModelError(f"it cuts texts in a way of its own ({str(pre_tokenizer)[:60]!r})")
-        merges = [merge.split(" ", 1) for merge in metadata[_PREFIX + "merges"]]
-        content = _byte_pairs(vocabulary, merges, pre_tokenizer)
-    elif kind == "llama":
-        unknown = tokens[metadata.get(_PREFIX + "unknown_token_id", 0)]
-        content = _sentencepiece(vocabulary, metadata[_PREFIX + "scores"], types, unknown)
-        if metadata.get(_PREFIX + "add_space_prefix") is not False:
-            content["normalizer"]["normalizers"].insert(0, {"type": "Prepend", "prepend": SPACE_MARK})
-            content["decoder"]["decoders"].append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    else:
+    if kind != "gpt2":
         raise UnsupportedModelError(f"it has a tokenizer of the kind {str(kind)[:60]!r}")
+    if pre_tokenizer not in PRE_TOKENIZERS:
+        raise UnsupportedModelError(f"it cuts texts in a way of its own ({str(pre_tokenizer)[:60]!r})")
+    content = _byte_pairs(vocabulary, [merge.split(" ", 1) for merge in metadata[_PREFIX + "merges"]], pre_tokenizer)
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     content["added_tokens"] = [
         {"id": id, "content": token, **flags, "special": type_ != _USER_DEFINED}
         for (token, id), type_ in zip(vocabulary.items(), types, strict=True)
         if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
-    adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
+    adds_bos = metadata.get(_PREFIX + "add_bos_token", pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
     ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos")}
     texts = {f"{special}_token": None if id is None else tokens[id] for special, id in ids.items()}
     template = metadata.get("tokenizer.chat_template")
@@ -254,34 +235,12 @@ def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_toke
     }
 
 
-def _sentencepiece(
-    vocabulary: Mapping[str, int], scores: Sequence[float], types: Sequence[int], unknown: str
-) -> dict[str, Any]:
-    # As Llama 2 has it: pairs with the best score are merged first.
-    merges = []
-    for token, id in vocabulary.items():
-        if types[id] == _NORMAL:
-            pairs = ((token[:end], token[end:]) for end in range(1, len(token)))
-            merges += [(scores[id], *pair) for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
-    merges.sort(key=lambda merge: (-merge[0], -len(merge[1]), -len(merge[2])))
-    mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
-    space = {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}
-    model = {"type": "BPE", "vocab": vocabulary, "merges": [pair for _, *pair in merges], "unk_token": unknown}
-    return {
-        "version": "1.0",
-        "normalizer": {"type": "Sequence", "normalizers": [mark]},
-        "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]},
-        "model": {**model, "fuse_unk": True, "byte_fallback": True},
-    }
-
-
 def vocabulary_metadata(
     tokenizer_json: str, num_tokens: int, special_ids: Collection[int], name: str
 ) -> dict[str, Any]:
-    """Return the metadata for llama.cpp and `read_vocabulary`, or raise an UnsupportedModelError; without bos and eos.
+    """Return the metadata for llama.cpp but bos and eos, or raise an UnsupportedModelError.
 
-    Tokens from `num_tokens` on are left out, and those that `tokenizer.json` lacks are called `[PAD…]`.
+    Tokens from `num_tokens` on are left out, and tokens that `tokenizer.json` lacks are called `[PAD…]`.
     """
     content, backend = json.loads(tokenizer_json), tokenizers.Tokenizer.from_str(tokenizer_json)
     model, pieces = content["model"], backend.pre_tokenizer and backend.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT)

@@ -1,7 +1,4 @@
-"""Models by others that transformers computes: loaded after checks, never from pickles or with remote code.
-
-Torch and transformers are imported when a model is loaded.
-"""
+"""Models by others that transformers computes, which is imported when one is loaded. None of their code is run."""
 
 import importlib.util
 import inspect
@@ -12,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,16 +24,11 @@ from engine.models.weights import num_kept_tokens
 from engine.runtime import process
 from engine.runtime.worker import Sandbox
 
-if TYPE_CHECKING:
-    from transformers import DynamicCache
-
 # Transformers first reads the settings of a model here.
 SANDBOX = Sandbox(
-    *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
-    "engine.models.pretrained.loading",
-    max_cpu_seconds=15,
+    "torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", __name__, max_cpu_seconds=15
 )
-OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
 MEMORY_FACTOR = 1.2  # peak memory of loading a folder, relative to the weights as they are kept in memory
 MAX_CHUNK_TOKENS = 512  # in one forward pass; more need more memory and are not faster
 CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")
@@ -72,8 +64,7 @@ def load_pretrained(name: str, on_progress: bases.ProgressCallback | None = None
         bases.check_memory(required)
         report(bases.LoadingProgress(f"reading {stored / 1e6:,.0f} MB of weights", required))
         auto: Any = transformers.AutoModelForCausalLM
-        options = OPTIONS | {"use_safetensors": True, "output_loading_info": True}
-        module, info = auto.from_pretrained(folder, dtype=dtype, **options)
+        module, info = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **OPTIONS)
         if absent := sorted(info.get("missing_keys") or []):
             shown = f"{len(absent)} of its tensors, such as {printable(absent[0])}"
             raise InvalidInputError(f"it lacks {shown}; it is another kind of model, or damaged")
@@ -90,8 +81,7 @@ def silence_libraries() -> None:
     libraries[1].disable_progress_bars()
     for library in ("huggingface_hub", "httpx", "urllib3"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    for module in ("transformers", "huggingface_hub", "torch"):
-        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
+    warnings.filterwarnings("ignore", module=r"(transformers|huggingface_hub|torch)(\..*)?")
 
 
 def try_config(path: str) -> int:
@@ -102,7 +92,7 @@ def try_config(path: str) -> int:
 
     silence_libraries()
     auto: Any = AutoModelForCausalLM
-    config = AutoConfig.from_pretrained(Path(path), **OPTIONS)
+    config = AutoConfig.from_pretrained(Path(path), trust_remote_code=False, local_files_only=True)
     names = config.architectures if isinstance(config.architectures, list) else []
     is_decoder = any(str(name).endswith(("CausalLM", "LMHeadModel")) for name in names)
     is_masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder
@@ -116,10 +106,10 @@ def try_config(path: str) -> int:
 
 class ReadTexts:
     # Texts of one length that were read together, one row per text, and their cache. Their states share this.
-    def __init__(self, tokens: TokenIds, cache: "DynamicCache") -> None:
+    def __init__(self, tokens: TokenIds, cache: Any) -> None:
         self.tokens, self.cache = tokens, cache  # `[texts, positions]`
 
-    def crop(self, num_positions: int) -> "DynamicCache":
+    def crop(self, num_positions: int) -> Any:
         # It shares memory until a pass appends to it, which makes new tensors.
         cropped = copy(self.cache)
         cropped.layers = [copy(layer) for layer in self.cache.layers]
@@ -135,16 +125,15 @@ class PretrainedState(NamedTuple):
     has_slid: bool = False  # True if the start of the text has left the context
 
     @property
-    def tokens(self) -> TokenIds:
-        # The model's ids of the tokens in the context.
+    def tokens(self) -> TokenIds:  # the model's ids
         return self.texts.tokens[self.row, : self.num_positions]
 
 
 class PretrainedModel:
     """A causal language model of transformers as a `BatchModel` and `HiddenVectorModel`. Threads may share it.
 
-    A text that fills the context slides: its last half is read again from position 0. Recurrent models have no cache
-    that can be cropped: each token is predicted from the whole text.
+    A text that fills the context slides: its last half is read again from position 0. Models whose cache cannot be
+    cropped predict each token from the whole text.
     """
 
     is_slow = True  # reading a token takes long enough to delay the keyboard, so screens call the model in a thread

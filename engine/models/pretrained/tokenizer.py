@@ -65,17 +65,12 @@ class PretrainedTokenizer(ByteTokenizer):
             backend_json = encode(content).decode()
         added = {token["id"]: token["content"] for token in kept}
         with convert_panics():
-            self._backend, vocabulary = _read_backend(content, backend_json, added)
-        self._json = backend_json
-        names: list[str | None] = [None] * size
-        for name, id in vocabulary.items():
-            if id < size:
-                names[id] = name
-        # By the model's id.
-        self.special_texts = {id: text for id in sorted(special_ids) if (text := added.get(id, names[id])) is not None}
+            self._backend, vocabulary = _read_backend(content, added)
+        self._json, names = backend_json, {id: name for name, id in vocabulary.items()} | added
+        self.special_texts = {id: names[id] for id in sorted(special_ids) if id in names}  # by the model's id
         parts = (self._backend.pre_tokenizer, self._backend.decoder)
         is_byte_level = any(b'"ByteLevel"' in part.__getstate__() for part in parts if part is not None)
-        spelled = _decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
+        spelled = _spell_tokens(names, size, added | self.special_texts, is_byte_level)
         # The model's id of each of our ids, and our id of each of the model's.
         self.swapped_ids = np.arange(size, dtype=np.int32)
         self.swapped_ids[[EOS_ID, specials.end_id]] = [specials.end_id, EOS_ID]
@@ -178,9 +173,7 @@ def convert_panics() -> Iterator[None]:
         raise InvalidInputError(f"the tokenizer fails: {error}") from error
 
 
-def _read_backend(
-    content: Mapping[str, Raw], backend_json: str, added: Mapping[int, str]
-) -> tuple[tokenizers.Tokenizer, dict[str, int]]:
+def _read_backend(content: Mapping[str, Raw], added: Mapping[int, str]) -> tuple[tokenizers.Tokenizer, dict[str, int]]:
     # The tokenizer of a `tokenizer.json`, and its vocabulary without the added tokens.
     model = decode(content["model"], type=dict[str, Raw])
     if decode(model.pop("type", b"null")) == "BPE":  # `from_str` takes twice as long, and stops other threads
@@ -196,7 +189,7 @@ def _read_backend(
         # `UserList` is read in Python, with other threads.
         backend.model = tokenizers.models.BPE(vocabulary, UserList(merges), **options)
     else:
-        backend = tokenizers.Tokenizer.from_str(backend_json)
+        backend = tokenizers.Tokenizer.from_str(encode(content).decode())
         vocabulary = backend.get_vocab(with_added_tokens=False)
     backend.no_truncation()
     backend.no_padding()
@@ -204,16 +197,15 @@ def _read_backend(
     return backend, vocabulary
 
 
-def _decode_vocabulary(
-    names: Sequence[str | None], added_tokens: Mapping[int, str], *, is_byte_level: bool
-) -> list[bytes]:
-    # The bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece; None for an
-    # id without a token. Added tokens are plain text.
+def _spell_tokens(names: Mapping[int, str], size: int, added: Mapping[int, str], is_byte_level: bool) -> list[bytes]:
+    # The bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece. Added
+    # tokens are plain text.
     translation = {ord(char): chr(byte) for char, byte in BYTE_CHARACTERS.items()}
     tokens = []
-    for id, name in enumerate(names):
-        if id in added_tokens or name is None:
-            token = added_tokens.get(id, "").encode(errors="replace")
+    for id in range(size):
+        name = names.get(id)
+        if id in added or name is None:
+            token = added.get(id, "").encode(errors="replace")
         elif is_byte_level:
             try:
                 token = name.translate(translation).encode("latin-1")
@@ -237,9 +229,8 @@ def read_tokens(
 ) -> Tokens:
     """Return the tokenizer of a `tokenizer.json`, with at most `max_size` tokens, and its chat template if it has one.
 
-    `texts` are special tokens by names such as "bos_token", `first_id` is the model's id of the token that the
-    tokenizer puts before a text, and `other_end_ids` are tokens that the model's files name as ends of a text. A
-    tokenizer that cannot spell every text or end one raises an InvalidInputError.
+    `texts` are special tokens by names such as "bos_token", `first_id` is the token that the tokenizer puts before a
+    text. A tokenizer that cannot spell every text or end one raises an InvalidInputError.
     """
     content: Any = json.loads(backend_json)
     if (kind := content["model"].get("type")) in CLOSED_VOCABULARIES:
@@ -273,10 +264,7 @@ def read_tokens(
 
 
 def try_tokenizer(path: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> int | None:
-    """Return the token that the tokenizer in a `tokenizer.json` puts before a text.
-
-    Call this in a sandbox: it encodes some texts, and the library may crash.
-    """
+    """Return the token that a tokenizer puts before a text; call this in a sandbox, since the library may crash."""
     content = Path(path).read_text("utf-8")
     first_id = next(iter(tokenizers.Tokenizer.from_str(content).encode("a").ids), None)
     tokenizer, _ = read_tokens(content, texts, first_id, None, end_ids, MAX_VOCABULARY_SIZE)
