@@ -39,6 +39,7 @@ SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919  # of the text that shows which units ar
 MIN_CAPACITY = 32  # free rows of a new buffer, unless the context is smaller
 MAX_COPIED_ROWS = 32  # a branch shares longer segments: products with short ones take longer than a copy
 MAX_SEGMENTS = 4  # of a state; a branch that would need more copies the rows of the last segment
+MIN_SUM, MAX_SUM = 1e-30, 1e30  # sums of exponentials that single precision represents well
 _ONE = np.array(1, np.float32)  # numpy adds an array faster than a number
 
 
@@ -105,10 +106,13 @@ def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32
     num_kv_heads, group, size, _ = queries.shape
     # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
     parts = [np.matmul(buffer.layers[layer][0][:, None, :length], queries) for buffer, length in segments]
-    weights = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)).reshape(num_kv_heads * group, -1)
-    weights -= np.maximum.reduce(weights, axis=1, keepdims=True)
-    np.exp(weights, out=weights)
-    sums = np.add.reduce(weights, axis=1)
+    scores = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)).reshape(num_kv_heads * group, -1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = np.exp(scores)
+        sums = np.add.reduce(weights, axis=1)
+    if not MIN_SUM < sums.min() <= sums.max() < MAX_SUM:  # NaN fails the comparison
+        weights = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
+        sums = np.add.reduce(weights, axis=1)
     weights, start, parts = weights.reshape(num_kv_heads, group, 1, -1), 0, []
     for buffer, length in segments:
         parts.append(np.matmul(weights[..., start : start + length], buffer.layers[layer][1][:, None, :length]))

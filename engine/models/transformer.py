@@ -185,8 +185,7 @@ class TransformerModel(nn.Module):
         for path, module in list(self.named_modules()):
             if isinstance(module, Linears):
                 layers = [f"{path.rpartition('.')[0]}.{name}" for name in module.sizes]
-                has_bias = f"{layers[0]}.bias" in base
-                bias = load(*(f"{layer}.bias" for layer in layers)) if has_bias else None
+                bias = load(*(f"{layer}.bias" for layer in layers)) if f"{layers[0]}.bias" in base else None
                 weight = load(*(f"{layer}.weight" for layer in layers))
                 module.freeze(self.config, weight, bias, generator)
             elif isinstance(module, (nn.Embedding, nn.RMSNorm)) or path == "lm_head":
@@ -206,8 +205,7 @@ class TransformerModel(nn.Module):
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> ops.NetworkOutput:
         raw, dropped = self.read_window(ids, generator, distributed)
-        weight = self.output_weight
-        logits = ops.linear(dropped, weight if class_ids is None else weight[class_ids])
+        logits = ops.linear(dropped, self.output_weight if class_ids is None else self.output_weight[class_ids])
         return ops.NetworkOutput(logits, [], raw, dropped)
 
     @property

@@ -354,8 +354,7 @@ def embed(embedding: StoredTensor, tokens: int | TokenIds) -> Float32Array:
     """Return the rows `[..., width]` of `tokens`; those of one token in single precision are not to be changed."""
     if isinstance(embedding, Int8Rows):
         return embedding.values[tokens] * embedding.scales[tokens, None]
-    rows: Float32Array = embedding[tokens]
-    return rows
+    return np.asarray(embedding[tokens])
 
 
 def normalize_logits(logits: Float32Array) -> Float32Array:
