@@ -12,8 +12,8 @@ from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 
+from engine.control import ControlCommand
 from engine.errors import LotrError
-from engine.events import ControlCommand
 from lotr_tui.app_state import AppState, OpenSession, WatchRun
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.session.settings import SettingsStore

@@ -10,8 +10,8 @@ from textual.app import App
 from textual.message import Message
 from textual.timer import Timer
 
+from engine.control import ControlCommand
 from engine.errors import InvalidInputError, describe_error
-from engine.events import ControlCommand
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.session.settings import SettingsStore
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from engine import events
 from engine.config import Config
+from engine.control import ControlCommand
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
-from engine.events import ControlCommand
 from engine.runs import directory, loading, metrics
 from engine.runs.loading import NumpyDecoder
 from engine.storage.files import JsonLinesAppender, default_runs_dir, lock_file, open_regular_file, write_atomically

@@ -10,13 +10,14 @@ import numpy as np
 
 from engine import events
 from engine.config import BUNDLED, TEACHER_SEPARATOR, Config, DataConfig
+from engine.control import CommandQueue
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.corpus import Lines
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError, RunError
-from engine.events import CommandQueue, TrainingEvent
+from engine.events import TrainingEvent
 from engine.models import dialogue, weights
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
 from engine.runs import directory, loading, locked_run, metrics

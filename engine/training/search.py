@@ -24,8 +24,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as StudyState
 
 from engine.config import SETTINGS, Config, read_setting, split_assignment
+from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError, RunError, TrainingError, describe_error, suggest_nearest
-from engine.events import ControlCommand, Evaluated, Finished, Warned
+from engine.events import Evaluated, Finished, Warned
 from engine.runs import directory
 from engine.storage.files import decode, default_runs_dir, lock_file, open_regular_file, read_limited, write_atomically
 from engine.training.job import INHERITED_SETTINGS, canonical_config, load_training_input, prepare_job, resume_job

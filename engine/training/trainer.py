@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from engine import events
 from engine.analysis.evaluation import count_validation_characters, evaluate, printed_perplexity, window_starts
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data.dataset import Dataset, batchify, load_dataset
 from engine.data.scripts import Turn, parse_line, turn_text
 from engine.data.speakers import STRANGER, display_name, first_to_answer
 from engine.data.tokenizers import TokenIds
 from engine.errors import TrainingError
-from engine.events import CommandQueue, StopReason, TrainingEvent
+from engine.events import StopReason, TrainingEvent
 from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns

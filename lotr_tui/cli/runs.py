@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine import events
+from engine import control, events
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
 from engine.runs import directory, loading, locked_run, metrics
 from engine.runs.directory import is_locked, resolve_run, run_word
@@ -144,7 +144,7 @@ def stop(
     """Ask a running training to save and stop."""
     path = resolve_run(run, runs_dir).absolute()
     before = _saved_file(path)
-    locked_run.send_command(path, events.ControlCommand("checkpoint" if checkpoint else "stop"))
+    locked_run.send_command(path, control.ControlCommand("checkpoint" if checkpoint else "stop"))
     deadline = time.monotonic() + STOP_TIMEOUT
     while not no_wait and is_locked(path) and not (checkpoint and _saved_file(path) != before):
         if time.monotonic() > deadline:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
-from engine import events, presets
+from engine import control, events, presets
 from engine.config import BUNDLED, SETTINGS, Config
 from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
@@ -134,10 +134,10 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     def continue_without_terminal() -> None:
         background.detach_from_terminal()
         if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
-            job.command_queue.send(events.ControlCommand("detach"))
+            job.command_queue.send(control.ControlCommand("detach"))
 
     stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
-    save = partial(job.command_queue.send, events.ControlCommand("checkpoint"))
+    save = partial(job.command_queue.send, control.ControlCommand("checkpoint"))
     background.install_signal_handlers({**stops, signal.SIGHUP: continue_without_terminal, signal.SIGUSR1: save})
     lines, has_trackers = ProgressFormatter(job), (job.run.path / follower.TRACKERS_FOLDER).is_dir()
     trackers = follower.TrackerSupervisor(job.run.path) if has_trackers else None

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.events import ControlCommand, TrainingEvent
+from engine.control import ControlCommand
+from engine.events import TrainingEvent
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked, run_word
 from engine.runs.locked_run import send_command
 from engine.runs.metrics import RecordFollower

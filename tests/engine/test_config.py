@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError
-from engine.events import ControlCommand
 from engine.presets import PRESETS
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}

@@ -15,13 +15,14 @@ from rich.cells import cell_len
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data.corpus import CODECS, read_corpus, read_whole_text
 from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
 from engine.data.summary import summarize_dataset
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.errors import printable
-from engine.events import CommandQueue, Step
+from engine.events import Step
 from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, list_runs, lock_owner, summarize_run
 from engine.runs.loading import (
     list_epoch_checkpoints,

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 from textual.widgets import OptionList
 
+from engine.control import ControlCommand
 from engine.errors import LotrError
-from engine.events import ControlCommand
 from engine.presets import PRESETS
 from lotr_tui.cli.launch import run_app
 from lotr_tui.monitor.local_training import LocalTraining

@@ -9,12 +9,11 @@ from textual.app import App
 from textual.screen import Screen
 
 from engine.config import ModelConfig
+from engine.control import CommandQueue, ControlCommand
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.events import (
     Checkpointed,
     CommandApplied,
-    CommandQueue,
-    ControlCommand,
     Evaluated,
     Finished,
     Preparing,

@@ -12,8 +12,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
-from engine.events import CommandQueue, Evaluated, Finished, Snapshot, Step
+from engine.events import Evaluated, Finished, Snapshot, Step
 from engine.runtime.distributed import distributed_context
 from engine.training import TrainingInput, trainer
 from engine.training.state import ResumeCheckpoint

@@ -9,8 +9,8 @@ import torch
 from safetensors.numpy import save_file
 
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
-from engine.events import CommandQueue
 from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import NumpyDecoder
 from engine.runs.locked_run import create_run

@@ -15,18 +15,9 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Rule, Static
 
+from engine.control import CommandKind, ControlCommand
 from engine.errors import LotrError, printable
-from engine.events import (
-    Checkpointed,
-    CommandApplied,
-    CommandKind,
-    ControlCommand,
-    DiagnosisKind,
-    Evaluated,
-    Sampled,
-    Step,
-    TrainingEvent,
-)
+from engine.events import Checkpointed, CommandApplied, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
 from engine.runs.loading import LoadedModel
 from lotr_tui.app_state import OpenSession, TrainingChanged
 from lotr_tui.formatting import PRETRAINED_NOTE

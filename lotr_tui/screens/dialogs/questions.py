@@ -10,9 +10,9 @@ from textual.suggester import Suggester
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
+from engine.control import MAX_SAMPLE_PROMPT_LENGTH, ControlCommand
 from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, normalize_speaker
 from engine.errors import printable
-from engine.events import MAX_SAMPLE_PROMPT_LENGTH, ControlCommand
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.session.cast import A_STRANGER, MODEL_CHOOSES, Roles, speaker_style

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from engine.control import CommandQueue, ControlCommand
 from engine.errors import InvalidInputError, RunError
-from engine.events import Checkpointed, CommandQueue, ControlCommand, Evaluated, Failed, Finished, Resume, Warned
+from engine.events import Checkpointed, Evaluated, Failed, Finished, Resume, Warned
 from engine.runs.directory import (
     COMMANDS_FILE,
     EPOCHS_DIR,

@@ -13,20 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from engine.config import Config
+from engine.control import CommandQueue, ControlCommand
 from engine.errors import RunError
-from engine.events import (
-    CommandApplied,
-    CommandQueue,
-    ControlCommand,
-    Evaluated,
-    Finished,
-    Resume,
-    Sampled,
-    Snapshot,
-    Started,
-    Step,
-    Warned,
-)
+from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.metrics import read_current_events
 from engine.storage.tensor_file import seal

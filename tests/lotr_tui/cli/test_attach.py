@@ -2,7 +2,8 @@
 
 import pytest
 
-from engine.events import CommandApplied, ControlCommand, Finished
+from engine.control import ControlCommand
+from engine.events import CommandApplied, Finished
 from engine.runs.directory import METRICS_FILE
 from engine.runs.locked_run import CommandFileReader, create_run
 from lotr_tui.monitor import run_follower

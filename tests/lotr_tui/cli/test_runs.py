@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from engine.events import Checkpointed, ControlCommand, Evaluated, Failed, Finished, Sampled, Started, Step
+from engine.control import ControlCommand
+from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
 from engine.runs.directory import MODEL_FILE, RESUME_FILE
 from engine.runs.locked_run import CommandFileReader, create_run
 from tests.support.commands import json_output

@@ -16,9 +16,10 @@ from textual.timer import Timer
 
 from engine.analysis.evaluation import evaluate
 from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.control import ControlCommand
 from engine.data.dataset import Dataset
 from engine.data.tokenizers import EOS_ID
-from engine.events import ControlCommand, Sampled
+from engine.events import Sampled
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_perplexity, truncate

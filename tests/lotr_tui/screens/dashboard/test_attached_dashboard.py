@@ -4,8 +4,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from engine.control import ControlCommand
 from engine.errors import RunError
-from engine.events import Checkpointed, CommandApplied, ControlCommand, Diagnosed, Evaluated, Resume, Warned
+from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
 from lotr_tui.app_state import TrainingChanged
 from lotr_tui.screens.dashboard.chart import TrainingChart
 from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from textual.widgets import Input
 
-from engine.events import ControlCommand, Diagnosed
+from engine.control import ControlCommand
+from engine.events import Diagnosed
 from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dashboard.tiles import MetricTiles
