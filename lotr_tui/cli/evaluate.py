@@ -9,8 +9,7 @@ import numpy as np
 
 from engine.analysis import evaluation as scoring
 from engine.analysis.speakers import evaluate_by_speaker
-from engine.data import corpus, dataset, scripts
-from engine.data.speakers import SOMEONE
+from engine.data import corpus, dataset, scripts, speakers
 from engine.data.tokenizers import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
 from engine.models import base, ngram
@@ -97,7 +96,7 @@ def evaluate(
         if is_script and not loaded.decoder.tokenizer.is_open:
             about.append("reads the texts without the names, which it cannot spell")
         elif not is_script and loaded.config.data.mode == "dialogue":
-            about.append(f"reads every line as said by {SOMEONE}")
+            about.append(f"reads every line as said by {speakers.SOMEONE}")
         notes += [f"{loaded.name}: {remark}" for remark in about if remark]
     notes += [f"{each.name}: {each.note}" for each in models if each.note]
     if as_json:

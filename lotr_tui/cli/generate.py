@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
-from types import FrameType
 from typing import Annotated, Any
 
 from engine.analysis.tokenized_text import read_label
@@ -447,7 +446,7 @@ def _defer_interrupt() -> Iterator[Callable[[], bool]]:
     """
     num_interrupts = 0
 
-    def count_interrupt(signal_number: int, frame: FrameType | None) -> None:
+    def count_interrupt(signal_number: int, frame: Any) -> None:
         nonlocal num_interrupts
         num_interrupts += 1
         if num_interrupts > 1:

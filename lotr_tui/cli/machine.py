@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,8 +44,10 @@ def serve(
     max_browsers: Annotated[int, option("--max-browsers N", "Browsers at once.", WEB, min=1, max=100)] = 8,
 ) -> int:
     """Show the session, or the dashboard of a run, in a browser."""
-    if any(find_spec(name) is None for name in ("textual_serve", "aiohttp")):
-        raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}")
+    try:
+        from lotr_tui.serve import access, server
+    except ImportError as error:
+        raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}") from error
     if attach is not None and run:
         raise InvalidInputError("--run and --attach exclude each other; --attach shows the dashboard of one run")
     arguments = [] if attach is None else ["attach", str(resolve_run(attach, runs_dir).absolute())]
@@ -56,14 +57,11 @@ def serve(
         arguments += ["--run", name]
     arguments += [] if runs_dir is None else ["--runs-dir", str(runs_dir)]
     arguments += [] if theme is None else ["--theme", theme]
-    from lotr_tui.serve.access import TOKEN_PARAMETER, AccessGuard, bind
-    from lotr_tui.serve.server import BrowserServer  # imports aiohttp
-
-    listening, address = bind(host, port, public=public)
-    port, guard = listening.getsockname()[1], AccessGuard([host, *(allow_host or [])], public=public)
+    listening, address = access.bind(host, port, public=public)
+    port, guard = listening.getsockname()[1], access.AccessGuard([host, *(allow_host or [])], public=public)
 
     def print_address() -> None:
-        print(f"{address}?{TOKEN_PARAMETER}={guard.token}")
+        print(f"{address}?{access.TOKEN_PARAMETER}={guard.token}")
         if public:
             print("the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe")
         else:
@@ -72,9 +70,9 @@ def serve(
 
     title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")
     command = [sys.executable, "-m", "lotr_tui", *arguments]
-    server = BrowserServer(command, title, guard, max_browsers, lambda line: print(printable(line), flush=True))
+    web = server.BrowserServer(command, title, guard, max_browsers, lambda line: print(printable(line), flush=True))
     with listening:
-        return asyncio.run(server.run(listening, print_address))
+        return asyncio.run(web.run(listening, print_address))
 
 
 @commands.command("learn", cls=main.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")

@@ -7,7 +7,6 @@ of commands import PyTorch and Textual only where a training or a screen begins.
 import difflib
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperCommand, TyperGroup
 
 from engine.config import SETTINGS, TEACHER_SEPARATOR, Config
-from engine.errors import InvalidInputError, suggest_nearest
+from engine.errors import InvalidInputError, shell_word, suggest_nearest
 from engine.presets import PRESETS
 from engine.storage.files import absolute_path
 from lotr_tui.completion import COMPLETE_VARIABLE
@@ -211,7 +210,7 @@ def _describe_unknown_command(name: str, names: list[str], group: str) -> str:
     if near:
         return f"unknown command {name!r}; did you mean `{group} {near[0]}`?"
     if " " in name.strip():
-        return f"unknown command {name!r}; to continue a text, use: lotr-tui generate {shlex.quote(name)}"
+        return f"unknown command {name!r}; to continue a text, use: lotr-tui generate {shell_word(name)}"
     return f"unknown command {name!r}; the commands are {', '.join(names)}. See `{group} --help`"
 
 

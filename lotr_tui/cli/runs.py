@@ -14,7 +14,6 @@ import typer
 from engine import control, events
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
 from engine.runs import directory, loading, locked_run, metrics
-from engine.runs.directory import is_locked, resolve_run, run_word
 from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
 from lotr_tui.cli import console, main
@@ -42,7 +41,7 @@ def attach(
     no_mouse: main.NoMouseOption = False,
 ) -> int:
     """Show the dashboard of a running or finished run. Closing it does not stop the training."""
-    path = resolve_run(run, runs_dir).absolute()
+    path = directory.resolve_run(run, runs_dir).absolute()
     if not main.has_terminal():
         raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {shell_word(run)}` instead")
     from lotr_tui.cli.launch import open_dashboard  # imports Textual
@@ -55,12 +54,12 @@ def status(
     run: main.RunArgument = "latest", runs_dir: main.RunsDirOption = None, as_json: main.JsonOption = False
 ) -> None:
     """Print the progress of a run on one screen of text."""
-    print_status(resolve_run(run, runs_dir).absolute(), as_json=as_json)
+    print_status(directory.resolve_run(run, runs_dir).absolute(), as_json=as_json)
 
 
 def print_status(path: Path, *, as_json: bool) -> None:
     """Print the progress of the run in `path`; one whose configuration cannot be read raises a RunError."""
-    state, word = directory.summarize_run(path).state, run_word(path)
+    state, word = directory.summarize_run(path).state, directory.run_word(path)
     view = training_view.TrainingView.from_run(path, subsample=True)
     writer = directory.lock_owner(path) if state == "running" else ""
     saved = _saved_file(path)
@@ -142,22 +141,24 @@ def stop(
     runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Ask a running training to save and stop."""
-    path = resolve_run(run, runs_dir).absolute()
+    path = directory.resolve_run(run, runs_dir).absolute()
     before = _saved_file(path)
     locked_run.send_command(path, control.ControlCommand("checkpoint" if checkpoint else "stop"))
     deadline = time.monotonic() + STOP_TIMEOUT
-    while not no_wait and is_locked(path) and not (checkpoint and _saved_file(path) != before):
+    while not no_wait and directory.is_locked(path) and not (checkpoint and _saved_file(path) != before):
         if time.monotonic() > deadline:
             raise LotrError(
                 f"run {path.name} has not {'saved' if checkpoint else 'stopped'} within {STOP_TIMEOUT:.0f} s; it does "
-                f"so between two steps. Check again with `lotr-tui status {run_word(path)}`"
+                f"so between two steps. Check again with `lotr-tui status {directory.run_word(path)}`"
             )
         time.sleep(STOP_POLL_INTERVAL)
-    message = "has stopped" + (f"; resume it: lotr-tui train --resume {run_word(path)}" if _saved_file(path) else "")
+    message = "has stopped" + (
+        f"; resume it: lotr-tui train --resume {directory.run_word(path)}" if _saved_file(path) else ""
+    )
     if no_wait:
         message = f"was asked to save{'' if checkpoint else ' and stop'}"
     elif checkpoint:
-        message = "is saved" if is_locked(path) else "has ended"
+        message = "is saved" if directory.is_locked(path) else "has ended"
     print(printable(f"run {path.name} {message}"))
 
 
@@ -180,7 +181,10 @@ def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: m
         console.print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
         return
     for path in sorted(set(directory.find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
-        print(printable(f"run {path.name} cannot be read; see `lotr-tui runs show {run_word(path)}`"), file=sys.stderr)
+        print(
+            printable(f"run {path.name} cannot be read; see `lotr-tui runs show {directory.run_word(path)}`"),
+            file=sys.stderr,
+        )
     if not summaries:
         print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
         return
@@ -203,7 +207,7 @@ def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: m
 @run_commands.command("show", cls=main.Command)
 def runs_show(run: main.RunArgument, runs_dir: main.RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
-    path = resolve_run(run, runs_dir)
+    path = directory.resolve_run(run, runs_dir)
     rows = metrics.read_current_events(path / directory.METRICS_FILE, subsample=True)
     evaluations = [event for event in rows if isinstance(event, events.Evaluated)]
     epochs = loading.list_epoch_checkpoints(path)
@@ -225,8 +229,8 @@ def runs_compare(
     as_json: main.JsonOption = False,
 ) -> None:
     """Print the settings that differ between runs, their results, and the differences to a baseline."""
-    paths = list(dict.fromkeys(resolve_run(run, runs_dir).absolute() for run in runs))
-    baseline_path = paths[0] if baseline is None else resolve_run(baseline, runs_dir).absolute()
+    paths = list(dict.fromkeys(directory.resolve_run(run, runs_dir).absolute() for run in runs))
+    baseline_path = paths[0] if baseline is None else directory.resolve_run(baseline, runs_dir).absolute()
     if baseline_path not in paths:
         paths.insert(0, baseline_path)
     if len(paths) < 2:
@@ -287,7 +291,7 @@ def runs_rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a run with its model, and print its name and path."""
-    path = resolve_run(run, runs_dir).absolute()
+    path = directory.resolve_run(run, runs_dir).absolute()
     try:
         is_confirmed = yes or typer.confirm(printable(f"Delete run {path.name} in {path}?"), err=True)
     except typer.Abort:
@@ -323,7 +327,7 @@ def runs_export(
     runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Export the metrics or the model of a run for other programs."""
-    path = resolve_run(run, runs_dir).absolute()
+    path = directory.resolve_run(run, runs_dir).absolute()
     targets = [target for target in (csv, tensorboard, hugging_face, gguf) if target is not None]
     if len(targets) + (tracker is not None) != 1:
         raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log TRACKER")
@@ -354,12 +358,12 @@ def _send_to_tracker(run_dir: Path, name: libraries.TrackerName) -> None:
     except InvalidInputError:
         raise
     except Exception as error:
-        again = f"lotr-tui runs export {run_word(run_dir)} --log {name}"
+        again = f"lotr-tui runs export {directory.run_word(run_dir)} --log {name}"
         raise LotrError(f"{name} failed: {describe_error(error).rstrip('.')}; try again with: {again}") from error
     if not state.tracker_id:
         raise InvalidInputError(f"run {run_dir.name!r} has nothing to send yet")
     view = libraries.view_command(name, run_dir)
     print(printable(f"{name} has everything of run {run_dir.name}; see it with: {view}"))
     if not state.is_complete:
-        rest = "is going on" if is_locked(run_dir) else "can be resumed"
+        rest = "is going on" if directory.is_locked(run_dir) else "can be resumed"
         print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)

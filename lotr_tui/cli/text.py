@@ -19,7 +19,6 @@ from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import directory, loading
 from lotr_tui.cli import console, generate, main
-from lotr_tui.cli.main import option
 from lotr_tui.formatting import displayable, format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
 
@@ -43,13 +42,13 @@ commands = main.Commands()
 
 @commands.command("who", cls=main.Command, epilog='lotr-tui who "we wants it" --context scene.txt')
 def who(
-    text: Annotated[str | None, option("TEXT", "Text; - or nothing: standard input.")] = None,
+    text: Annotated[str | None, main.option("TEXT", "Text; - or nothing: standard input.")] = None,
     run: main.RunOption = None,
     runs_dir: main.RunsDirOption = None,
     precision: main.PrecisionOption = "auto",
-    context: Annotated[Path | None, option("--context FILE", "Lines before the text, each as NAME: text.")] = None,
-    cast: Annotated[str | None, option("--cast A,B,...", CAST_HELP)] = None,
-    by: Annotated[Literal["text", "lm"] | None, option("--by text|lm", BY_HELP)] = None,
+    context: Annotated[Path | None, main.option("--context FILE", "Lines before the text, each as NAME: text.")] = None,
+    cast: Annotated[str | None, main.option("--cast A,B,...", CAST_HELP)] = None,
+    by: Annotated[Literal["text", "lm"] | None, main.option("--by text|lm", BY_HELP)] = None,
     as_json: main.JsonOption = False,
 ) -> None:
     """Show which speaker would say a text, and which words gave the speaker away.
@@ -179,7 +178,7 @@ def _format_factor(gain: float) -> str:
 
 @commands.command("tokenize", cls=main.Command, epilog='lotr-tui tokenize "my precious" --tokenizer bpe')
 def tokenize(
-    text: Annotated[str | None, option("TEXT", "Text; - or nothing: standard input.")] = None,
+    text: Annotated[str | None, main.option("TEXT", "Text; - or nothing: standard input.")] = None,
     run: main.RunOption = None,
     runs_dir: main.RunsDirOption = None,
     tokenizer: main.TokenizerOption = None,

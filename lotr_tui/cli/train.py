@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import datetime
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -332,7 +331,7 @@ def search(
         assignments, space = split_space(training.assignments or ())
         config = replace(training, assignments=assignments).configure(runs_dir)
         plan = make_plan(config, space, runs_dir)
-        found = Search.create(name or f"search-{datetime.now():%Y%m%d-%H%M%S}", runs_dir, plan)
+        found = Search.create(name or f"search-{time.strftime('%Y%m%d-%H%M%S')}", runs_dir, plan)
     budget = Budget(60 * minutes if minutes else math.inf, trials or math.inf)
     return _search_on_console(found, budget, jobs or default_num_jobs(found.plan.config), as_json=as_json)
 
