@@ -5,7 +5,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config
-from engine.models.pretrained.tokenizer import read_tokens
+from engine.models.pretrained.tokenizer import SPACE_MARK, read_tokens
 from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
 
@@ -206,18 +206,26 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str | N
         raise ValueError("a token is listed twice, or too long")
     kind, pre_tokenizer = metadata.get(_PREFIX + "model"), metadata.get(_PREFIX + "pre", "default")
     types = metadata.get(_PREFIX + "token_type", [_NORMAL] * len(tokens))
-    if kind != "gpt2":
+    if kind == "llama":
+        unknown, adds_space = tokens[metadata.get(_PREFIX + "unknown_token_id", 0)], _PREFIX + "add_space_prefix"
+        content = _sentencepiece(vocabulary, metadata[_PREFIX + "scores"], types, unknown)
+        if metadata.get(adds_space) is not False:
+            content["normalizer"]["normalizers"].insert(0, {"type": "Prepend", "prepend": SPACE_MARK})
+            content["decoder"]["decoders"].append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    elif kind != "gpt2":
         raise UnsupportedModelError(f"it has a tokenizer of the kind {str(kind)[:60]!r}")
-    if pre_tokenizer not in PRE_TOKENIZERS:
+    elif pre_tokenizer not in PRE_TOKENIZERS:
         raise UnsupportedModelError(f"it cuts texts in a way of its own ({str(pre_tokenizer)[:60]!r})")
-    content = _byte_pairs(vocabulary, [merge.split(" ", 1) for merge in metadata[_PREFIX + "merges"]], pre_tokenizer)
+    else:
+        merges = [merge.split(" ", 1) for merge in metadata[_PREFIX + "merges"]]
+        content = _byte_pairs(vocabulary, merges, pre_tokenizer)
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     content["added_tokens"] = [
         {"id": id, "content": token, **flags, "special": type_ != _USER_DEFINED}
         for (token, id), type_ in zip(vocabulary.items(), types, strict=True)
         if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
-    adds_bos = metadata.get(_PREFIX + "add_bos_token", pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
+    adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
     ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos")}
     texts = {f"{special}_token": None if id is None else tokens[id] for special, id in ids.items()}
     template = metadata.get("tokenizer.chat_template")
@@ -232,6 +240,28 @@ def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_toke
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre_tokenizer]},
         "decoder": _BYTE_LEVEL,
         "model": {"type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": ignore_merges},
+    }
+
+
+def _sentencepiece(
+    vocabulary: Mapping[str, int], scores: Sequence[float], types: Sequence[int], unknown: str
+) -> dict[str, Any]:
+    # As Llama 2 has it: pairs with the best score are merged first.
+    merges = []
+    for token, id in vocabulary.items():
+        if types[id] == _NORMAL:
+            pairs = ((token[:end], token[end:]) for end in range(1, len(token)))
+            merges += [(scores[id], *pair) for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
+    merges.sort(key=lambda merge: (-merge[0], -len(merge[1]), -len(merge[2])))
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
+    space = {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": [pair for _, *pair in merges], "unk_token": unknown}
+    return {
+        "version": "1.0",
+        "normalizer": {"type": "Sequence", "normalizers": [mark]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {**model, "fuse_unk": True, "byte_fallback": True},
     }
 
 

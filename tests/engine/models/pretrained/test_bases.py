@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from engine.config import ModelConfig
@@ -161,6 +163,40 @@ def test_llama_3_stores_its_rotary_scaling_as_a_tensor(folders, tmp_path):
 
 
 # --- tokenizers in GGUF files ---
+
+WORDS = ["▁", "▁a", "ab", "▁ab", "▁abc", "a", "b", "c", "e", "é", "bc"]
+SENTENCEPIECE = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *WORDS]
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(folders, tmp_path_factory):
+    """Return our tokenizer of a GGUF file with a vocabulary of SentencePiece, and transformers'."""
+    path = tmp_path_factory.mktemp("sentencepiece") / "tiny.gguf"
+    vocabulary = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": SENTENCEPIECE,
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(id) for id, _ in enumerate(WORDS)],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(WORDS),
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.merges": None,
+    }
+    embedding = "token_embd.weight"
+
+    def shorten(tensors):
+        tensors[embedding] = tensors[embedding][: len(SENTENCEPIECE)]
+
+    write_gguf(path, folders("llama"), edit=shorten, settings=vocabulary)
+    return read_base(f"gguf:{path}").tokenizer, load_gguf(path).tokenizer
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.sampled_from("abce é日\n<s>"), max_size=20))
+def test_a_sentencepiece_vocabulary_is_merged_by_its_scores(text, sentencepiece):
+    ours, expected = sentencepiece
+    text = text.lstrip(" ")  # transformers adds no space before a text that starts with one, unlike llama.cpp
+    np.testing.assert_array_equal(ours.encode(text), expected.encode(text))
+    assert ours.decode(ours.encode(text)) == text
+    assert (ours.start_id, ours.specials) == (expected.start_id, expected.specials)
 
 
 @pytest.mark.parametrize(
