@@ -297,9 +297,7 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
         texts = (part for line in lines for part in (f"{display_name(line.speaker or SOMEONE)}:", said_text(line.text)))
     if config.tokenizer == "characters":
         return tokenizers.CharacterTokenizer.from_lines(texts, config.min_count)
-    from engine.data.bpe import BPETokenizer  # loads Hugging Face's tokenizers, which models of words do not need
-
-    return BPETokenizer.train(texts, config.vocabulary_size)
+    return tokenizers.BPETokenizer.train(texts, config.vocabulary_size)
 
 
 def encode_open(lines: Lines, split: Int32Array, tokenizer: Tokenizer, mode: DataMode) -> EncodedSplit:

@@ -45,6 +45,9 @@ _OTHER_BYTES = [byte for byte in range(256) if byte not in _PRINTABLE_BYTES]
 BYTE_CHARACTERS = {chr(byte): byte for byte in _PRINTABLE_BYTES}
 BYTE_CHARACTERS |= {chr(256 + index): byte for index, byte in enumerate(_OTHER_BYTES)}
 """The byte that each printable character stands for in byte-level vocabularies, as in GPT-2."""
+CHUNK_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,64}| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]{1,64}|\s+(?!\S)|\s+"
+"""Parts of a text that byte pairs never cross, as in GPT-2; the limits keep a text without spaces fast."""
+MAX_LEARNED_TOKEN_LENGTH = 24  # characters of a byte pair, so that rows of dashes do not take up the vocabulary
 
 
 class TokenSpan(NamedTuple):
@@ -401,12 +404,81 @@ class CharacterTokenizer(ByteTokenizer):
         return cls(characters)
 
 
+class BPETokenizer(ByteTokenizer):
+    """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019)."""
+
+    name = "bpe"
+
+    def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
+        """Create a tokenizer of the bytes and the results of `merges`, which are written as in Hugging Face's files."""
+        from tokenizers import Regex, models, pre_tokenizers  # models of words and characters do not need it
+        from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+        self.merges = tuple(merges)
+        names = dict.fromkeys(sorted(BYTE_CHARACTERS))
+        for left, right in merges:
+            if left not in names or right not in names or left + right in names:
+                raise ValueError(f"impossible merge of {left!r} and {right!r}")
+            names[left + right] = None
+        super().__init__([bytes(map(BYTE_CHARACTERS.__getitem__, name)) for name in names])
+        ordered = [*names]
+        ordered.insert(EOS_ID, EOS)
+        vocabulary = {name: id for id, name in enumerate(ordered)}
+        self._backend = HuggingFaceTokenizer(models.BPE(vocab=vocabulary, merges=list(self.merges)))
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        split = pre_tokenizers.Split(Regex(CHUNK_PATTERN), "isolated")
+        self._backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> "BPETokenizer":
+        """Learn the merges of `texts`, fewer if they have fewer pairs that occur twice."""
+        from tokenizers.trainers import BpeTrainer
+
+        backend = cls([])._backend
+        trainer = BpeTrainer(
+            vocab_size=vocabulary_size - 1,  # without <eos>
+            initial_alphabet=[*BYTE_CHARACTERS],
+            max_token_length=MAX_LEARNED_TOKEN_LENGTH,
+            min_frequency=2,
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls([(left, right) for left, right in json.loads(backend.to_str())["model"]["merges"]])
+
+    def encode(self, text: str) -> TokenIds:
+        if not text.isascii():
+            check_unicode(text)
+        return np.array(self._backend.encode(text).ids, np.int32)
+
+    def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
+        for line in lines:
+            check_unicode(line)
+        return [np.array(encoding.ids, np.int32) for encoding in self._backend.encode_batch_fast(list(lines))]
+
+    def to_json(self) -> str:
+        return self._backend.to_str()
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> "BPETokenizer":
+        """Parse the output of `to_json`, which was read from the file `source`; damage raises a RunError."""
+        try:
+            content = json.loads(text)
+            tokenizer = cls([(left, right) for left, right in content["model"]["merges"]])
+            content["vocabulary"] = content["model"].get("vocab")
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise RunError(f"{source} is not a tokenizer of byte pairs ({error}); the run is damaged") from error
+        expected = json.loads(tokenizer._backend.to_str())
+        expected["vocabulary"] = expected["model"]["vocab"]
+        for key in ("version", "normalizer", "pre_tokenizer", "vocabulary"):
+            if content.get(key) != expected[key]:
+                raise RunError(f"{source} is damaged, or of another program: its {key} differs; train a new run")
+        return tokenizer
+
+
 def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenizer:
     """Parse the output of `Tokenizer.to_json`, which was read from the file `source`; damage raises a RunError."""
     assert name != "pretrained", "a model by others is no run"
     if name == "bpe":
-        from engine.data.bpe import BPETokenizer  # loads Hugging Face's tokenizers, which models of words do not need
-
         return BPETokenizer.from_json(text, source)
     if name == "characters":
         return CharacterTokenizer.from_json(text, source)

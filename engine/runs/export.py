@@ -32,8 +32,7 @@ class _Vocabulary:
     """Tokens as other programs know them. Ids are of the pre-trained model, or else of `Tokenizer.encode`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        from engine.data.bpe import to_hugging_face
-        from engine.models.pretrained.tokenizer import PretrainedTokenizer
+        from engine.models.pretrained.tokenizer import PretrainedTokenizer, to_hugging_face
 
         line_ends: list[int] = []
         if tokenizer.is_open:  # some put a space before a text

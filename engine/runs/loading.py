@@ -100,8 +100,9 @@ def load_model_by_name(
     if name is None or not is_pretrained_name(name):
         return load_model(*find_model(name, runs_dir), precision, on_progress)
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
-    from engine.models.pretrained.base import UnsupportedModelError, read_base
+    from engine.models.pretrained.base import UnsupportedModelError
     from engine.models.pretrained.chat import find_script_cast
+    from engine.models.pretrained.folders import read_base
 
     source = parse_pretrained_name(name)
     try:
@@ -252,7 +253,7 @@ def read_reference(run_dir: Path) -> BaseReference:
 
 def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
     """Read the pre-trained model that a run starts from, which must not have changed since, for texts of a mode."""
-    from engine.models.pretrained.base import read_base  # loads Hugging Face's tokenizers
+    from engine.models.pretrained.folders import read_base  # loads Hugging Face's tokenizers
 
     reference = read_reference(run_dir)
     try:

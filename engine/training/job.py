@@ -195,7 +195,7 @@ def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
 
 
 def _read_base(name: str) -> "Base":
-    from engine.models.pretrained.base import read_base
+    from engine.models.pretrained.folders import read_base
 
     return read_base(name)
 

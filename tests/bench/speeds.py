@@ -34,7 +34,7 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.pretrained.base import read_base
+from engine.models.pretrained.folders import read_base
 from engine.models.weights import weight_shapes
 from engine.presets import PRESETS
 from engine.runs.directory import resolve_run

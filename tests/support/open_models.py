@@ -7,8 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.bpe import BPETokenizer
-from engine.data.tokenizers import EOS_ID, CharacterTokenizer
+from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.weights import TRANSFORMER_VALUES, weight_shapes
 from engine.runs.directory import MODEL_FILE

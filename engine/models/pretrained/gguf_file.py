@@ -19,8 +19,8 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
 from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config
-from engine.models.pretrained.tokenizer import SPACE_MARK, read_tokens
+from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config, read_tokens
+from engine.models.pretrained.tokenizer import SPACE_MARK
 from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
 
@@ -140,9 +140,7 @@ class _GGUFFile:
         entries = []
         for _ in range(num_tensors):
             (tensor,), num_dimensions = self._texts(1), self._numbers("<u4").item()
-            shape = self._numbers("<u8", num_dimensions)[
-                ::-1
-            ].tolist()  # as numpy has it: matrices are [outputs, inputs]
+            shape = self._numbers("<u8", num_dimensions)[::-1].tolist()  # of matrices: [outputs, inputs]
             entries.append((tensor, shape, self._numbers("<u4").item(), self._numbers("<u8").item()))
         alignment = self.metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
         start = -(-self._position // alignment) * alignment

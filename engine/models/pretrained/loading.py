@@ -19,6 +19,7 @@ from engine.errors import InvalidInputError, install_command, printable
 from engine.models.base import HiddenVector, LogProbs
 from engine.models.numpy_transformer import merge_ends
 from engine.models.pretrained import base as bases
+from engine.models.pretrained import folders
 from engine.models.pretrained.names import parse_pretrained_name
 from engine.models.weights import num_kept_tokens
 from engine.runtime import process
@@ -46,12 +47,12 @@ def load_pretrained(name: str, on_progress: bases.ProgressCallback | None = None
         SANDBOX.start()
         silence_libraries()
         process.silence_descriptors()
-        folder = bases.find_folder(source, report)
+        folder = folders.find_folder(source, report)
         report(bases.LoadingProgress("checking the files"))
-        bases.read_model_config(folder)
-        bases.read_json(folder / "generation_config.json")  # transformers reads it as a whole
-        stored = sum(file.stat().st_size for file in bases.find_weight_files(folder))
-        read_tokens = bases.read_tokenizer_files(folder, [0])
+        folders.read_model_config(folder)
+        folders.read_json(folder / "generation_config.json")  # transformers reads it as a whole
+        stored = sum(file.stat().st_size for file in folders.find_weight_files(folder))
+        read_tokens = folders.read_tokenizer_files(folder, [0])
         required = SANDBOX.call(try_config, str(folder.absolute()))
         SANDBOX.stop()  # its imports need memory
         import torch

@@ -1,7 +1,7 @@
-"""Tokenizers of models by others as tokenizers of the house, and what the files of a model say about its tokens."""
+"""Tokenizers of Hugging Face: those of models by others as ours, and ours as a `tokenizer.json`."""
 
-import json
 import re
+import sys
 import threading
 from collections import UserList
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,21 +16,15 @@ import numpy.typing as npt
 import tokenizers
 from msgspec import Raw
 from msgspec.json import decode, encode
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from engine.data import tokenizers as ours
 from engine.data.arrays import Int64Array
-from engine.data.tokenizers import BYTE_CHARACTERS, EOS_ID, MAX_VOCABULARY_SIZE, ByteTokenizer, TokenIds, check_unicode
+from engine.data.tokenizers import BYTE_CHARACTERS, EOS, EOS_ID, ByteTokenizer, TokenIds, check_unicode
 from engine.errors import InvalidInputError
-from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # of SentencePiece
 BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")  # of single bytes in vocabularies of SentencePiece
-# Of replies and texts in well-known models.
-END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
-TEXT_START_TOKEN = "<|endoftext|>"
-CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")  # they lose the spaces or the unknown words of a text
-TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
-# As vocabularies write them; the second in byte-level ones.
-_LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 
 
 @dataclass(frozen=True)
@@ -159,9 +152,6 @@ class PretrainedTokenizer(ByteTokenizer):
         return self._json
 
 
-Tokens = tuple[PretrainedTokenizer, ChatTemplate | None]
-
-
 @contextmanager
 def convert_panics() -> Iterator[None]:
     # A panic of tokenizers is no `Exception`.
@@ -219,57 +209,34 @@ def _spell_tokens(names: Mapping[int, str], size: int, added: Mapping[int, str],
     return tokens
 
 
-def read_tokens(
-    backend_json: str,
-    texts: Mapping[str, str | None],
-    first_id: int | None,
-    template: str | None,
-    other_end_ids: Sequence[int],
-    max_size: int,
-) -> Tokens:
-    """Return the tokenizer of a `tokenizer.json`, with at most `max_size` tokens, and its chat template if it has one.
+def to_hugging_face(tokenizer: ours.Tokenizer) -> tokenizers.Tokenizer:
+    """Return a Hugging Face tokenizer with the same ids as `tokenizer`, which puts `<eos>` before a text.
 
-    `texts` are special tokens by names such as "bos_token", `first_id` is the token that the tokenizer puts before a
-    text. A tokenizer that cannot spell every text or end one raises an InvalidInputError.
+    It reads "<eos>" in a text as ordinary text only with `encode_special_tokens` set, which `tokenizer.json` does not
+    store; `split_special_tokens` is its name in transformers.
     """
-    content: Any = json.loads(backend_json)
-    if (kind := content["model"].get("type")) in CLOSED_VOCABULARIES:
-        reason = f"it has a {kind} tokenizer, which cannot spell every text"
-        raise InvalidInputError(f"{reason}; play the run that it was exported from, or a model of byte pairs")
-    ids, all_added = content["model"]["vocab"], content.get("added_tokens") or []
-    if not isinstance(ids, dict):  # pairs of a token and its score
-        ids = {token: id for id, (token, _) in enumerate(ids)}
-    ids |= {token["content"]: token["id"] for token in all_added}
-    size = min(max_size, 1 + max(ids.values()))
-    added = [token for token in all_added if token["id"] < size]
-    added_ids = {token["content"]: token["id"] for token in added}
-    known_ends = {text: added_ids[text] for text in END_TOKENS if text in added_ids}
-    turn_ends = [id for text, id in known_ends.items() if text in (template or "")]
-    # Tokens with a line feed, which end the replies of models of scripts, are text.
-    line_ends = {id for text, id in ids.items() if id in other_end_ids and any(mark in text for mark in _LINE_FEEDS)}
-    bos_id, eos_id = (ids.get(texts.get(key) or "") for key in ("bos_token", "eos_token"))
-    candidates = [*turn_ends[:1], eos_id, *(id for id in other_end_ids if id not in line_ends), *known_ends.values()]
-    end_ids = tuple(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
-    if not end_ids:
-        raise InvalidInputError("it has no token that ends a text (eos_token), so it cannot be played")
-    special_ids = {*end_ids, *(token["id"] for token in added if token["special"])}
-    # Chat models often name the start of a message as bos, which starts no text and is not put before one.
-    candidates = [added_ids.get(TEXT_START_TOKEN), bos_id, end_ids[0]]
-    if first_id in {*special_ids, bos_id}:
-        candidates.insert(0, first_id)
-    start_id = next(id for id in candidates if id is not None and id < size)
-    specials = SpecialTokens(start_id, end_ids[0], end_ids, tuple(sorted({*special_ids, start_id})))
-    tokenizer = PretrainedTokenizer(backend_json, size, specials)
-    return tokenizer, None if template is None else ChatTemplate(JinjaTemplate(template, {**texts}), tokenizer)
-
-
-def try_tokenizer(path: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> int | None:
-    """Return the token that a tokenizer puts before a text; call this in a sandbox, since the library may crash."""
-    content = Path(path).read_text("utf-8")
-    first_id = next(iter(tokenizers.Tokenizer.from_str(content).encode("a").ids), None)
-    tokenizer, _ = read_tokens(content, texts, first_id, None, end_ids, MAX_VOCABULARY_SIZE)
-    for text, encoded in zip(TRIED_TEXTS, tokenizer.encode_lines(TRIED_TEXTS), strict=True):
-        tokenizer.decode(encoded)
-        tokenizer.end_offsets(text, encoded)
-        tokenizer.encode_with_special_tokens(text)
-    return first_id
+    if isinstance(tokenizer, ours.BPETokenizer):
+        backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+        backend.decoder = decoders.ByteLevel()
+    elif isinstance(tokenizer, ours.CharacterTokenizer):  # byte pairs without a merge
+        names = [chr(byte) if byte < 128 else f"<0x{byte:02X}>" for byte in range(256)]
+        names = [*names[:EOS_ID], EOS, *names[EOS_ID:], *tokenizer.characters]
+        vocabulary = {name: id for id, name in enumerate(names)}
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+        backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    else:
+        assert isinstance(tokenizer, ours.WordTokenizer), "all other tokenizers have a closed vocabulary of words"
+        backend = tokenizers.Tokenizer(models.WordLevel(tokenizer.token_to_id, unk_token=ours.UNK))
+        pattern = ours.WORD_PATTERN.pattern
+        if tokenizer.name == "words":
+            backend.normalizer = normalizers.Lowercase()
+        else:  # the printable characters of Python's version of Unicode but the space, as ranges
+            is_printable = [chr(code).isprintable() and code != ord(" ") for code in range(sys.maxunicode + 1)]
+            edges = np.flatnonzero(np.diff(is_printable, prepend=False, append=False)).reshape(-1, 2)
+            pattern = "[" + "".join(rf"\x{{{start:x}}}-\x{{{end - 1:x}}}" for start, end in edges.tolist()) + "]+"
+        # Removes all but the words. Without a decoder, they are joined by spaces.
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+    backend.add_special_tokens([tokenizers.AddedToken(EOS, normalized=False, special=True)])
+    backend.post_processor = processors.TemplateProcessing(single=f"{EOS} $A", special_tokens=[(EOS, EOS_ID)])
+    backend.encode_special_tokens = True
+    return backend

@@ -26,11 +26,10 @@ from engine.analysis.evaluation import (
     written_text,
 )
 from engine.config import DataConfig
-from engine.data.bpe import BPETokenizer
 from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, script_text
 from engine.data.speakers import display_name
-from engine.data.tokenizers import EOS_ID, CharacterTokenizer, WordTokenizer
+from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer, WordTokenizer
 from engine.errors import ConfigError, CorpusError
 from engine.models.ngram import KneserNey, OrthographyModel, SpellingModel, Unigram
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from engine.data.bpe import to_hugging_face
 from engine.data.tokenizers import EOS_ID, Tokenizer, WordTokenizer
+from engine.models.pretrained.tokenizer import to_hugging_face
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
 
 WORDS = ("the", "ring", "i", "k", "ss", "it's", "'", "2", "eos", "unk")

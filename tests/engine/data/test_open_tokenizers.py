@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.bpe import BPETokenizer
-from engine.data.tokenizers import EOS, EOS_ID, CharacterTokenizer
+from engine.data.tokenizers import EOS, EOS_ID, BPETokenizer, CharacterTokenizer
 from engine.errors import InvalidInputError, RunError
 
 LINES = [

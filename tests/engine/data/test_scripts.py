@@ -11,7 +11,6 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from engine.config import DataConfig
-from engine.data.bpe import BPETokenizer
 from engine.data.corpus import MAX_LINE_CHARACTERS, Line, make_lines, read_corpus
 from engine.data.scripts import (
     NameCase,
@@ -26,7 +25,7 @@ from engine.data.scripts import (
     turn_text,
     utterance_mask,
 )
-from engine.data.tokenizers import EOS_ID, CharacterTokenizer, Tokenizer
+from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer, Tokenizer
 from engine.errors import CorpusError
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from tests.support.pretrained import new_sentencepiece

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.bpe import BPETokenizer
-from engine.data.tokenizers import EOS_ID, UNK_ID, CharacterTokenizer, WordTokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID, BPETokenizer, CharacterTokenizer, WordTokenizer
 from engine.errors import PromptError
 from engine.generation.generate import (
     MAX_REREAD_TOKENS,

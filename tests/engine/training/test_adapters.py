@@ -14,7 +14,7 @@ from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
-from engine.models.pretrained.base import read_base
+from engine.models.pretrained.folders import read_base
 from engine.models.pretrained.names import BASE_FILE
 from engine.presets import PRESETS
 from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE

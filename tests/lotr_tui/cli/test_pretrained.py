@@ -31,7 +31,7 @@ def name(model_folder):
 
 @pytest.fixture(scope="module")
 def model(model_folder):
-    from engine.models.pretrained.base import read_base
+    from engine.models.pretrained.folders import read_base
 
     return read_base(f"hf:{model_folder}").decoder(int8=True)
 

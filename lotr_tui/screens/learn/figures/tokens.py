@@ -70,7 +70,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         yield f"learning the byte pairs of {self.material.corpus_name} …"
         train = [line.text for line in islice(dataset.splits.train, MAX_LINES)]
         held_out = [line.text for line in islice(dataset.splits.valid, MAX_LINES)]
-        from engine.data.bpe import BPETokenizer  # loads Hugging Face's tokenizers
+        from engine.data.tokenizers import BPETokenizer
 
         name = cast(WordTokenizerName, self.material.data.tokenizer)  # the class reads corpora as words
         bpe, own = BPETokenizer.train(train, BPE_VOCABULARY_SIZE), self.material.session_model

@@ -17,8 +17,9 @@ from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.pretrained.base import UnsupportedModelError, read_base
+from engine.models.pretrained.base import UnsupportedModelError
 from engine.models.pretrained.chat import ChatMessage
+from engine.models.pretrained.folders import read_base
 from engine.models.pretrained.gguf_file import vocabulary_metadata
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.weights import rotary_frequencies

@@ -12,9 +12,9 @@ import pytest
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained import fetch
-from engine.models.pretrained.base import read_base
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.fetch import FetchCancelledError, fetch_smollm2
+from engine.models.pretrained.folders import read_base
 from engine.models.pretrained.names import base_folder, is_base_stored
 from engine.runs.loading import load_model_by_name
 from engine.storage.files import lock_file
@@ -189,7 +189,7 @@ def test_a_complete_download_is_used_after_an_interruption(monkeypatch, server):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.models.pretrained.base.store_base", interrupt)
+        patch.setattr("engine.models.pretrained.folders.store_base", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch_smollm2()
     server.files = {}
