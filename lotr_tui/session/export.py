@@ -80,9 +80,8 @@ def to_markdown(session: Session) -> str:
     for number, scene in enumerate(scenes, 1):
         blocks += [f"## Scene {number}"] if len(scenes) > 1 else []
         for turn in scene.turns:
-            name = f"{turn.name} · " if turn.name else ""
             blocks += [_markdown_line(*line) for line in script_lines(turn)]
-            blocks.append(f"*{_escape(f'{name}seed {turn.seed} · {turn.settings.describe()}')}*")
+            blocks.append(f"*{_escape(f'seed {turn.seed} · {turn.settings.describe()}')}*")
         blocks += ["### Other answers"] if scene.other_answers else []
         blocks += [_markdown_line(*line) for reply in scene.other_answers for line in script_lines(reply)[-1:]]
     return "\n\n".join(blocks) + "\n"

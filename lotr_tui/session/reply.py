@@ -14,11 +14,11 @@ from engine.data.scripts import encode_speaker, encode_turns, turn_text
 from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.generation.best_of import MAX_ANSWERS, Answer, answer_score
-from engine.generation.generate import END_OF_TEXT, DecoderState, FinishReason, TokenEvent
+from engine.generation.generate import END_OF_TEXT, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
-from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, has_log_probs, reads_line_ends
+from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, reads_line_ends
 from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
 
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -55,17 +55,13 @@ class AnswerScore:
     num_tokens: Annotated[int, Meta(ge=0, le=2**31)]  # that were scored, with `<eos>`
 
     @classmethod
-    def from_answer(cls, answer: Answer, rank: int, num_answers: int) -> Self:
+    def of(cls, answer: Answer, rank: int, num_answers: int) -> Self:
         return cls(rank, num_answers, answer.log_prob, answer.log_prob_alone, answer.num_tokens)
-
-    @property
-    def score(self) -> float:
-        return answer_score(self.log_prob - self.log_prob_alone, self.num_tokens)
 
     def describe(self) -> str:
         """Return the place and the score, such as "best of 8 (+4.2)"."""
         place = f"best of {self.num_answers}" if self.rank == 1 else f"answer {self.rank} of {self.num_answers}"
-        return f"{place} ({self.score:+.1f})"
+        return f"{place} ({answer_score(self.log_prob - self.log_prob_alone, self.num_tokens):+.1f})"
 
 
 class Turn:
@@ -87,11 +83,9 @@ class Turn:
             self.selected_index = len(self.replies) - 1
 
     def branch_label(self, reply: "Reply") -> str:
-        """Return the number and name of the branch of a reply; empty if there is only one without a name."""
-        if reply not in self.replies:  # another reply has continued it
-            return ""
-        label = f"branch {self.replies.index(reply) + 1} of {len(self.replies)}" if len(self.replies) > 1 else ""
-        return f"{label} {reply.name!r}".strip() if reply.name else label
+        """Return the number of the branch of a reply; empty if there is only one, or if another reply continued it."""
+        is_one_of_several = len(self.replies) > 1 and reply in self.replies
+        return f"branch {self.replies.index(reply) + 1} of {len(self.replies)}" if is_one_of_several else ""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -113,7 +107,6 @@ class Reply:
     tokens_per_second: Figure = 0.0
     model: str  # name of the one that generated it
     unknown_tokens: tuple[str, ...] = ()  # of the prompt, outside the vocabulary
-    name: str = ""  # that the user gave the branch
     tokenizer: TokenizerName = "words"
     num_reread_tokens: Index = 0  # last tokens of the prompt whose characters the first token repeats
     speaking_as: SpeakerName = ""  # who says the prompt of a conversation; empty for a stranger
@@ -132,9 +125,6 @@ class Reply:
         self.context_ids: Sequence[int] = ()  # tokens before the first one, without `reread_ids`
         self.reread_ids: Sequence[int] = ()
         self.ids: list[int] = []  # of `tokens`, in the vocabulary of `session_model`
-        # The state before each token and after the last. Evicted states are None or missing at the end, and some lack
-        # their log-probabilities, see `has_log_probs`.
-        self.decoder_states: list[DecoderState | None] = []
         self.read_only_reason = ""  # why `session_model` cannot continue this reply; empty if it can
         self.is_generating = False
         self.failure = ""
@@ -205,7 +195,7 @@ class Reply:
         return [*self.context_ids_before_speaker, *head]
 
     def inherit_context(self, parent: "Reply") -> None:
-        """Take over what the model has read before this branch of `parent`."""
+        """Take over the ids that the model has read before this branch of `parent`."""
         self.context_ids, self.reread_ids = parent.context_ids_before(self.speaker), parent.reread_ids
         self.ids = parent.ids[: self.num_shared_tokens]
 
@@ -231,11 +221,6 @@ class Reply:
     def starts_line(self, index: int) -> bool:
         """Return True if the token at `index` is the first of the reply or of a later line, so that it ends neither."""
         return index == 0 or self.ids[index - 1] in getattr(self.session_model.model, "end_ids", END_OF_TEXT)
-
-    def decoder_state(self, index: int) -> DecoderState | None:
-        """Return the decoder state before a token, or None if it or its log-probabilities were evicted."""
-        state = self.decoder_states[index] if index < len(self.decoder_states) else None
-        return state if state is not None and has_log_probs(state) else None
 
     # Text
 

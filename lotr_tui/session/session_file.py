@@ -144,6 +144,7 @@ def _decode_header(record: dict[str, Any]) -> SessionHeader:
 
 
 def _decode_reply(record: dict[str, Any]) -> Reply:
+    record.pop("name", None)  # that branches could have
     reply = decode(Reply, record)
     tokens = [token.text for token in reply.tokens]
     for name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # the terminal gets them as is

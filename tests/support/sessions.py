@@ -47,7 +47,6 @@ def reply_trees(draw):
                 reason=draw(st.sampled_from(["eos", "length", "stop", "cancelled", "error"])),
                 tokens_per_second=draw(st.floats(0, 1e6)), model=draw(printable_texts),
                 unknown_tokens=() if prompt is None else tuple(draw(st.lists(printable_texts, max_size=2))),
-                name=draw(st.text(max_size=5)),
                 tokenizer=draw(st.sampled_from(["words", "whitespace", "characters", "bpe"])),
                 num_reread_tokens=draw(st.integers(0, 3)),
                 speaking_as=parent.speaking_as if parent is not None and prompt is None else speaking_as,

@@ -36,7 +36,7 @@ from lotr_tui.session.columns import (
     encode_prompts,
 )
 from lotr_tui.session.model_loading import known_model_names
-from lotr_tui.session.next_tokens import find_turn, read_speakers
+from lotr_tui.session.next_tokens import find_turn, read_next_token
 from lotr_tui.session.read_text import TextReader, to_prompt_line
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
@@ -91,7 +91,8 @@ def rank_speakers(session_model: SessionModel, prompt: str, context: PromptConte
     """Return who may answer a prompt in its context, likeliest first, or who may begin a scene that is continued."""
     line = to_prompt_line(prompt) if context.is_answer else ""
     previous = context.previous_reply if context.is_answer else None
-    return read_speakers(TextReader(), find_turn(session_model, line, previous, context.roles))
+    read = read_next_token(TextReader(), find_turn(session_model, line, previous, context.roles))
+    return [] if read is None else list(read.speakers)
 
 
 class ColumnsScreen(AppScreen[None]):

@@ -20,9 +20,8 @@ from lotr_tui.screens.session.preview import Preview
 from lotr_tui.screens.session.token_inspector import InspectedToken
 from lotr_tui.screens.session.transcript import SearchBar, Transcript
 from lotr_tui.session.cast import name_column_width
-from lotr_tui.session.conversation import Conversation, describe_full_context
-from lotr_tui.session.next_tokens import NextTokenContext
-from lotr_tui.session.read_text import UnreadText
+from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.read_text import NextTokenContext, TextReader
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import PreviewUnit
@@ -66,14 +65,15 @@ class ConversationView(Vertical):
     def __init__(self, welcome: str, pace: float, get_settings: SettingsProvider, *, id: str | None = None) -> None:
         """Start an empty conversation at a pace in words per second; `welcome` is at the top of the transcript."""
         super().__init__(id=id)
-        self.conversation = Conversation(pace)
+        self.reader = TextReader()
+        self.conversation = Conversation(pace, reader=self.reader)
         self.transcript = Transcript(welcome, id="transcript")
         self.search_bar = SearchBar(self.transcript, id="search")
         self.inspected: InspectedToken | None = None
         self.best_of = 0  # answers that are drawn for a turn of a conversation; 0 draws several where that is fast
         self._welcome = welcome
         self._get_settings = get_settings
-        self._inspection = Preview(self, self._show_alternatives, NUM_TOP_TOKENS, NUM_TOP_TOKENS)
+        self._inspection = Preview(self, self._show_alternatives, NUM_TOP_TOKENS, NUM_TOP_TOKENS, reader=self.reader)
         self._preview_unit: PreviewUnit = "word"
         self._noted_contexts: set[str] = set()  # names of the models whose full context is noted
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
@@ -123,7 +123,7 @@ class ConversationView(Vertical):
         """Show the words written since the last poll."""
         reply = self.conversation.poll()
         if reply is not None:
-            name, full = reply.session_model.name, describe_full_context(reply)
+            name, full = reply.session_model.name, self.conversation.describe_full_context(reply)
             if full and name not in self._noted_contexts:
                 self._noted_contexts.add(name)
                 self.add_note(full)
@@ -156,7 +156,7 @@ class ConversationView(Vertical):
         full, last = self.conversation, self.conversation.current_reply
         full.close()
         self.search_bar.close()
-        self.conversation = Conversation(full.pace)
+        self.conversation = Conversation(full.pace, reader=self.reader)
         saved = f"The previous one is saved as {full.name}; /sessions opens it."
         note = Note(f"This session is full, so a new one begins here. {saved}")
         self.transcript.replace_entries(0, [*([last] if last else []), note])
@@ -323,7 +323,7 @@ class ConversationView(Vertical):
         if before is None or (before.reply, before.index) != (reply, index):
             self._set_inspected(InspectedToken.before_reading(reply, index))
         is_idle = self.conversation.active_reply is None  # otherwise a slow model is left to the reply
-        text = UnreadText.of_reply(reply, index)
+        text = NextTokenContext.of_reply(reply, index)
         self._inspection.request(text, reply.settings, self._preview_unit, may_read=is_idle, pause=0)
 
     def _show_alternatives(self, context: NextTokenContext, settings: SamplerSettings, probs: NextTokenProbs) -> None:
@@ -339,14 +339,14 @@ class ConversationView(Vertical):
     def begin_session(self) -> None:
         """Show an empty conversation in place of the current one, which stays saved."""
         if self._can_leave():
-            self._show_conversation(Conversation(self.conversation.pace))
+            self._show_conversation(Conversation(self.conversation.pace, reader=self.reader))
 
     def open_session(self, path: Path, session_model: SessionModel) -> bool:
         """Open a saved session in place of the current conversation, and return True if that was possible."""
         if not self._can_leave():
             return False
         try:
-            conversation = Conversation.resume(path, session_model, self.conversation.pace)
+            conversation = Conversation.resume(path, session_model, self.conversation.pace, self.reader)
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return False

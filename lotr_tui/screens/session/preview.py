@@ -12,8 +12,8 @@ from engine.generation.generate import NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
-from lotr_tui.session.next_tokens import NextTokenContext, WordCompleter, read_next_token
-from lotr_tui.session.read_text import TextReader, UnreadText
+from lotr_tui.session.next_tokens import WordCompleter, read_next_token
+from lotr_tui.session.read_text import NextTokenContext, TextReader
 from lotr_tui.session.session_model import SessionModel, is_slow
 from lotr_tui.session.settings import PreviewUnit
 
@@ -35,13 +35,14 @@ class Preview:
         num_candidates: int,
         min_words: int,
         on_completion: Callable[[], None] = lambda: None,
+        reader: TextReader | None = None,
     ) -> None:
         """Prepare to call `show` with up to `num_candidates`, again if more words are found.
 
         The screen or widget `owner` calls `cancel` when it is closed. `min_words` are searched even if they are
         unlikely. `on_completion` is called once a slow model has completed a draft.
         """
-        self.reader = TextReader()
+        self.reader = reader or TextReader()
         self._owner, self._show, self._on_completion = owner, show, on_completion
         self._num_candidates, self._min_words = num_candidates, min_words
         self._completer = WordCompleter()
@@ -52,7 +53,7 @@ class Preview:
             owner, "next-words", lambda found: self._show_found(found[-1]), self._fail, interval=POLL_INTERVAL
         )
         self._timer: Timer | None = None
-        self._text: UnreadText | None = None  # that is shown, or that is shown once it is read
+        self._text: NextTokenContext | None = None  # that is shown, or that is shown once it is read
         self._context: NextTokenContext | None = None  # that text after it was read
         self._search: CompleteWordSearch | None = None  # in that text; keeps what the model has computed
         self._settings = SamplerSettings()
@@ -61,7 +62,7 @@ class Preview:
 
     def request(
         self,
-        text: UnreadText,
+        text: NextTokenContext,
         settings: SamplerSettings,
         unit: PreviewUnit,
         draft: str = "",
@@ -77,8 +78,8 @@ class Preview:
         self._settings, self._unit = settings, unit
         if self._text is not None and text.is_same_text(self._text):
             self.update(settings, unit)
-        elif (state := text.known_state) is not None:
-            self._begin(text, NextTokenContext.from_read(text, state))
+        elif (known := self.reader.find(text)) is not None:
+            self._begin(text, known)
         elif not is_slow(text.model):
             self._begin(text, read_next_token(self.reader, text))
         elif may_read:
@@ -117,7 +118,7 @@ class Preview:
         """Stop reading, show nothing more until the next request, and free what the model has computed."""
         self._begin(None, None)
 
-    def _begin(self, text: UnreadText | None, context: NextTokenContext | None) -> None:
+    def _begin(self, text: NextTokenContext | None, context: NextTokenContext | None) -> None:
         self._reading.cancel()
         self._searching.cancel()
         if self._timer is not None:

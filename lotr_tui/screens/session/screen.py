@@ -63,7 +63,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.screens.session.preview import Preview
     from lotr_tui.screens.session.side import SidePane, WhoAnswersBars
     from lotr_tui.screens.session.token_inspector import TokenInspector
-    from lotr_tui.session.next_tokens import NextTokenContext
+    from lotr_tui.session.read_text import NextTokenContext
     from lotr_tui.session.reply import Reply
     from lotr_tui.session.session_model import SessionModel
     from lotr_tui.widgets.sampler_panel import SamplerPanel
@@ -211,7 +211,12 @@ class SessionScreen(AppScreen[None]):
         self.side = SidePane(id="side")
         self.sampler = SamplerPanel(self.model_settings.sampler, id="sampler")
         self.preview = Preview(
-            self, self._show_candidates, MAX_CANDIDATES, MIN_ROWS, lambda: self.prompt.update_suggestion()
+            self,
+            self._show_candidates,
+            MAX_CANDIDATES,
+            MIN_ROWS,
+            lambda: self.prompt.update_suggestion(),
+            self.view.reader,
         )
         body, controls = self.query_one("#body"), self.query_one("#controls")
         panes = (self.view, self.side, self.sampler)
@@ -543,10 +548,9 @@ class SessionScreen(AppScreen[None]):
         conversation, roles, best_of = self.view.conversation, self.roles, self.model_settings.best_of
         replaced = None if previous is None or previous.next_turn is None else previous.next_turn.selected_reply
         if self.reply_mode != "conversation" or not model.knows_speakers:
-            reader = self.preview.reader if model.is_slow else None
             has_begun = self.view.start(
                 lambda settings, seed: conversation.submit_prompt(
-                    model, text, self.reply_mode, settings, seed, previous, roles, reader
+                    model, text, self.reply_mode, settings, seed, previous, roles
                 ),
                 replaced,
             )
@@ -782,12 +786,12 @@ class SessionScreen(AppScreen[None]):
         """Show what can come next after the typed prompt, or after the latest reply if nothing is typed."""
         if not self.is_ready:
             return
-        from lotr_tui.session.next_tokens import find_unread_text
+        from lotr_tui.session.next_tokens import find_context
 
         self._preview_updated_at = time.monotonic()
         conversation, text = self.view.conversation, None
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
-            text = find_unread_text(
+            text = find_context(
                 self.session_model, conversation, self._draft, self.reply_mode, self._previous_reply(), self.roles
             )
         if text is None:

@@ -6,6 +6,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.generation.generate import TextInProgress, TokenEvent, generate, prefill
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session import read_text
+from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
@@ -113,7 +114,7 @@ def test_branch_is_the_same_where_decoder_states_were_evicted(conversation, mode
     monkeypatch.setattr(read_text, "MAX_STATES", 13)
     reply = ask("bilbo is")
     ask("the lamp")
-    assert reply.decoder_state(5) is None
+    assert conversation.reader.find(NextTokenContext.of_reply(reply, 5)) is None
     branch = branch_off(conversation, reply, 5, None, SETTINGS, 9)
     expected = sampled_ids(model, reply.token_ids(5), SETTINGS, 9, is_first_token=False)
     assert [token.id for token in branch.tokens[5:]] == expected

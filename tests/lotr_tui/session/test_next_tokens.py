@@ -9,8 +9,8 @@ from engine.generation.generate import prefill, prefill_prompt
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
-from lotr_tui.session.next_tokens import WordCompleter, find_turn, find_unread_text, read_next_token, read_speakers
-from lotr_tui.session.read_text import TextReader, UnreadText
+from lotr_tui.session.next_tokens import WordCompleter, find_context, find_turn, read_next_token
+from lotr_tui.session.read_text import NextTokenContext, TextReader
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS
@@ -27,7 +27,7 @@ TEXT = "Bilbo Baggins is a very old friend of mine, and I think he knows it. Whe
 def read(session_model, draft, reply_mode, previous=None, roles=None, *, conversation=None, reader=None):
     """Return the text whose next token is shown for a draft, after it was read."""
     conversation = conversation or Conversation(0)
-    text = find_unread_text(session_model, conversation, draft, reply_mode, previous, roles or Roles())
+    text = find_context(session_model, conversation, draft, reply_mode, previous, roles or Roles())
     return read_next_token(reader or TextReader(), text)
 
 
@@ -68,13 +68,11 @@ def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_a
     before = [Turn("STRANGER", "where is frodo"), Turn("GANDALF", text_of(previous))]
     text, model, reader = "bilbo is a friend", session_model.model, TextReader()
     for end in range(1, len(text) + 1):
-        speakers = read_speakers(reader, find_turn(session_model, text[:end], previous, Roles("FRODO")))
+        speakers = read_next_token(reader, find_turn(session_model, text[:end], previous, Roles("FRODO"))).speakers
         state = read_turns(model, [*before, Turn("FRODO", text[:end])])
         expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
         assert [each.name for each in speakers] == [each.name for each in expected]
         assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
-    turn = find_turn(session_model, text, previous, Roles("FRODO"))
-    assert reader.skip_read(turn).num_read >= len(turn.ids) - 8
 
 
 def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
@@ -82,7 +80,7 @@ def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
     expected = next_speaker_probs(session_model.model, prefill(session_model.model, ()), ANSWERING)
     assert [each.name for each in opening] == [each.name for each in expected]
     previous = say(conversation, session_model, "where is frodo")
-    speakers = read_speakers(TextReader(), find_turn(session_model, "", previous, Roles()))
+    speakers = read_next_token(TextReader(), find_turn(session_model, "", previous, Roles())).speakers
     conversation.go_on(session_model, None, 1, SETTINGS, 3, previous)
     (turn,) = finish_scene(conversation)
     assert turn.speaker_prob == pytest.approx(next(each.prob for each in speakers if each.name == turn.speaker))
@@ -170,7 +168,7 @@ def model():
 
 
 def unread(model, text, *, is_chat=False, reopens=False):
-    return UnreadText(model, model.tokenizer.encode(text).tolist(), None, 0, is_chat, reopens, True)
+    return NextTokenContext(model, model.tokenizer.encode(text).tolist(), is_chat, reopens)
 
 
 def test_only_what_follows_the_common_beginning_is_read(model):
@@ -198,18 +196,17 @@ def test_cancelled_text_is_continued_where_it_was_left(model):
 
 
 @pytest.mark.parametrize("is_chat", [False, True])
-def test_reply_to_a_text_that_was_read_starts_there(model, is_chat):
+def test_text_that_was_read_is_known_to_this_model_only(model, is_chat):
     reader = TextReader()
     item = unread(model, TEXT, is_chat=is_chat, reopens=not is_chat)
     expected = reader.read(item)
-    text = unread(model, TEXT, is_chat=is_chat)
-    shorter = reader.skip_read(text)
-    assert len(shorter.unread_ids) == (0 if is_chat else 2)  # the last word may be left to the next token
-    state = (prefill if is_chat else prefill_prompt)(model, shorter.unread_ids, shorter.state)
-    assert np.allclose(state.log_probs, expected.log_probs, atol=1e-5)
-    assert state.num_reread_tokens == expected.num_reread_tokens
-    for other in (unread(model, TEXT, is_chat=not is_chat), unread(FakeSlowModel(), TEXT, is_chat=is_chat)):
-        assert reader.skip_read(other) is other
+    known = reader.find(unread(model, TEXT, is_chat=is_chat, reopens=not is_chat))
+    assert known.state is expected
+    for other in (
+        unread(model, TEXT, is_chat=not is_chat, reopens=not is_chat),
+        unread(FakeSlowModel(), TEXT, is_chat=is_chat, reopens=not is_chat),
+    ):
+        assert reader.find(other) is None
 
 
 def test_word_of_a_slow_model_is_completed_only_inside_of_a_word(model):

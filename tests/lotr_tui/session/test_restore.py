@@ -47,7 +47,7 @@ def copy_session(conversation, home):
 def describe(reply):
     turn, is_shown = reply.turn, reply in reply.turn.replies  # a reply that was continued is not shown
     return (
-        (reply.id, reply.parent and reply.parent.id, reply.parent_offset, reply.num_shared_tokens, reply.name),
+        (reply.id, reply.parent and reply.parent.id, reply.parent_offset, reply.num_shared_tokens),
         (reply.prompt, reply.reply_mode, reply.seed, reply.settings, reply.unknown_tokens, reply.read_only_reason),
         (reply.speaking_as, reply.speaker, reply.speaker_prob and round(reply.speaker_prob, 4)),
         # Batched products round otherwise than those of the text that a restored conversation reads again.
@@ -88,9 +88,7 @@ def act_randomly(conversation, session_model, rng, seed):
         conversation.continue_reply(reply, settings, seed)
     else:
         conversation.branch(reply, 0, (), settings, seed)
-    new = finish_reply(conversation)
-    if rng.random() < 0.3:
-        conversation.rename_branch(new, f"name {seed}")
+    finish_reply(conversation)
     visible = [other for other in conversation.replies.values() if other in other.turn.replies]
     conversation.select_reply(rng.choice(visible))
 
@@ -161,7 +159,6 @@ def test_another_model_continues_only_replies_whose_tokens_it_knows(conversation
     ]
     with pytest.raises(InvalidInputError, match=r"^other does not know 'tower' and cannot continue from here$"):
         restored.branch(unreadable, 0, (), SETTINGS, 3)
-    restored.rename_branch(unreadable, "a name")
     continuation = branch_off(restored, readable, 3, None, SETTINGS, 3)
     assert [token.text for token in continuation.tokens[:3]] == [token.text for token in original.tokens]
     restored.close()
@@ -201,8 +198,6 @@ def speak_randomly(conversation, speaking_model, rng, seed):
     elif not reply.has_ended_line:
         conversation.continue_reply(reply, settings, seed)
     finish_scene(conversation)
-    if rng.random() < 0.3 and conversation.current_reply is not None:
-        conversation.rename_branch(conversation.current_reply, f"name {seed}")
     visible = [other for other in conversation.replies.values() if other in other.turn.replies]
     conversation.select_reply(rng.choice(visible))
 

@@ -251,7 +251,7 @@ def test_list_begins_with_the_latest_session_and_shows_first_prompts_and_numbers
     answers = [saved_reply(id, prompt='"score": {"rank": 2, "', score=score) for id, score in enumerate(scores)]
     scene = saved_reply(0, prompt="", reply_mode="conversation", speaker="KING OF THE DEAD")
     paths = [
-        saved_file(tmp_path, saved_reply(prompt="frodo\n\x1b[31m"), saved_reply(1), saved_reply(0, name="renamed")),
+        saved_file(tmp_path, saved_reply(prompt="frodo\n\x1b[31m"), saved_reply(1), saved_reply(0, text="renamed")),
         saved_file(tmp_path, *answers, saved_reply(3)),
         saved_file(tmp_path, scene),
     ]

@@ -4,7 +4,7 @@ import pytest
 
 from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.best_of import stream_answers
+from engine.generation.best_of import answer_score, stream_answers
 from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
@@ -181,8 +181,9 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     assert [each.seed for each in replies] == [answer.done.seed for answer in answers]
     assert sorted(each.seed for each in replies) == [40, 41, 42, 43, 44]
     scores = [each.score for each in replies]
+    figures = [answer_score(each.log_prob - each.log_prob_alone, each.num_tokens) for each in scores]
     assert [score and score.rank for score in scores] == [1, 2, 3, 4, 5]
-    assert [score and score.score for score in scores] == pytest.approx([answer.score for answer in answers])
+    assert figures == pytest.approx([answer.score for answer in answers])
     assert reply.turn.selected_reply is reply
     assert conversation.current_reply is reply
     assert "best of 5" in reply_figures(reply)

@@ -14,6 +14,7 @@ from engine.generation.complete_words import CompleteWordSearch
 from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.side import NextTokenBars
+from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
 from tests.support import pilot as ui
@@ -205,7 +206,7 @@ async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes
         assert "branch to that word" in ui.inspector_text(app)
         await pilot.press("u")
         await ui.until(pilot, lambda: "branch to that token" in ui.inspector_text(app))
-        log_probs = reply.decoder_state(3).log_probs
+        log_probs = ui.conversation_of(app).reader.read(NextTokenContext.of_reply(reply, 3)).log_probs
         probs = next_token_probs(text_after(log_probs, reply.settings, reply.token_ids(3), tokenizer), NUM_TOP_TOKENS)
         expected = [[f"{each.sampling_prob:.1%}", f"{each.model_prob:.1%}"] for each in probs.candidates]
         assert [row[1:] for row in rows(ui.inspector_text(app))] == expected

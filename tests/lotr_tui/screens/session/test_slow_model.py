@@ -9,6 +9,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.generation.generate import TextInProgress, next_token_probs
+from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import CHAT_SAMPLER, EXAMPLE_SYSTEM_PROMPT
@@ -99,7 +100,13 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         await ui.until_reply_ended(pilot)
         assert model.num_read <= 5 + 20  # without the messages; the completion of the draft may have been read
         num_read, reply = model.num_read, ui.latest_reply(app)
-        likeliest = model.tokenizer.tokens[int(np.argmax(reply.decoder_state(len(reply.tokens)).log_probs))]
+        likeliest = model.tokenizer.tokens[
+            int(
+                np.argmax(
+                    ui.conversation_of(app).reader.read(NextTokenContext.of_reply(reply, len(reply.tokens))).log_probs
+                )
+            )
+        ]
         await ui.until(pilot, lambda: first_bar(app).startswith(likeliest.replace(" ", "·")))
         for key in ("ctrl+down", "ctrl+down", "ctrl+up"):
             before = first_bar(app)
