@@ -215,7 +215,7 @@ class Conversation:
         reply.turn.selected_index = len(reply.turn.replies) - 1
         reply.is_generating = True
         self.active_reply = self.current_reply = reply
-        self._other_answers = []
+        self._other_answers, self._state = [], None
         self._worker = GeneratorThread("generation", events)
         return reply
 
@@ -414,7 +414,7 @@ class Conversation:
             if event.state is not None:
                 self.reader.keep(model, self._key, event.state)
         else:
-            before = NextTokenContext.of_reply(reply, len(reply.tokens))
+            self._state, before = event, NextTokenContext.of_reply(reply, len(reply.tokens))
             self.reader.keep(model, before.keys()[-1], event)
             if not reply.tokens:
                 reply.split_context(event.num_reread_tokens)

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
@@ -103,15 +103,19 @@ def parse_session(name: str, content: bytes) -> Session:
             header = _decode_header(record)
             current_id = header.current_id
             continue
-        reply = _decode_reply(record)
-        num_tokens += len(reply.tokens) - (len(replies[reply.id].tokens) if reply.id in replies else 0)
+        record.pop("name", None)  # that branches had
+        reply = decode(Reply, record)
+        tokens = [token.text for token in reply.tokens]
+        for field_name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # are shown as is
+            if not all(map(str.isprintable, tokens if field_name == "tokens" else getattr(reply, field_name))):
+                raise InvalidInputError(f"{field_name} of reply {reply.id}: control characters are not allowed")
+        num_tokens += len(tokens) - (len(replies[reply.id].tokens) if reply.id in replies else 0)
         if len(replies) > MAX_REPLIES or num_tokens > MAX_TOKENS:
             raise InvalidInputError(f"more than {MAX_REPLIES:,} replies or {MAX_TOKENS:,} tokens")
         replies[reply.id] = reply
         current_id = reply.id
     if header is None:
         raise InvalidInputError("the first line does not describe a session")
-    current_id = current_id if current_id in replies else None
     replies = {id: replies[id] for id in sorted(replies)}
     for id, reply in replies.items():
         parent = None if reply.parent_id is None else replies.get(reply.parent_id)
@@ -123,7 +127,7 @@ def parse_session(name: str, content: bytes) -> Session:
         num_tokens += reply.num_shared_tokens
         if num_tokens > 10 * MAX_TOKENS:  # branches of branches of a long reply would take any amount of memory
             raise InvalidInputError(f"more than {10 * MAX_TOKENS:,} tokens in branches")
-    return Session(name, header.model, header.started, replies, current_id)
+    return Session(name, header.model, header.started, replies, current_id if current_id in replies else None)
 
 
 def _parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -143,16 +147,6 @@ def _decode_header(record: dict[str, Any]) -> SessionHeader:
     return decode(SessionHeader, record)
 
 
-def _decode_reply(record: dict[str, Any]) -> Reply:
-    record.pop("name", None)  # that branches could have
-    reply = decode(Reply, record)
-    tokens = [token.text for token in reply.tokens]
-    for name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # the terminal gets them as is
-        if not all(map(str.isprintable, tokens if name == "tokens" else getattr(reply, name))):
-            raise InvalidInputError(f"{name} of reply {reply.id}: control characters are not allowed")
-    return reply
-
-
 class SessionFile:
     """File of a session, which is created with the first reply and locked until `close`."""
 
@@ -167,14 +161,9 @@ class SessionFile:
     @classmethod
     def resume(cls, path: Path) -> "SessionFile":
         """Open a saved session for writing; one that is missing, damaged or open elsewhere raises a SessionError."""
-        with _describe_failure(path, "resumed"):
-            lock = _lock_existing(path)
-            try:
-                file = cls(_read_session_file(path), path.parent)
-                file._open(lock)
-            except BaseException:
-                lock.close()
-                raise
+        with _hold(path, "resumed", keeps_lock=True) as lock:
+            file = cls(_read_session_file(path), path.parent)
+            file._open(lock)
         return file
 
     @property
@@ -221,8 +210,8 @@ class SessionFile:
 
     def delete(self) -> None:
         """Delete the file, and save nothing more; a failure raises a SessionError."""
-        with _describe_failure(self.path, "deleted"):
-            self.path.unlink(missing_ok=not self.session.name)
+        if self.session.name:
+            delete_session(self.path, is_locked=self._open_file is not None)
         self._is_deleted, self.problem = True, ""
         self.close()
 
@@ -238,9 +227,14 @@ class SessionFile:
         self._open_file = lock, JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
 
     def _create_file(self) -> None:
-        """Create a file with the whole session."""
+        """Create a file with the whole session, named by the first words that were said or the time of its start."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        stem = self.session.name or _first_words(self.session)
+        first = next(iter(self.session.replies.values()))
+        words = re.findall(r"\w[\w'’-]*", first.prompt or "")[:MAX_NAME_WORDS]
+        while len(" ".join(words)) > MAX_FIRST_WORDS_LENGTH and len(words) > 1:
+            words.pop()
+        stem = self.session.name or " ".join(words)[:MAX_FIRST_WORDS_LENGTH]
+        stem = stem or f"{datetime.fromtimestamp(self.session.started):%Y-%m-%d %H.%M.%S}"
         for number in count(1):
             self.session.name = stem if number == 1 else f"{stem} {number}"
             try:
@@ -250,16 +244,6 @@ class SessionFile:
                 continue
             self._open(_lock(self.path))
             return
-
-
-def _first_words(session: Session) -> str:
-    """Return the name of a new session: the first words that were said, or else the time when it started."""
-    first = next(iter(session.replies.values()))
-    words = re.findall(r"\w[\w'’-]*", first.prompt or "")[:MAX_NAME_WORDS]
-    while len(" ".join(words)) > MAX_FIRST_WORDS_LENGTH and len(words) > 1:
-        words.pop()
-    name = " ".join(words)[:MAX_FIRST_WORDS_LENGTH]
-    return name or f"{datetime.fromtimestamp(session.started):%Y-%m-%d %H.%M.%S}"
 
 
 def sessions_folder() -> Path:
@@ -321,8 +305,13 @@ def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
     return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
 
 
-def _check_name(name: str) -> None:
+def rename_session(path: Path, name: str, *, is_locked: bool = False) -> Path:
+    """Rename a session that no other window has open, and return its path; a bad or taken name raises a SessionError.
+
+    `is_locked` is True if this window has it open.
+    """
     forbidden = next((char for char in name if char == "/" or not char.isprintable()), "")
+    rule = ""
     if not name:
         rule = "type at least one character"
     elif len(name) > MAX_NAME_LENGTH:
@@ -331,31 +320,20 @@ def _check_name(name: str) -> None:
         rule = f"{forbidden!a} is not allowed in it; use '-' instead"
     elif name.startswith("."):
         rule = "it cannot begin with a full stop"
-    else:
-        return
-    raise SessionError(f"not a session name: {rule}")
-
-
-def rename_session(path: Path, name: str, *, is_locked: bool = False) -> Path:
-    """Rename a session that no other window has open, and return its path; a taken name raises a SessionError."""
-    _check_name(name)
+    if rule:
+        raise SessionError(f"not a session name: {rule}")
     new_path = path.with_name(f"{name}.jsonl")
-    with _describe_failure(path, "renamed"), nullcontext() if is_locked else _hold_lock(path):
-        try:
-            new_path.hardlink_to(path)
-        except OSError as error:  # FAT and some network file systems have no hard links
-            # A file system that ignores case, as on macOS, has the file under its new name already.
-            if new_path.exists() and (new_path.name == path.name or not new_path.samefile(path)):
-                raise SessionError(f"a session {new_path.stem!r} exists already; choose another name") from error
-            path.rename(new_path)
-        else:
-            path.unlink()
+    with _hold(path, "renamed", is_locked=is_locked):
+        # A file system that ignores case, as on macOS, has the file under its new name already.
+        if new_path.exists() and (new_path.name == path.name or not new_path.samefile(path)):
+            raise SessionError(f"a session {new_path.stem!r} exists already; choose another name")
+        path.rename(new_path)
     return new_path
 
 
-def delete_session(path: Path) -> None:
-    """Delete a saved session that no window has open; a failure raises a SessionError."""
-    with _describe_failure(path, "deleted"), _hold_lock(path):
+def delete_session(path: Path, *, is_locked: bool = False) -> None:
+    """Delete a saved session that no other window has open; a failure raises a SessionError."""
+    with _hold(path, "deleted", is_locked=is_locked):
         path.unlink()
 
 
@@ -370,31 +348,28 @@ def _read_session_file(path: Path) -> Session:
 
 
 @contextmanager
-def _describe_failure(path: Path, action: str) -> Iterator[None]:
-    """Raise an OSError of the block as a SessionError that says what cannot be done to the session."""
+def _hold(path: Path, action: str, *, is_locked: bool = False, keeps_lock: bool = False) -> Iterator[IO[bytes]]:
+    """Lock the file of a session for an action, whose OSError becomes a SessionError; no missing file is created."""
+    lock = None
     try:
-        yield
-    except FileNotFoundError as error:
-        raise SessionError(f"session {path.stem!r} is gone; another window has renamed or deleted it") from error
-    except OSError as error:
-        raise SessionError(f"session {path.stem!r} cannot be {action}: {os_error_reason(error)}") from error
-
-
-@contextmanager
-def _hold_lock(path: Path) -> Iterator[None]:
-    with _lock_existing(path):
-        yield
-
-
-def _lock_existing(path: Path) -> IO[bytes]:
-    """Lock the file of a session; a missing file raises FileNotFoundError and is not created."""
-    before = path.stat()
-    lock = _lock(path)
-    if not os.path.samestat(before, path.stat()):  # renamed by another window meanwhile, and created again by the lock
-        path.unlink()
-        lock.close()
-        raise FileNotFoundError(path)
-    return lock
+        before = path.stat()
+        lock = path.open("rb") if is_locked else _lock(path)
+        if not os.path.samestat(before, path.stat()):  # another window renamed it, and the lock created it again
+            path.unlink()
+            raise FileNotFoundError(path)
+        yield lock
+    except BaseException as error:
+        keeps_lock = False
+        if isinstance(error, FileNotFoundError):
+            reason = "is gone; another window has renamed or deleted it"
+        elif isinstance(error, OSError):
+            reason = f"cannot be {action}: {os_error_reason(error)}"
+        else:
+            raise
+        raise SessionError(f"session {path.stem!r} {reason}") from error
+    finally:
+        if lock is not None and not keeps_lock:
+            lock.close()
 
 
 def _lock(path: Path) -> IO[bytes]:

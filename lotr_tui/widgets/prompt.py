@@ -294,7 +294,7 @@ class PromptInput(TextArea, inherit_bindings=False):
             self._recall = HistoryNavigator(self._history.entries, self.value)
         if self._recall is None or not (is_recalling or is_up):
             return
-        if (text := self._recall.older() if is_up else self._recall.newer()) is not None:
+        if (text := self._recall.move(1 if is_up else -1)) is not None:
             self.value = text
             self._last_recalled = (self.value, self.cursor_location)
 

@@ -47,7 +47,7 @@ def test_damaged_lines_are_skipped_and_an_incomplete_last_line_is_removed(tmp_pa
     assert history.entries == ["one", "two"]
     history.add("four")
     assert PromptHistory(path).entries == ["one", "two", "four"]
-    assert path.read_bytes().endswith(b'"two"\n"two"\n"four"\n')
+    assert path.read_bytes().endswith(b'"one"\n"two"\n"four"\n')
 
 
 WRITER = """
@@ -97,8 +97,8 @@ def test_two_sessions_that_shorten_the_file_keep_the_latest_prompts_of_both(tmp_
 
 def test_navigation_visits_each_prompt_that_starts_with_the_draft_once():
     navigator = HistoryNavigator(["bilbo is", "frodo", "bilbo was", "bilbo is", "bilbo", "Bilbo"], "bilbo")
-    assert [navigator.older() for _ in range(3)] == ["bilbo is", "bilbo was", None]
-    assert [navigator.newer() for _ in range(3)] == ["bilbo is", "bilbo", None]
+    assert [navigator.move(1) for _ in range(3)] == ["bilbo is", "bilbo was", None]
+    assert [navigator.move(-1) for _ in range(3)] == ["bilbo is", "bilbo", None]
 
 
 def test_lock_of_a_suspended_session_blocks_no_other_session(tmp_path):

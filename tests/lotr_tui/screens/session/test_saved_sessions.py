@@ -58,7 +58,6 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
     assert only_session(tmp_path) == path
     session = load_session(path)
     assert [reply.parent_id for reply in session.replies.values()] == [None, 0, 1, 2]
-    assert session.replies[2].name == "the better one"
     never_closed.branch(branch, new.num_shared_tokens, [new.tokens[new.num_shared_tokens].id], branch.settings, 9)
     expected = finish_reply(never_closed)
     never_closed.close()
