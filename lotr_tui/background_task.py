@@ -12,7 +12,7 @@ from textual.message_pump import MessagePump
 from textual.timer import Timer
 from textual.widget import Widget
 
-from engine.runtime.worker import EventSource, GeneratorThread
+from engine.runtime.process import EventSource, GeneratorThread
 
 T = TypeVar("T")
 POLL_INTERVAL = 0.05  # seconds between two reads of the items that a thread has produced

@@ -1,8 +1,4 @@
-"""Data-parallel training by several processes, as `torchrun` starts them. Each process trains on its own columns.
-
-The main process makes decisions, reports and writes files. The result is the same as with one process, up to rounding:
-every process draws the dropout masks of the whole batch, and gradients are averaged over all processes.
-"""
+"""Data-parallel training by several processes, as `torchrun` starts them; the first one decides and writes files."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

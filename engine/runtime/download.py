@@ -19,9 +19,8 @@ def download(
 ) -> None:
     """Download the rest of a file of which `path` contains the beginning, if it exists.
 
-    `on_bytes` gets the number of bytes that are there and, if known, of the whole file; it may raise an exception to
-    stop. A file that is missing or too long raises an InvalidInputError, a server that fails a LotrError, and a file
-    that cannot be written an OSError.
+    `on_bytes` gets the bytes that are there and, if known, of the whole file; it may raise an exception to stop. A file
+    that is missing or too long raises an InvalidInputError, a server that fails a LotrError.
     """
     problem = ""
     for pause in PAUSES:

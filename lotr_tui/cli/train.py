@@ -17,8 +17,7 @@ from engine.config import BUNDLED, SETTINGS, Config
 from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
 from engine.runs.directory import run_word
-from engine.runtime.process import get_process_info, require_package
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation, get_process_info, require_package
 from engine.storage.files import default_runs_dir
 from engine.training import ablation
 from engine.training.job import TrainingJob, configure, prepare_job, resume_job

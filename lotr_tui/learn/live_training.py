@@ -17,7 +17,7 @@ from engine.data.dataset import Dataset
 from engine.errors import CorpusError, InvalidInputError, RunError
 from engine.events import Evaluated
 from engine.models.base import LanguageModel
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from engine.storage.files import decode, parse_json, read_limited, write_atomically
 from lotr_tui.learn.class_models import class_models_dir, follow_training
 from lotr_tui.monitor.local_training import LocalTraining, TrainingUpdate

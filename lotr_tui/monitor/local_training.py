@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.control import ControlCommand
 from engine.errors import describe_error
 from engine.events import Failed, Preparing, TrainingEvent
-from engine.runtime.worker import Cancellation, GeneratorThread
+from engine.runtime.process import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.trackers.follower import TrackerSupervisor
 

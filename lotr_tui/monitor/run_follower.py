@@ -12,7 +12,7 @@ from engine.events import TrainingEvent
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked, run_word
 from engine.runs.locked_run import send_command
 from engine.runs.metrics import RecordFollower
-from engine.runtime.worker import Cancellation, GeneratorThread
+from engine.runtime.process import Cancellation, GeneratorThread
 from lotr_tui.monitor.steps import RecordItem, group_steps
 from lotr_tui.monitor.training_view import TrainingView
 

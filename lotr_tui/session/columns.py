@@ -25,7 +25,7 @@ from engine.generation.generate import (
 )
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
-from engine.runtime.worker import Cancellation, throttle
+from engine.runtime.process import Cancellation, throttle
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
 from lotr_tui.session.cast import NO_ROLES, Roles
 from lotr_tui.session.read_text import context_ids, to_prompt_line

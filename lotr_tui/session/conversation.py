@@ -23,7 +23,7 @@ from engine.generation.generate import (
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb
 from engine.models.dialogue import DialogueModel
-from engine.runtime.worker import Cancellation, GeneratorThread, throttle
+from engine.runtime.process import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
 from lotr_tui.session.read_text import NextTokenContext, TextReader, context_ids, next_key, to_prompt_line
 from lotr_tui.session.reply import AnswerScore, Reply, Token

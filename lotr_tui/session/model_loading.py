@@ -16,7 +16,7 @@ from engine.models.pretrained.names import (
     is_pretrained_name,
     parse_pretrained_name,
 )
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_bytes
 from lotr_tui.session.settings import MAX_RECENT_MODELS
 

@@ -24,7 +24,7 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
 from engine.runs.directory import resolve_run, summarize_run
 from engine.runs.loading import load_model
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.session_model import SessionModel
 

@@ -17,8 +17,7 @@ from engine.models.pretrained.chat import SANDBOX, ChatTemplate, JinjaTemplate
 from engine.models.pretrained.gguf_file import read_gguf_base
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, PretrainedSource, base_folder, parse_pretrained_name
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from engine.runtime.process import silence_descriptors
-from engine.runtime.worker import SandboxError
+from engine.runtime.process import SandboxError, silence_descriptors
 from engine.storage.files import read_limited, write_folder
 from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, TensorFile, check_tensors
 

@@ -23,7 +23,7 @@ from engine.models.pretrained import folders
 from engine.models.pretrained.names import parse_pretrained_name
 from engine.models.weights import num_kept_tokens
 from engine.runtime import process
-from engine.runtime.worker import Sandbox
+from engine.runtime.process import Sandbox
 
 # Transformers first reads the settings of a model here.
 SANDBOX = Sandbox(

@@ -20,7 +20,7 @@ from engine.errors import ConfigError, InvalidInputError
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.presets import PRESETS
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, check_run_name
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import Debounce, is_closed, run_in_thread
 from lotr_tui.formatting import format_age

@@ -17,7 +17,7 @@ from textual.strip import Strip
 from engine.errors import InvalidInputError, describe_error
 from engine.generation.generate import IndexedEvent
 from engine.generation.settings import SamplerSettings
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
 from lotr_tui.session.columns import (

@@ -25,7 +25,7 @@ from engine.errors import describe_error, printable
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce, is_closed
 from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural, truncate
 from lotr_tui.screens.dialogs.paths import OpenTextDialog

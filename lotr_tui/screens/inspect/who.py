@@ -21,7 +21,7 @@ from engine.errors import describe_error
 from engine.generation.generate import DecoderState
 from engine.generation.turns import SpeakerProb, read_turns
 from engine.models.dialogue import DialogueModel
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_percent, plural, truncate
 from lotr_tui.screens.inspect.page import Page

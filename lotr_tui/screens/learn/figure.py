@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from engine.errors import describe_error
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.text_screen import TextInputBar

@@ -10,7 +10,7 @@ from engine.errors import describe_error
 from engine.generation.complete_words import CompleteWordSearch
 from engine.generation.generate import NextTokenProbs
 from engine.generation.settings import SamplerSettings
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.session.next_tokens import WordCompleter, read_next_token
 from lotr_tui.session.read_text import NextTokenContext, TextReader

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from engine.runtime import process
-from engine.runtime.process import GpuStats, poll_machine_stats, use_huge_pages
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation, GpuStats, poll_machine_stats, use_huge_pages
 
 
 def fake_pynvml(power=1, error=None):

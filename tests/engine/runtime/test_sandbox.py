@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import InvalidInputError
-from engine.runtime.worker import Sandbox, SandboxError
+from engine.runtime.process import Sandbox, SandboxError
 
 
 @pytest.fixture(scope="module")

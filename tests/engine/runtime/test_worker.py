@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from engine.runtime.worker import Cancellation, GeneratorThread, throttle
+from engine.runtime.process import Cancellation, GeneratorThread, throttle
 
 DEADLINE = 10.0
 """Timeout in seconds, long enough for a busy machine."""

@@ -7,7 +7,7 @@ import pytest
 
 from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
 from engine.runs.loading import load_model
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from engine.storage.files import assets_dir
 from lotr_tui.learn.lines import find_example
 from lotr_tui.screens.learn.figures.attention import NO_STORY, continue_line, strongest_earlier, tell_head

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engine.data.tokenizers import EOS, EOS_ID
 from engine.generation.generate import Done, TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.session import columns as comparison
 from lotr_tui.session.columns import GenerationColumn, generate_columns, generated_words
 from tests.support.dialogues import dialogue_model

@@ -24,7 +24,7 @@ from engine.generation.generate import prefill_prompt, top_tokens
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import MISSING, SELECTED_MARK, fit_cells, format_lone_token, format_percent, truncate
 from lotr_tui.learn.compared_models import Comparison, ScoredModel, load_comparison

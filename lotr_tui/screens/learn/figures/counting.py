@@ -16,7 +16,7 @@ from engine.data.tokenizers import EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import BackoffLevel, KneserNey
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import MISSING, format_percent, truncate
 from lotr_tui.learn.lines import continue_text, find_example
 from lotr_tui.learn.material import Material

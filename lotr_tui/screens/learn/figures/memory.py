@@ -28,7 +28,7 @@ from engine.data.arrays import Float32Array, Int32Array
 from engine.data.tokenizers import EOS, EOS_ID, UNK, Tokenizer
 from engine.models.base import LogProbs
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import SELECTED_MARK, fit_cells, format_lone_token, token_noun, truncate
 from lotr_tui.learn.lines import find_example
 from lotr_tui.learn.material import Material

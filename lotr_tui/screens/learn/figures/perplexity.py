@@ -21,7 +21,7 @@ from engine.data.tokenizers import UNK
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel
 from engine.models.ngram import Unigram
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import (
     LINE_END_MARK,
     MISSING,

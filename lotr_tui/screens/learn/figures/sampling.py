@@ -24,7 +24,7 @@ from engine.generation.generate import (
 )
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_percent, token_noun
 from lotr_tui.learn.lines import continue_text, encode_line, find_example
 from lotr_tui.learn.material import ClassModel, Material

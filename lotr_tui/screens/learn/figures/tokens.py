@@ -13,7 +13,7 @@ from textual.widgets import Input, Static
 
 from engine.analysis.tokenized_text import VocabularyCutoffs
 from engine.data.tokenizers import EOS, UNK, CharacterTokenizer, Tokenizer, WordTokenizer, WordTokenizerName
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import Debounce
 from lotr_tui.formatting import format_lone_token, plural
 from lotr_tui.learn.material import Material

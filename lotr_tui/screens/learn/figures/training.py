@@ -21,7 +21,7 @@ from engine.data.dataset import Dataset
 from engine.data.tokenizers import EOS_ID
 from engine.events import Sampled
 from engine.models.ngram import KneserNey, Unigram
-from engine.runtime.worker import Cancellation
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_perplexity, truncate
 from lotr_tui.learn.live_training import (
     MAX_TRAIN_TOKENS,
