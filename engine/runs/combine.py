@@ -9,11 +9,8 @@ import numpy as np
 
 from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, CorpusError, InvalidInputError
-from engine.models import combinations
+from engine.models import combinations, ngram, numpy_lstm
 from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
-from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import NumpyLSTM
-from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
 from engine.runtime.process import require_package
 
@@ -36,12 +33,9 @@ class ModelCombiner:
     """Builder of combinations of the same runs. The corpus is read once, and each part scores validation once."""
 
     def __init__(self, runs: Sequence[LoadedModel]) -> None:
-        for run in runs[1:]:
-            if run.decoder.tokenizer != runs[0].decoder.tokenizer:
-                raise InvalidInputError(
-                    f"run {run.name} has another vocabulary than run {runs[0].name}, so they cannot be combined; "
-                    "choose runs of the same corpus and split seed"
-                )
+        if other := next((run for run in runs if run.decoder.tokenizer != runs[0].decoder.tokenizer), None):
+            problem = f"run {other.name} has another vocabulary than run {runs[0].name}, so they cannot be combined"
+            raise InvalidInputError(f"{problem}; choose runs of the same corpus and split seed")
         self.runs = tuple(runs)
         self._validation_outputs: dict[int, SequenceOutput] = {}
 
@@ -50,45 +44,37 @@ class ModelCombiner:
         return load_run_dataset(self.runs[0])
 
     @cached_property
-    def kneser_ney(self) -> KneserNey:
-        return KneserNey(self.dataset.train, self.dataset.tokenizer)
+    def kneser_ney(self) -> ngram.KneserNey:
+        return ngram.KneserNey(self.dataset.train, self.dataset.tokenizer)
 
-    def combine(self, options: CombinationOptions) -> CombinedModel:
-        """Combine the runs, which weigh the same unless there is a mixture, and tune the rest on validation."""
-        models, descriptions = [run.decoder for run in self.runs], list[str]()
+    def combine(self, options: CombinationOptions, *, to_play: bool = False) -> CombinedModel:
+        """Combine the runs, and tune the rest on validation; `to_play` gives the model the cast of the first run."""
+        if options.dynamic and to_play:
+            raise InvalidInputError("--dynamic trains a model on a whole text, for `lotr-tui eval` only; leave it out")
+        models, names, descriptions = [run.decoder for run in self.runs], [run.name for run in self.runs], list[str]()
         if options.dynamic:
             models = [*self._dynamic_models]
             descriptions = [f"dynamic evaluation at lr {', '.join(f'{model.lr:g}' for model in self._dynamic_models)}"]
-        weights = tuple(1 / len(models) for _ in models)
+        model, weights = models[0], tuple(1 / len(models) for _ in models)
         if options.mixture:
-            models.append(self.kneser_ney)
+            models, names = [*models, self.kneser_ney], [*names, "Kneser-Ney"]
             log_probs = np.stack([self._validation_output(each).log_probs for each in models])
             weights = combinations.tune_mixture_weights(log_probs)
-        model = models[0]
         if len(models) > 1:
-            model, names = combinations.Mixture(models, weights), [*(run.name for run in self.runs), "Kneser-Ney"]
-            descriptions.insert(
-                0, " + ".join(f"{weight:.2f} {name}" for weight, name in zip(weights, names, strict=False))
-            )
+            model = combinations.Mixture(models, weights)
+            parts = [f"{weight:.2f} {name}" for weight, name in zip(weights, names, strict=True)]
+            descriptions.insert(0, " + ".join(parts))
         if options.cache:
             cache = combinations.tune_cache(self._validation_output(model), self.dataset.valid)
             model = combinations.NeuralCache(model, cache)
             parameters = f"cache {cache.weight:g} (window {cache.window}, theta {cache.theta:g})"
             descriptions.append(parameters if cache.weight else "no cache, which did not help on validation")
-        return CombinedModel(model, ", ".join(descriptions))
-
-    def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
-        """Combine the runs into a model that speaks for the cast of the first one."""
-        if options.dynamic:
-            raise InvalidInputError("--dynamic trains a model on a whole text, for `lotr-tui eval` only; leave it out")
-        model, description = self.combine(options)
-        return CombinedModel(self.runs[0].with_cast(model), description)
+        return CombinedModel(self.runs[0].with_cast(model) if to_play else model, ", ".join(descriptions))
 
     def _validation_output(self, model: LanguageModel) -> SequenceOutput:
         if isinstance(model, combinations.Mixture):
             return model.mix_outputs([self._validation_output(part) for part in model.models])
-        # The combiner keeps every part alive, so an id is never used for another model.
-        if id(model) not in self._validation_outputs:
+        if id(model) not in self._validation_outputs:  # every part is kept alive, so that its id stays its own
             self._validation_outputs[id(model)] = forward_sequence(model, self.dataset.valid)
         return self._validation_outputs[id(model)]
 
@@ -97,7 +83,8 @@ class ModelCombiner:
         require_package("torch", "--dynamic")
         from engine.models.dynamic_evaluation import DynamicEvaluation
 
-        lstms = [run.decoder for run in self.runs if isinstance(run.decoder, NumpyLSTM) and not run.decoder.int8]
+        decoders = [run.decoder for run in self.runs if isinstance(run.decoder, numpy_lstm.NumpyLSTM)]
+        lstms = [decoder for decoder in decoders if not decoder.int8]
         if len(lstms) < len(self.runs):
             remedy = "leave out --dynamic or --precision, or choose other runs"
             raise InvalidInputError(f"--dynamic trains LSTMs in single precision, and not all models are; {remedy}")
@@ -114,14 +101,10 @@ def load_run_dataset(run: LoadedModel) -> Dataset:
     try:
         dataset = load_dataset(run.config.data, run.decoder.tokenizer)
     except (ConfigError, CorpusError) as error:
-        raise CorpusError(
-            f"the training text of run {run.name!r}, which {run.path / CONFIG_FILE} names, cannot be used: {error}, "
-            "or use --text FILE"
-        ) from error
+        text = f"the training text of run {run.name!r}, which {run.path / 'config.json'} names, cannot be used"
+        raise CorpusError(f"{text}: {error}, or use --text FILE") from error
     is_changed = run.started is not None and run.started.corpus_sha256 not in ("", dataset.corpus.sha256)
     if is_changed or dataset.tokenizer != run.decoder.tokenizer:
-        raise CorpusError(
-            f"{dataset.corpus.source} has changed since run {run.name} was trained, so its splits are not the same; "
-            "restore the corpus, or use --text FILE"
-        )
+        change = f"{dataset.corpus.source} has changed since run {run.name} was trained, so its splits are not the same"
+        raise CorpusError(f"{change}; restore the corpus, or use --text FILE")
     return dataset

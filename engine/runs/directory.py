@@ -1,55 +1,62 @@
-"""Layout of a run directory: file names, run names, configuration, lock and summary."""
+"""Run directories: names, files, configurations, recorded events and summaries."""
 
 import fcntl
 import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
+
+from engine import errors, events
 from engine.config import BASE, BUNDLED, LSTM, Config
-from engine.data.speakers import CAST_FILE
-from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
-from engine.events import Checkpointed, Evaluated, Failed, Finished, RecordedEvent
-from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
-from engine.runs.metrics import drop_superseded, read_events
-from engine.storage.files import assets_dir, decode, default_runs_dir, open_regular_file, parse_json, read_limited
+from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.events import RecordedEvent
+from engine.models.pretrained import names as pretrained_names
+from engine.storage import files
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"  # the names of PEFT
 WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)  # the best weights: of a whole model, or of an adapter
 METRICS_FILE, SAMPLES_FILE, LOCK_FILE, COMMANDS_FILE = "metrics.jsonl", "samples.jsonl", "lock", "commands.jsonl"
 IMPORT_FILE = "imported.json"  # in place of a configuration: program, path and name of curves by another program
-# The checkpoint from which training resumes exactly, and the one before it, used if the latest one is damaged.
-RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safetensors"
+RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safetensors"  # used if the first is damaged
 INITIAL_FILE = "initial.safetensors"  # weights that a fine-tuning run starts from, until the training is complete
-# The models of who speaks next and of who says a text, which is larger and seldom needed.
-DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"
-DIALOGUE_FILES = (CAST_FILE, DIALOGUE_FILE, WHO_FILE)
+DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"  # models of who speaks next, and of who says a text
 EPOCHS_DIR = "epochs"
 LATEST_RUN = "latest"  # stands for the run that was started last
 BUNDLED_FOLDERS = {BUNDLED: "model", LSTM: "lstm", BASE: "base"}  # names of the included models, and folders in assets
-RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS, SMOLLM2)
-MAX_FILE_BYTES = 64_000_000  # a vocabulary of a million words needs about 15 million
+RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS, pretrained_names.SMOLLM2)
 MAX_RUN_NAME_LENGTH = 100
 UNFINISHED = re.compile(r"\..+\.([0-9a-f]{12}|[0-9]+)")  # a folder of a run that is being written, or was when killed
+MAX_FILE_BYTES = 64_000_000  # a vocabulary of a million words needs about 15 million
+MAX_RECORD_BYTES = 4_000_000_000  # larger files of events are not read; two months of steps take less
+MAX_LINE_BYTES = 1_000_000  # longer lines are skipped
+MAX_OTHER_LINES = 300_000  # lines other than steps; a checkpoint every 30 s writes fewer in 100 days
+READ_CHUNK_BYTES = 1 << 16  # larger buffers are returned to the system after each read, which makes reading slower
 
 RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed", "imported"]
+END_EVENTS = (events.Finished, events.Failed)
 COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")  # cannot be resumed
 T = TypeVar("T")
+_STEP_PREFIX = b'{"event": "step"'
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# Nested values are refused: empty lists take 30 times their size in the file as memory.
+_decode_row = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | None]).decode
+_decode_step = msgspec.json.Decoder(events.Step).decode
 
 
 def check_run_name(name: str) -> None:
     """Raise a RunError unless a new run can have this name: plain in every shell, without "@", and not reserved."""
     if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME_LENGTH - 1}}}", name):
-        raise RunError(
-            f"run name {name!r} is not allowed; start with a letter or digit, and use letters (a to z), digits, "
-            f"'.', '_' and '-', {MAX_RUN_NAME_LENGTH} characters at most"
-        )
+        form = f"letters (a to z), digits, '.', '_' and '-', {MAX_RUN_NAME_LENGTH} characters at most"
+        raise RunError(f"run name {name!r} is not allowed; start with a letter or digit, and use {form}")
     if name in RESERVED_RUN_NAMES:
         raise RunError(f"run name {name!r} is reserved; choose another --run name")
 
@@ -57,34 +64,28 @@ def check_run_name(name: str) -> None:
 def run_word(run_dir: Path) -> str:
     """Return the word that names a run in a command: its name in the default runs folder, and its path elsewhere."""
     run_dir = run_dir.absolute()
-    is_name = run_dir.parent == default_runs_dir().absolute() and run_dir.name not in RESERVED_RUN_NAMES
-    return shell_word(run_dir.name if is_name and not run_dir.name.startswith("-") else str(run_dir))
+    is_name = run_dir.parent == files.default_runs_dir().absolute() and run_dir.name not in RESERVED_RUN_NAMES
+    return errors.shell_word(run_dir.name if is_name and not run_dir.name.startswith("-") else str(run_dir))
 
 
-def bundled_run_names() -> list[str]:
-    return [name for name, folder in BUNDLED_FOLDERS.items() if started_at(assets_dir() / folder) is not None]
-
-
-def bundled_run_name(run_dir: Path) -> str | None:
-    """Return the name of a model that is shipped with lotr-tui, such as "bundled"; None for other runs."""
-    return {assets_dir() / folder: name for name, folder in BUNDLED_FOLDERS.items()}.get(run_dir)
+def bundled_runs() -> dict[Path, str]:
+    """Return the name of each model that is shipped with lotr-tui, such as "bundled", by its run directory."""
+    folders = {files.assets_dir() / folder: name for name, folder in BUNDLED_FOLDERS.items()}
+    return {path: name for path, name in folders.items() if started_at(path) is not None}
 
 
 def default_run_name() -> str:
     """Return the model that is used without a name: "bundled", or "lstm" where SmolLM2 is not stored."""
-    return BUNDLED if is_base_stored(SMOLLM2) else LSTM
+    return BUNDLED if pretrained_names.is_base_stored(pretrained_names.SMOLLM2) else LSTM
 
 
 def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """Return the directory of a run, by name, path, "latest" or None for the default model, or raise a RunError."""
-    runs_dir, run = runs_dir or default_runs_dir(), default_run_name() if run is None else run
+    runs_dir, run = runs_dir or files.default_runs_dir(), default_run_name() if run is None else run
     if run in BUNDLED_FOLDERS:
-        return assets_dir() / BUNDLED_FOLDERS[run]
-    if not run.strip():
-        raise RunError("the name of the run is empty; see `lotr-tui runs`")
-    if is_pretrained_name(run):
-        uses = "use it in the session, with generate, eval, who and tokenize, or as --init of a training"
-        raise RunError(f"{run} is a model by others, not a run of lotr-tui; {uses}")
+        return files.assets_dir() / BUNDLED_FOLDERS[run]
+    if pretrained_names.is_pretrained_name(run):
+        raise RunError(f"{run} is a model by others, not a run of lotr-tui; generate, eval and --init can use it")
     if run == LATEST_RUN:
         for path in sorted(find_run_dirs(runs_dir), key=lambda path: started_at(path) or 0.0, reverse=True):
             with suppress(InvalidInputError):
@@ -99,16 +100,15 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
             return path
         if path.exists():
             kind = f"folder without {CONFIG_FILE}" if path.is_dir() else "file"
-            raise RunError(f"--run {run} is a {kind}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
-    hint = suggest_nearest(run, [path.name for path in find_run_dirs(runs_dir)])
+            raise RunError(f"--run {path} is a {kind}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
+    hint = errors.suggest_nearest(run, [path.name for path in find_run_dirs(runs_dir)])
     raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{hint} See `lotr-tui runs`")
 
 
 def find_run(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the run with this name in `runs_dir`, also as a list of runs prints it, or None."""
-    if name == Path(name).name != ".." and name and started_at(runs_dir / name) is not None:
-        return runs_dir / name
-    return next((path for path in find_run_dirs(runs_dir) if printable(path.name) == name), None)
+    by_name = {form(path.name): path for form in (errors.printable, str) for path in find_run_dirs(runs_dir)}
+    return by_name.get(name)
 
 
 def find_run_dirs(runs_dir: Path) -> list[Path]:
@@ -132,7 +132,7 @@ def started_at(run_dir: Path) -> float | None:
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file that a run must have, or raise a RunError."""
     try:
-        return read_limited(path, MAX_FILE_BYTES).decode()
+        return files.read_limited(path, MAX_FILE_BYTES).decode()
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run is not complete") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -144,7 +144,7 @@ def read_json(type_: type[T], path: Path) -> T:
     """Return the content of a JSON file that a run must have, or raise a RunError."""
     content = read_text(path)
     try:
-        return decode(type_, parse_json(content))
+        return files.decode(type_, files.parse_json(content))
     except InvalidInputError as error:
         raise RunError(f"{path} is damaged: {str(error).removesuffix('.')}; train a new run") from error
 
@@ -165,27 +165,18 @@ def needs_base(config: Config) -> bool:
     return config.data.tokenizer == "pretrained"
 
 
-def is_locked(run_dir: Path) -> bool:
-    """Return True if a process holds the lock of a run, to train it. A missing or unreadable lock is not held."""
-    try:
-        with os.fdopen(open_regular_file(run_dir / LOCK_FILE), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
-
-
 def lock_owner(run_dir: Path) -> str:
-    """Return the description of the process that holds or held the lock of a run; "" if there is none."""
-    with suppress(OSError), os.fdopen(open_regular_file(run_dir / LOCK_FILE), errors="replace") as file:
-        return printable(file.read(100))
+    """Return the process that holds the lock of a run, to train it, such as "process 7 on moria", or ""."""
+    with suppress(OSError), os.fdopen(files.open_regular_file(run_dir / LOCK_FILE), errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return errors.printable(file.read(100)) or "another process"
     return ""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One row of the list of runs."""
-
     name: str
     path: Path
     state: RunState
@@ -204,7 +195,7 @@ class RunSummary:
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
     """Return the readable runs of a folder, latest first."""
     summaries = []
-    for path in find_run_dirs(runs_dir or default_runs_dir()):
+    for path in find_run_dirs(runs_dir or files.default_runs_dir()):
         with suppress(InvalidInputError, OSError, ValueError):
             summaries.append(summarize_run(path))
     return sorted(summaries, key=lambda run: run.started_at, reverse=True)
@@ -212,63 +203,59 @@ def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
 
 def summarize_run(run_dir: Path) -> RunSummary:
     """Read the summary of a run; a missing or damaged configuration raises an InvalidInputError."""
+    facts: dict[str, Any] = {"mode": "?", "architecture": "?"}
     if (run_dir / IMPORT_FILE).exists():
         imported = read_json(dict[str, str], run_dir / IMPORT_FILE)
-        facts = imported.get("program", "?"), imported.get("path", "?"), "?", "?", False
+        facts |= {"preset": imported.get("program", "?"), "corpus": imported.get("path", "?")}
     else:
         config = read_config(run_dir)
-        facts = config.preset, config.data.corpus, config.data.mode, config.model.architecture, needs_base(config)
-    preset, corpus, mode, architecture, is_pretrained = facts
-    all_events = list(read_events(run_dir / METRICS_FILE, subsample=True))
-    events = drop_superseded(all_events)
-    epochs = [event.epochs if isinstance(event, Finished) else getattr(event, "epoch", 0.0) for event in events]
-    tests = [finite_or_none(event.test_perplexity) for event in events if isinstance(event, Finished)]
+        facts = {"preset": config.preset, "corpus": config.data.corpus, "mode": config.data.mode}
+        facts |= {"architecture": config.model.architecture, "pretrained_on_other_text": needs_base(config)}
+    recorded = list(read_events(run_dir / METRICS_FILE, subsample=True))
+    current = drop_superseded(recorded)
+    epochs = [getattr(event, "epochs" if isinstance(event, events.Finished) else "epoch", 0.0) for event in current]
+    tests = [finite_or_none(event.test_perplexity) for event in current if isinstance(event, events.Finished)]
     return RunSummary(
         name=run_dir.name,
         path=run_dir,
-        state=run_state(run_dir, events),
-        preset=preset,
-        corpus=corpus,
-        mode=mode,
+        state=run_state(run_dir, current),
         epochs=max(filter(math.isfinite, epochs), default=0.0),
-        valid_perplexity=saved_perplexity(all_events),
+        valid_perplexity=saved_perplexity(recorded),
         test_perplexity=tests[-1] if tests else None,
         started_at=started_at(run_dir) or 0.0,
         size_bytes=directory_size(run_dir),
-        architecture=architecture,
-        pretrained_on_other_text=is_pretrained,
+        **facts,
     )
 
 
-def run_state(run_dir: Path, events: Sequence[RecordedEvent]) -> RunState:
-    """Return the state of a run; `events` are its events without superseded ones."""
+def run_state(run_dir: Path, recorded: Sequence[RecordedEvent]) -> RunState:
+    """Return the state of a run; `recorded` are its events without superseded ones."""
     if (run_dir / IMPORT_FILE).exists():
         return "imported"
-    return "running" if is_locked(run_dir) else end_state(events)
-
-
-def end_state(events: Sequence[RecordedEvent]) -> RunState:
-    """Return how a training ended that no process continues; events about files can follow its end."""
-    end = next((event for event in reversed(events) if isinstance(event, (Finished, Failed))), None)
-    if isinstance(end, Finished):
-        states: dict[str, RunState] = {"pruned": "pruned", "stopped": "stopped", "detached": "stopped"}
-        return states.get(end.reason, "finished")
+    if lock_owner(run_dir):
+        return "running"
+    # Events about files can follow the end.
+    end = next((event for event in reversed(recorded) if isinstance(event, END_EVENTS)), None)
+    if isinstance(end, events.Finished):
+        is_stopped = end.reason in ("stopped", "detached")
+        return "stopped" if is_stopped else "pruned" if end.reason == "pruned" else "finished"
     return "failed" if end else "crashed"
 
 
-def saved_perplexity(events: Iterable[RecordedEvent]) -> float | None:
-    """Return the validation perplexity of the saved model file; None if no model was saved.
-
-    `events` are all events of the run, including superseded ones, because resuming a training leaves the file as it is.
-    """
+def saved_perplexity(recorded: Iterable[RecordedEvent], epoch: int | None = None) -> float | None:
+    """Return the validation perplexity of the best saved weights, or of the ones after `epoch`; None if unknown."""
+    # Superseded events count: resuming a training leaves the file of the best weights as it is.
+    if epoch is not None:
+        evaluations = [event for event in drop_superseded(recorded) if isinstance(event, events.Evaluated)]
+        return finite_or_none({each.epoch: each.valid_perplexity for each in evaluations}.get(epoch, math.nan))
     perplexities: dict[int, float] = {}
     saved = math.nan
-    for event in events:
-        if isinstance(event, Evaluated):
+    for event in recorded:
+        if isinstance(event, events.Evaluated):
             perplexities[event.step] = event.valid_perplexity
-        elif isinstance(event, Checkpointed) and event.file in WEIGHT_FILES:
+        elif isinstance(event, events.Checkpointed) and event.file in WEIGHT_FILES:
             saved = perplexities.get(event.step, math.nan)  # a file can be written late, after other evaluations
-        elif isinstance(event, Finished) and math.isfinite(event.valid_perplexity):  # all files are written then
+        elif isinstance(event, events.Finished) and math.isfinite(event.valid_perplexity):  # all files are written then
             saved = event.valid_perplexity
     return finite_or_none(saved)
 
@@ -278,10 +265,95 @@ def finite_or_none(value: float) -> float | None:
 
 
 def directory_size(path: Path) -> int:
-    """Return the total size in bytes of the files in a folder."""
     size = 0
     for folder, _, names in os.walk(path):
         for name in names:
             with suppress(OSError):  # a training replaces files meanwhile
                 size += (Path(folder) / name).lstat().st_size
     return size
+
+
+class RecordFollower:
+    """Incremental reader of a file of lines that another process may be writing, whatever the file contains."""
+
+    def __init__(self, path: Path, parse: Callable[[bytes], Any] | None = None, *, subsample: bool = False) -> None:
+        # Lines for which `parse` returns None are skipped; `subsample` returns only the last of consecutive steps.
+        self.path, self._parse, self._subsample = path, parse or parse_event, subsample
+        self.at_end = False  # True if the last call read to the end of the file
+        # True if the last call found another file: its records are from the start, and earlier ones are obsolete.
+        self.is_replaced = False
+        self.fraction_read, self.file_size = 0.0, 0
+        self.problem = ""  # reason why the file cannot be read
+        self._identity: tuple[int, int] | None = None  # device and inode
+        self._offset = self._num_others = 0
+        self._start_of_line = b""
+
+    def read(self, max_seconds: float = 0.0) -> list[Any]:
+        """Read the records that were added for about `max_seconds`, but at least one chunk."""
+        deadline = time.perf_counter() + max_seconds
+        added: list[Any] = []
+        self.is_replaced, self.at_end, self.problem = False, True, ""
+        try:
+            with os.fdopen(files.open_regular_file(self.path), "rb") as file:
+                status = os.fstat(file.fileno())
+                identity, self.file_size = (status.st_dev, status.st_ino), status.st_size
+                if self._offset and (identity != self._identity or self.file_size < self._offset):
+                    self._offset, self._num_others, self._start_of_line, self.is_replaced = 0, 0, b"", True
+                self._identity = identity
+                if self.file_size > MAX_RECORD_BYTES or self._num_others > MAX_OTHER_LINES:
+                    self.problem = "larger than any file that lotr-tui writes"
+                    return []
+                file.seek(self._offset)
+                rest = self._start_of_line
+                self.at_end = False
+                while not self.at_end and self._num_others <= MAX_OTHER_LINES:
+                    chunk = file.read(READ_CHUNK_BYTES)
+                    self.at_end = len(chunk) < READ_CHUNK_BYTES
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > MAX_LINE_BYTES:
+                        rest = b"\0"  # with which no line is valid
+                    is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
+                    self._num_others += len(lines) - sum(is_step)
+                    if self._subsample:
+                        precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
+                        lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
+                    added += [record for line in lines if (record := self._parse(line)) is not None]
+                    if (is_step or rest[:1] == b"\0") and time.perf_counter() >= deadline:  # each call makes progress
+                        break
+                # An unfinished line is read again, since the next writer may remove it.
+                self._start_of_line = rest if rest[:1] == b"\0" else b""
+                self._offset = file.tell() - len(rest) + len(self._start_of_line)
+                self.fraction_read = min(1.0, self._offset / max(1, self.file_size))
+        except OSError as error:
+            self.problem, self._identity = error.strerror or type(error).__name__, None
+        return added
+
+
+def parse_event(line: bytes) -> RecordedEvent | None:
+    if line.startswith(_STEP_PREFIX):  # most lines
+        try:
+            return _decode_step(line)
+        except (msgspec.DecodeError, ValueError):  # null for a number that is not finite
+            pass
+    try:
+        return events.event_from_dict(_decode_row(line))
+    except (msgspec.DecodeError, ValueError):  # also NaN and numbers beyond the range of a float
+        return None
+
+
+def read_events(path: Path, *, subsample: bool = False) -> Iterator[RecordedEvent]:
+    """Yield the events that a file contains now. A missing file has none, and a torn last line is ignored."""
+    follower = RecordFollower(path, subsample=subsample)
+    while not follower.at_end:
+        yield from follower.read(0)
+
+
+def drop_superseded(recorded: Iterable[RecordedEvent]) -> list[RecordedEvent]:
+    """Drop the steps that a resumed training repeats, from the step of its `Resume`, and the earlier end."""
+    kept: list[RecordedEvent] = []
+    for event in recorded:
+        if isinstance(event, events.Resume):
+            kept = [each for each in kept if getattr(each, "step", -1) < event.step]
+            kept = [each for each in kept if not isinstance(each, END_EVENTS)]
+        kept.append(event)
+    return kept

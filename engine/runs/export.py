@@ -14,18 +14,12 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import EOS, EOS_ID, UNK, Tokenizer
 from engine.errors import RunError
+from engine.models import dialogue, numpy_transformer
 from engine.models import weights as layout
-from engine.models.dialogue import DialogueModel
-from engine.models.numpy_transformer import pair_units
-from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
-from engine.models.pretrained.chat import script_chat_template
-from engine.models.pretrained.gguf_file import PERMUTED_ARCHITECTURE, ROPE_FACTORS, SETTINGS, vocabulary_metadata
-from engine.models.weights import weight_shapes
+from engine.models.pretrained import base, chat, gguf_file
 from engine.runs import directory, loading
-from engine.storage.files import atomic_replace, write_folder
+from engine.storage import files
 from engine.storage.tensor_file import to_float32
-
-GGUFType = Literal["f16", "q8_0"]  # half precision, or 8 bits in blocks of 32
 
 
 class _Vocabulary:
@@ -53,26 +47,22 @@ class _Vocabulary:
         self.line_end_ids = [id for id in dict.fromkeys(line_ends) if id not in self.end_ids]
 
 
-def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading.LoadedRun, str | None]:
+def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading.LoadedModel, str | None]:
     """Load a run in single precision, its adapter merged, and return also the chat template of a script."""
     architecture = directory.read_config(run_dir).model.architecture
     if architecture != "transformer":
-        raise RunError(
-            f"run {run_dir.name!r} has architecture={architecture}, which {program} does not have; "
-            f"{option} exports runs with architecture=transformer, such as those of `lotr-tui train --preset gpt-tiny`"
-        )
+        problem = f"run {run_dir.name!r} has architecture={architecture}, which {program} does not have"
+        raise RunError(f"{problem}; {option} exports runs of transformers, as of `lotr-tui train --preset gpt-tiny`")
     loaded = loading.load_model(run_dir, precision="fp32")
-    return loaded, script_chat_template(loaded.model.cast) if isinstance(loaded.model, DialogueModel) else None
+    model = loaded.model
+    return loaded, chat.script_chat_template(model.cast) if isinstance(model, dialogue.DialogueModel) else None
 
 
 def export_hugging_face(run_dir: Path, folder: Path) -> None:
-    """Write the best model of a run, its adapter merged, into a new or an empty folder for transformers.
-
-    The logits are equal for texts of at most `context_size` tokens; transformers has no such sliding window.
-    """
+    """Write the best model with its adapter for transformers, whose logits are equal up to `context_size` tokens."""
     loaded, template = _load_transformer(run_dir, "--hf", "transformers")
     decoder = loaded.decoder
-    write_folder(folder, hugging_face_files(loaded.config.model, decoder.tokenizer, decoder.weights, template))
+    files.write_folder(folder, hugging_face_files(loaded.config.model, decoder.tokenizer, decoder.weights, template))
 
 
 def hugging_face_files(
@@ -82,9 +72,10 @@ def hugging_face_files(
     from safetensors.numpy import save
 
     vocabulary = _Vocabulary(tokenizer)
-    weights = {name: each[vocabulary.rows] if name in VOCABULARY_TENSORS else each for name, each in weights.items()}
-    ends = {"bos_token_id": vocabulary.start_id, "eos_token_id": list(vocabulary.end_ids)}
-    reply_ends = {"pad_token_id": vocabulary.end_ids[0], "eos_token_id": list(vocabulary.end_ids)}
+    swapped = {name: weights[name][vocabulary.rows] for name in base.VOCABULARY_TENSORS if name in weights}
+    ends = list(vocabulary.end_ids)
+    network = _network_settings(config, len(tokenizer)) | {"bos_token_id": vocabulary.start_id, "eos_token_id": ends}
+    generation = {"bos_token_id": vocabulary.start_id, "eos_token_id": ends, "pad_token_id": ends[0]}
     tokenizer_config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.context_size,
@@ -95,24 +86,15 @@ def hugging_face_files(
         **vocabulary.names,
     }
     if tokenizer.unk_id is not None:  # which no text has
-        tokenizer_config["unk_token"], reply_ends["suppress_tokens"] = UNK, [tokenizer.unk_id]
+        tokenizer_config["unk_token"], generation["suppress_tokens"] = UNK, [tokenizer.unk_id]
     if chat_template is not None:
-        tokenizer_config["chat_template"], reply_ends["eos_token_id"] = (
-            chat_template,
-            [
-                *vocabulary.end_ids,
-                *vocabulary.line_end_ids,
-            ],
-        )
-    settings = {
-        "tokenizer_config.json": tokenizer_config,
-        "generation_config.json": ends | reply_ends,
-        "config.json": _network_settings(config, len(tokenizer)) | ends,
-    }
+        tokenizer_config["chat_template"] = chat_template
+        generation["eos_token_id"] = [*ends, *vocabulary.line_end_ids]
+    settings = {"tokenizer_config": tokenizer_config, "generation_config": generation, "config": network}
     return {
         "tokenizer.json": vocabulary.json.encode(),
-        "model.safetensors": save(dict(weights), metadata={"format": "pt"}),
-        **{name: json.dumps(content, indent=2).encode() + b"\n" for name, content in settings.items()},
+        "model.safetensors": save({**weights, **swapped}, metadata={"format": "pt"}),
+        **{f"{name}.json": json.dumps(content, indent=2).encode() + b"\n" for name, content in settings.items()},
     }
 
 
@@ -148,23 +130,20 @@ def _network_settings(config: ModelConfig, vocabulary_size: int) -> dict[str, An
     }
 
 
-def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> None:
-    """Write the best model of a run, its adapter merged, into a new file for llama.cpp and Ollama.
-
-    A model of scripts gets their form as its chat template. Matrices whose rows are no whole blocks stay in f16.
-    """
+def export_gguf(run_dir: Path, file: Path, matrix_type: Literal["f16", "q8_0"] = "f16") -> None:
+    """Write the best model, its adapter merged, for llama.cpp and Ollama; rows of no whole blocks stay in f16."""
     if os.path.lexists(file):
         raise RunError(f"{file} exists, and nothing is overwritten; choose a new file")
     loaded, template = _load_transformer(run_dir, "--gguf", "llama.cpp")
     config, vocabulary = loaded.config.model, _Vocabulary(loaded.decoder.tokenizer)
     num_tokens, size = len(vocabulary.rows), layout.head_size(config)
     try:
-        tokens = vocabulary_metadata(vocabulary.json, num_tokens, vocabulary.special_ids, loaded.name)
-    except UnsupportedModelError as error:
+        tokens = gguf_file.vocabulary_metadata(vocabulary.json, num_tokens, vocabulary.special_ids, loaded.name)
+    except base.UnsupportedModelError as error:
         raise RunError(f"{error}; export it with --hf DIR, or train with --tokenizer bpe") from error
     settings = _network_settings(config, num_tokens)
     architecture = settings["model_type"]
-    network = {theirs: settings[name] for theirs, name in SETTINGS.items() if name in settings}
+    network = {theirs: settings[name] for theirs, name in gguf_file.SETTINGS.items() if name in settings}
     network |= {"vocab_size": num_tokens, "attention.value_length": size, "rope.dimension_count": size}
     if config.rope_scaling == "linear":
         network |= {"rope.scaling.type": "linear", "rope.scaling.factor": config.rope_factor}
@@ -182,32 +161,31 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> Non
         metadata["tokenizer.ggml.eot_token_id"] = vocabulary.line_end_ids[0]
         metadata["tokenizer.chat_template"] = template
     values, kinds = gguf.GGUFValueType, gguf.GGMLQuantizationType
-    value_types = {str: values.STRING, bool: values.BOOL, int: values.UINT32, float: values.FLOAT32}
+    value_types = {str: values.STRING, bool: values.BOOL, int: values.UINT32, float: values.FLOAT32, list: values.ARRAY}
+    permuted = ("q_proj.weight", "k_proj.weight") if architecture == gguf_file.PERMUTED_ARCHITECTURE else ()
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_layers)
     try:
-        with atomic_replace(file, exclusive=True) as output:
+        with files.atomic_replace(file, exclusive=True) as output:
             # Each tensor is quantized when it is read, into a temporary file, so that one at a time is in memory.
             writer = gguf.GGUFWriter(output.name, architecture, use_temp_file=True)
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             for key, value in metadata.items():
-                if isinstance(value, (list, np.ndarray)):
-                    writer.add_array(key, value if isinstance(value, list) else value.tolist())
-                else:
-                    writer.add_key_value(key, value, value_types[type(value)])
-            for name, shape in weight_shapes(config, num_tokens).items():
+                plain = value.tolist() if isinstance(value, np.ndarray) else value
+                writer.add_key_value(key, plain, value_types[type(plain)])
+            for name, shape in layout.weight_shapes(config, num_tokens).items():
                 tensor = to_float32(loaded.decoder.tensors[name])
-                if name in VOCABULARY_TENSORS:
+                if name in base.VOCABULARY_TENSORS:
                     tensor = tensor[vocabulary.rows]
-                if architecture == PERMUTED_ARCHITECTURE and name.endswith(("q_proj.weight", "k_proj.weight")):
-                    tensor = pair_units(tensor, size)
+                if name.endswith(permuted):
+                    tensor = numpy_transformer.pair_units(tensor, size)
                 is_in_blocks = matrix_type == "q8_0" and shape[-1] % gguf.GGML_QUANT_SIZES[kinds.Q8_0][0] == 0
                 kind = kinds.F32 if len(shape) == 1 else kinds.Q8_0 if is_in_blocks else kinds.F16
                 quantized = gguf.quants.quantize(np.ascontiguousarray(tensor), kind)
                 writer.add_tensor(names.get_name(name, (".weight", ".bias")) or name, quantized, raw_dtype=kind)
             if config.rope_scaling == "llama3":  # what its scaling divides the rotary frequencies by
-                plain = layout.rotary_frequencies(replace(config, rope_scaling="none"))
-                factors = plain / layout.rotary_frequencies(config)
-                writer.add_tensor(ROPE_FACTORS, factors.astype(np.float32))
+                unscaled = layout.rotary_frequencies(replace(config, rope_scaling="none"))
+                factors = unscaled / layout.rotary_frequencies(config)
+                writer.add_tensor(gguf_file.ROPE_FACTORS, factors.astype(np.float32))
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()

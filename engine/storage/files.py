@@ -108,7 +108,7 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _fsync(file.fileno())
         if exclusive:
             path.touch(exist_ok=False)
         if backup is not None:
@@ -118,17 +118,19 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    fsync_path(path.parent)
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk if the file system supports it."""
-    with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with suppress(OSError):  # not all file systems can flush the names in a folder
+        fd = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            _fsync(fd)
         finally:
             os.close(fd)
+
+
+def _fsync(fd: int) -> None:
+    if hasattr(fcntl, "F_FULLFSYNC"):  # on macOS, fsync leaves data in the cache of the drive, which loses power too
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
 
 
 def write_atomically(path: Path, content: bytes, backup: Path | None = None, option: str = "--runs-dir") -> None:

@@ -16,8 +16,7 @@ from typing import NamedTuple
 from engine import events
 from engine.config import Config, TrainingConfig
 from engine.events import Diagnosed, DiagnosisKind, TrainingEvent
-from engine.runs.directory import METRICS_FILE, run_word
-from engine.runs.metrics import drop_superseded, read_events
+from engine.runs.directory import METRICS_FILE, drop_superseded, read_events, run_word
 
 # Lowest and highest learning rate with which the models of this program learn from random weights.
 USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}

@@ -20,7 +20,7 @@ from engine.errors import ConfigError, RunError
 from engine.events import TrainingEvent
 from engine.models import dialogue, weights
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
-from engine.runs import directory, loading, locked_run, metrics
+from engine.runs import directory, loading, locked_run
 from engine.runtime.process import get_process_info, require_package
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.storage.tensor_file import to_float32
@@ -132,7 +132,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
         base = loading.read_run_base(run_dir, mode)
         dataset = load_dataset(config.data, base.tokenizer)
         if initial.model.lora_rank:
-            tensors = loading.read_adapter(run_dir, initial.model, loading.find_weights(run_dir, initial, epoch))
+            tensors = loading.read_adapter(run_dir, initial.model, epoch)
             return TrainingInput(dataset, {name: to_float32(tensor) for name, tensor in tensors.items()}, base)
         return TrainingInput(dataset, loading.load_model(run_dir, epoch).decoder.weights, base)
     decoder = loading.load_model(run_dir, epoch).decoder
@@ -310,7 +310,7 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     if dataset.cast:
         files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
     run = locked_run.create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
-    return TrainingJob(config, dataset, run, CommandQueue(locked_run.CommandFileReader(run.path, run.commands_offset)))
+    return TrainingJob(config, dataset, run, CommandQueue(run.commands.read))
 
 
 def resume_job(
@@ -330,7 +330,7 @@ def resume_job(
             "omit that option, or train a new run"
         )
     dataset = load_dataset(config.data, tokenizer)
-    recorded = metrics.read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
+    recorded = directory.drop_superseded(directory.read_events(run_dir / directory.METRICS_FILE, subsample=True))
     started = next((event for event in recorded if isinstance(event, events.Started)), None)
     sha256 = started.corpus_sha256 if started else dataset.corpus.sha256
     if sha256 != dataset.corpus.sha256:
@@ -352,8 +352,7 @@ def resume_job(
             f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
         )
     locked = locked_run.reopen_run(run_dir)
-    commands = CommandQueue(locked_run.CommandFileReader(locked.path, locked.commands_offset))
-    return TrainingJob(config, dataset, locked, commands, is_resume=True)
+    return TrainingJob(config, dataset, locked, CommandQueue(locked.commands.read), is_resume=True)
 
 
 def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[str, bytes]:

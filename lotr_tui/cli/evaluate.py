@@ -278,7 +278,7 @@ def _print_by_speaker(
 ) -> None:
     """Print how well the runs predict the texts of each speaker, and the next speaker."""
     run = "+".join(loaded.name for loaded in combiner.runs)
-    model = check_has_cast(combiner.combine_to_play(combination).model, run, "--by-speaker")
+    model = check_has_cast(combiner.combine(combination, to_play=True).model, run, "--by-speaker")
     script = scoring.convert_text(script, scoring.native_form(model.tokenizer), "dialogue")
     scenes = [[turn for turn in map(scripts.parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
     evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))

@@ -127,7 +127,7 @@ def generate(
     if is_combined:
         from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
 
-        model = ModelCombiner(loaded).combine_to_play(CombinationOptions(**vars(combination))).model
+        model = ModelCombiner(loaded).combine(CombinationOptions(**vars(combination)), to_play=True).model
     is_pretrained, is_chat = model.tokenizer.name == "pretrained", find_chat_template(model) is not None
     defaults = default_model_settings(is_pretrained=is_pretrained, is_chat=is_chat).sampler
     request = Request(

@@ -105,12 +105,13 @@ def _is_slow(name: str, runs_dir: Path | None) -> bool:
     """Return True for a model that takes seconds to load: one by others, or an adapter of one, whose base is there."""
     if is_pretrained_name(name):
         return True
-    from engine.runs.loading import find_model, read_reference
+    from engine.runs.directory import read_json
+    from engine.runs.loading import BaseReference, find_model
 
     run_dir, _ = find_model(name, runs_dir)
     if not (run_dir / BASE_FILE).is_file():
         return False
-    check_fetched(read_reference(run_dir).name, name)
+    check_fetched(read_json(BaseReference, run_dir / BASE_FILE).name, name)
     return True
 
 

@@ -13,7 +13,7 @@ import typer
 
 from engine import control, events
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
-from engine.runs import directory, loading, locked_run, metrics
+from engine.runs import directory, loading, locked_run
 from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
 from lotr_tui.cli import console, main
@@ -61,7 +61,7 @@ def print_status(path: Path, *, as_json: bool) -> None:
     """Print the progress of the run in `path`; one whose configuration cannot be read raises a RunError."""
     state, word = directory.summarize_run(path).state, directory.run_word(path)
     view = training_view.TrainingView.from_run(path, subsample=True)
-    writer = directory.lock_owner(path) if state == "running" else ""
+    writer = directory.lock_owner(path)
     saved = _saved_file(path)
     saved_seconds_ago = saved and max(0.0, time.time() - saved[1] / 1e9)  # the clock may be set back
     if as_json:
@@ -145,7 +145,7 @@ def stop(
     before = _saved_file(path)
     locked_run.send_command(path, control.ControlCommand("checkpoint" if checkpoint else "stop"))
     deadline = time.monotonic() + STOP_TIMEOUT
-    while not no_wait and directory.is_locked(path) and not (checkpoint and _saved_file(path) != before):
+    while not no_wait and directory.lock_owner(path) and not (checkpoint and _saved_file(path) != before):
         if time.monotonic() > deadline:
             raise LotrError(
                 f"run {path.name} has not {'saved' if checkpoint else 'stopped'} within {STOP_TIMEOUT:.0f} s; it does "
@@ -158,7 +158,7 @@ def stop(
     if no_wait:
         message = f"was asked to save{'' if checkpoint else ' and stop'}"
     elif checkpoint:
-        message = "is saved" if directory.is_locked(path) else "has ended"
+        message = "is saved" if directory.lock_owner(path) else "has ended"
     print(printable(f"run {path.name} {message}"))
 
 
@@ -208,7 +208,7 @@ def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: m
 def runs_show(run: main.RunArgument, runs_dir: main.RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
     path = directory.resolve_run(run, runs_dir)
-    rows = metrics.read_current_events(path / directory.METRICS_FILE, subsample=True)
+    rows = directory.drop_superseded(directory.read_events(path / directory.METRICS_FILE, subsample=True))
     evaluations = [event for event in rows if isinstance(event, events.Evaluated)]
     epochs = loading.list_epoch_checkpoints(path)
     record = {
@@ -236,7 +236,7 @@ def runs_compare(
     if len(paths) < 2:
         problem = f"runs compare needs two different runs, and got only {runs[0]}"
         raise InvalidInputError(f"{problem}; name another one, see `lotr-tui runs`")
-    names = [directory.bundled_run_name(path) or path.name for path in paths]
+    names = [directory.bundled_runs().get(path) or path.name for path in paths]
     names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
     compared = [read_compared_run(path, name) for path, name in zip(paths, names, strict=True)]
     comparison = compare_runs(compared, paths.index(baseline_path))
@@ -365,5 +365,5 @@ def _send_to_tracker(run_dir: Path, name: libraries.TrackerName) -> None:
     view = libraries.view_command(name, run_dir)
     print(printable(f"{name} has everything of run {run_dir.name}; see it with: {view}"))
     if not state.is_complete:
-        rest = "is going on" if directory.is_locked(run_dir) else "can be resumed"
+        rest = "is going on" if directory.lock_owner(run_dir) else "can be resumed"
         print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)

@@ -13,7 +13,7 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.errors import CorpusError, printable
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
-from engine.runs.directory import bundled_run_name, read_config
+from engine.runs.directory import bundled_runs, read_config
 from engine.runs.loading import load_model
 from lotr_tui.learn.class_models import (
     LABELS,
@@ -58,7 +58,7 @@ class Material:
     @classmethod
     def from_session(cls, session_model: SessionModel | None) -> "Material":
         """Use the model of a session and its corpus, unless it is the bundled model."""
-        if session_model is None or (session_model.run is not None and bundled_run_name(session_model.run)):
+        if session_model is None or session_model.run in bundled_runs():
             return cls()
         return cls(session_model=session_model)
 

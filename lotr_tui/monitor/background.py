@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
-from engine.runs.directory import is_locked, run_word
+from engine.runs.directory import lock_owner, run_word
 from engine.runtime.process import get_process_info
 from engine.storage.files import open_regular_file
 
@@ -52,7 +52,7 @@ def resume_in_background(path: Path) -> str:
         )
     deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
-        if is_locked(path):
+        if lock_owner(path):
             return describe_background_run(path, process.pid)
         time.sleep(0.1)
     process.kill()

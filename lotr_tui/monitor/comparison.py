@@ -20,11 +20,12 @@ from engine.runs.directory import (
     METRICS_FILE,
     RunState,
     directory_size,
+    drop_superseded,
     read_config,
+    read_events,
     run_state,
     saved_perplexity,
 )
-from engine.runs.metrics import drop_superseded, read_events
 from engine.storage.files import read_limited
 from lotr_tui.formatting import PRETRAINED_NOTE, format_bytes, format_count, format_duration, format_perplexity
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import printable
 from engine.events import EVENT_NAMES, Sampled, Step, TrainingEvent, event_to_dict
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
-from engine.runs.metrics import read_current_events
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, drop_superseded, read_events
 from engine.runtime.process import require_package
 from engine.storage.files import write_folder
 from lotr_tui.monitor.steps import STEP_FIELDS
@@ -30,7 +29,8 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
     import pandas  # takes 0.35 s, which the list of runs does not need
 
     events_by_type: dict[str, list[TrainingEvent]] = {}
-    metrics, samples = (read_current_events(run / name, subsample=True) for name in (METRICS_FILE, SAMPLES_FILE))
+    records = (read_events(run / name, subsample=True) for name in (METRICS_FILE, SAMPLES_FILE))
+    metrics, samples = map(drop_superseded, records)
     for event in (*metrics, *(sample for sample in samples if isinstance(sample, Sampled))):
         events_by_type.setdefault(EVENT_NAMES[type(event)], []).append(event)
     events_by_type.pop(EVENT_NAMES[Step], None)

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from engine.control import ControlCommand
 from engine.events import TrainingEvent
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked, run_word
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, RecordFollower, lock_owner, run_word
 from engine.runs.locked_run import send_command
-from engine.runs.metrics import RecordFollower
 from engine.runtime.process import Cancellation, GeneratorThread
 from lotr_tui.monitor.steps import RecordItem, group_steps
 from lotr_tui.monitor.training_view import TrainingView
@@ -87,13 +86,13 @@ class RunFollower:
 
     def _read_chunks(self, cancellation: Cancellation) -> Iterator[_Chunk]:
         previous_status: tuple[object, ...] = ()
-        metrics, samples = RecordFollower(self.path / METRICS_FILE), RecordFollower(self.path / SAMPLES_FILE)
+        metrics, samples = (RecordFollower(self.path / name) for name in (METRICS_FILE, SAMPLES_FILE))
         while not cancellation():
-            locked = is_locked(self.path)  # checked before reading, so that no last row is missed
+            locked = bool(lock_owner(self.path))  # checked before reading, so that no last row is missed
             new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
             is_new_record = metrics.is_replaced or samples.is_replaced
             if is_new_record:  # both files are read from the start
-                metrics, samples = RecordFollower(metrics.path), RecordFollower(samples.path)
+                metrics, samples = (RecordFollower(each.path) for each in (metrics, samples))
                 new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
             problem = metrics.problem and f"{METRICS_FILE} cannot be read: {metrics.problem}"
             if problem and not self.path.is_dir():

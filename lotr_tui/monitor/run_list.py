@@ -13,8 +13,8 @@ import numpy as np
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError
 from engine.events import Evaluated
-from engine.runs.directory import METRICS_FILE, RunSummary, bundled_run_names, list_runs, resolve_run, summarize_run
-from engine.runs.metrics import read_current_events
+from engine.runs import directory
+from engine.runs.directory import METRICS_FILE, RunSummary, bundled_runs, list_runs, resolve_run, summarize_run
 from lotr_tui.formatting import format_age, format_bytes, format_run_perplexity
 
 
@@ -68,7 +68,7 @@ class ValidationCurve(NamedTuple):
 def list_selectable_runs(runs_dir: Path | None) -> list[RunSummary]:
     """Return the runs of a folder, latest first, followed by the bundled models."""
     runs = list_runs(runs_dir)
-    for name in bundled_run_names():
+    for name in bundled_runs().values():
         with suppress(InvalidInputError, OSError):
             runs.append(replace(summarize_run(resolve_run(name)), name=name))
     return runs
@@ -90,7 +90,7 @@ def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: in
 
 def read_validation_curve(run: RunSummary) -> ValidationCurve:
     """Read the validation curve of a run, without evaluations that a resumed training has superseded."""
-    events = read_current_events(run.path / METRICS_FILE, subsample=True)
+    events = directory.drop_superseded(directory.read_events(run.path / METRICS_FILE, subsample=True))
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     perplexities = np.array([event.valid_perplexity for event in evaluations], np.float64)
     perplexities[~(perplexities > 0) | ~np.isfinite(perplexities)] = np.nan

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from engine import events
-from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES
-from engine.runs.metrics import read_events
+from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES, read_events
 from lotr_tui.monitor.steps import RecordItem, StepColumns, group_steps
 from lotr_tui.monitor.training_log import LogLine, LossUnit, log_line
 

@@ -264,7 +264,7 @@ def load_session_model(
         return SessionModel.from_loaded(runs[0])
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
 
-    combined = ModelCombiner(runs).combine_to_play(combination or CombinationOptions())
+    combined = ModelCombiner(runs).combine(combination or CombinationOptions(), to_play=True)
     name, data = "+".join(run.name for run in runs), runs[0].config.data
     arguments = name, combined.description, combined.model, data.corpus, runs[0].path
     return SessionModel(*arguments, predicts_eos=data.mode == "line")

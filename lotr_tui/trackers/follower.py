@@ -21,7 +21,7 @@ from typing import Any
 
 from engine import events
 from engine.errors import InvalidInputError, RunError, describe_error, printable
-from engine.runs import directory, metrics
+from engine.runs import directory
 from engine.runtime.process import get_process_info
 from engine.storage import files
 from lotr_tui.trackers import libraries
@@ -87,7 +87,7 @@ class RunStream:
         self._started_at = (run_dir / directory.CONFIG_FILE).stat().st_mtime
         self._seconds, self._max_step = 0.0, -1
         names = (directory.METRICS_FILE, directory.SAMPLES_FILE)
-        self._metrics, self._samples = (metrics.RecordFollower(run_dir / name) for name in names)
+        self._metrics, self._samples = (directory.RecordFollower(run_dir / name) for name in names)
         self._waiting: list[events.Sampled] = []  # samples of steps whose metrics have not been read yet
 
     def read(self) -> list[libraries.Point]:
@@ -282,7 +282,7 @@ def main() -> None:
     allow()
     problem = ""
     try:
-        send_run(run_dir, name, lambda: not directory.is_locked(run_dir), allow)
+        send_run(run_dir, name, lambda: not directory.lock_owner(run_dir), allow)
     except BlockingIOError:
         print("another process follows this run", file=sys.stderr)
     except BaseException as error:

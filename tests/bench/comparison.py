@@ -18,7 +18,7 @@ from engine.data.dataset import load_dataset
 from engine.events import Started
 from engine.models.base import score_sequence
 from engine.presets import PRESETS
-from engine.runs.metrics import read_current_events
+from engine.runs.directory import drop_superseded, read_events
 from engine.training.job import configure, load_training_input, prepare_job
 from engine.training.state import prepare_device
 from engine.training.trainer import Trainer
@@ -88,7 +88,7 @@ def train_within(preset, values, name, options, seconds):
     job.dataset = dataset
     for _ in job.events(lambda: time.perf_counter() > started + seconds):
         pass
-    events = read_current_events(runs_dir / name / "metrics.jsonl", subsample=True)
+    events = drop_superseded(read_events(runs_dir / name / "metrics.jsonl", subsample=True))
     start = next(event for event in events if isinstance(event, Started))
     seconds = max(getattr(event, "seconds", 0) for event in events)
     return {"seconds": seconds, "size": f"{start.parameters / 1e6:.1f} M"}

@@ -97,7 +97,7 @@ def measure_quality(options):
 def command_speed(*options, launcher=(sys.executable, "-m"), in_terminal=False, **environment):
     """Train by the command line, and return the tokens per second that the record of the run gives."""
     from engine.events import Failed, Finished, Started, Step
-    from engine.runs.metrics import RecordFollower
+    from engine.runs.directory import RecordFollower
 
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         command = [*launcher, "lotr_tui", "train", "--run", "measured", *map(str, options)]

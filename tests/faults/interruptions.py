@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, is_locked, summarize_run
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, lock_owner, summarize_run
 from engine.runs.loading import load_model
 from tests.faults.trainings import TIMEOUT, ReferenceTraining
 from tests.support.terminal import Terminal, TerminalError
@@ -75,7 +75,7 @@ class InterruptedTrainings(ReferenceTraining):
                 terminal.read(0.02)
             close_time = time.monotonic() + self.rng.uniform(0, self.duration)
             with suppress(TerminalError):  # the program has ended
-                while time.monotonic() < close_time and is_locked(run_dir):
+                while time.monotonic() < close_time and lock_owner(run_dir):
                     terminal.read(0.02)
             terminal.hang_up()
             terminal.read_until_exit(TIMEOUT)

@@ -23,7 +23,17 @@ from engine.data.summary import summarize_dataset
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.errors import printable
 from engine.events import Step
-from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, list_runs, lock_owner, summarize_run
+from engine.runs.directory import (
+    COMMANDS_FILE,
+    RESUME_FILE,
+    RecordFollower,
+    check_run_name,
+    drop_superseded,
+    list_runs,
+    lock_owner,
+    read_events,
+    summarize_run,
+)
 from engine.runs.loading import (
     list_epoch_checkpoints,
     load_model,
@@ -31,8 +41,7 @@ from engine.runs.loading import (
     read_config_and_tokenizer,
     read_initial_weights,
 )
-from engine.runs.locked_run import CommandFileReader
-from engine.runs.metrics import read_current_events, read_events
+from engine.runs.locked_run import parse_command
 from engine.training import TrainingInput
 from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
@@ -183,7 +192,7 @@ def _read_metrics(home, path):
     events = list(read_events(path))
     subsampled = [repr(event) for event in read_events(path, subsample=True) if not isinstance(event, Step)]
     assert subsampled == [repr(event) for event in events if not isinstance(event, Step)]
-    assert len(read_current_events(path)) <= len(events)
+    assert len(drop_superseded(read_events(path))) <= len(events)
     for subsample in (True, False):
         _assert_printable(line.text for line in TrainingView.from_run(run_dir(home), subsample=subsample).log)
     with redirect_stdout(io.StringIO()) as output:
@@ -195,7 +204,7 @@ def _read_metrics(home, path):
 
 
 def _read_commands(home, path):
-    commands = CommandFileReader(run_dir(home))()
+    commands = RecordFollower(run_dir(home) / COMMANDS_FILE, parse_command).read()
     _assert_printable(command.value for command in commands)
 
 
@@ -275,7 +284,7 @@ READERS = {
     "metrics": Reader(f"{_RUN}/metrics.jsonl", _read_metrics, made.METRICS),
     "samples": Reader(f"{_RUN}/samples.jsonl", _read_metrics, made.METRICS),
     "commands": Reader(f"{_RUN}/commands.jsonl", _read_commands),
-    "lock": Reader(f"{_RUN}/lock", lambda home, _: print(lock_owner(run_dir(home)), is_locked(run_dir(home)))),
+    "lock": Reader(f"{_RUN}/lock", lambda home, _: print(lock_owner(run_dir(home)))),
     "settings": Reader("settings.json", _read_settings),
     "progress": Reader("learn.json", _read_progress, made.PROGRESS_FILES),
     "history": Reader("history.jsonl", _read_history, rewrites_file=True),

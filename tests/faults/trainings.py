@@ -7,8 +7,7 @@ import time
 from collections import Counter
 
 from engine.events import Checkpointed, Evaluated, Sampled, Warned, event_to_dict
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE
-from engine.runs.metrics import read_current_events, read_events
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, drop_superseded, read_events
 from engine.storage.files import assets_dir
 from tests.support.terminal import SESSION_COMMAND
 
@@ -78,7 +77,7 @@ class ReferenceTraining:
         assert not leftovers, f"{name}: {leftovers} are left behind"
 
     def _read_result(self, name):
-        events = read_current_events(self.run_dir(name) / METRICS_FILE)
+        events = drop_superseded(read_events(self.run_dir(name) / METRICS_FILE))
         last = next(event for event in reversed(events) if not isinstance(event, (Checkpointed, Warned)))
         assert getattr(last, "reason", "") == "done", last
         evaluations = [(event.step, event.valid_perplexity) for event in events if isinstance(event, Evaluated)]

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers import TOKENIZER_FILES
 from engine.events import Checkpointed, Sampled, Step, event_to_dict
 from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory, loading
-from engine.runs.metrics import read_events
+from engine.runs.directory import read_events
 from engine.storage.files import write_folder
 from engine.storage.tensor_file import SCALE_SUFFIX, quantize_rows, serialize_weights, to_float32
 
@@ -24,14 +25,14 @@ MAX_EVENTS = {Step: 200, Sampled: 50}
 
 def write_compact_copy(run_dir, folder):
     config = directory.read_config(run_dir)
-    names = (directory.CONFIG_FILE, BASE_FILE, directory.ADAPTER_CONFIG_FILE, *directory.DIALOGUE_FILES)
-    names = (*names, TOKENIZER_FILES[config.data.tokenizer])
+    names = (directory.CONFIG_FILE, BASE_FILE, directory.ADAPTER_CONFIG_FILE, TOKENIZER_FILES[config.data.tokenizer])
+    names = (*names, CAST_FILE, directory.DIALOGUE_FILE, directory.WHO_FILE)
     contents = {name: file.read_bytes() for name in names if (file := run_dir / name).is_file()}
     contents |= {name: thin_events(run_dir / name) for name in (directory.METRICS_FILE, directory.SAMPLES_FILE)}
     if config.model.lora_rank:
-        adapter = loading.read_adapter(run_dir, config.model, run_dir / directory.ADAPTER_FILE)
+        adapter = loading.read_adapter(run_dir, config.model)
         tensors = quantize({name: to_float32(tensor) for name, tensor in adapter.items()})
-        contents[directory.ADAPTER_FILE] = loading.serialize_adapter(tensors, loading.read_reference(run_dir).sha256)
+        contents[directory.ADAPTER_FILE] = loading.serialize_adapter(tensors, run_dir)
     else:
         contents[directory.MODEL_FILE] = serialize_weights(quantize(loading.load_model(run_dir).decoder.weights))
     write_folder(folder, contents)

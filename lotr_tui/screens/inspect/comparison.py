@@ -19,7 +19,7 @@ from engine.errors import InvalidInputError, LotrError, PromptError, describe_er
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel
-from engine.runs.directory import bundled_run_name, default_run_name
+from engine.runs.directory import bundled_runs, default_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_percent, plural, token_noun
@@ -618,7 +618,7 @@ class SideBySideScreen(ColumnsScreen):
     def _base_run(self) -> str:
         """Run that the baseline and the mixture belong to."""
         run = self.session_model.run
-        return LSTM if run is None else bundled_run_name(run) or str(run)
+        return LSTM if run is None else bundled_runs().get(run) or str(run)
 
     def _add_column(
         self,

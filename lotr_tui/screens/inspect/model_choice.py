@@ -16,7 +16,7 @@ from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, printable
 from engine.generation.turns import SpeakerProb
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from engine.runs.directory import bundled_run_names, list_runs
+from engine.runs.directory import bundled_runs, list_runs
 from lotr_tui.formatting import format_model_row, format_percent, format_run_row
 from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
@@ -64,7 +64,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
             (ModelChoice("kneser-ney", base_run), baseline),
             (mixture, f"{mixture.name}, weights chosen on validation"),
             *((choice, format_model_row(choice.name, f"epoch {choice.epoch}", valid)) for choice, valid in epochs),
-            *((ModelChoice("run", name), name) for name in bundled_run_names()),
+            *((ModelChoice("run", name), name) for name in bundled_runs().values()),
             *(
                 (ModelChoice("run", str(run.path)), format_run_row(run))
                 for run in list_runs(runs_dir)

@@ -15,7 +15,7 @@ from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
-from engine.runs.directory import MAX_RUN_NAME_LENGTH, RunSummary, bundled_run_name
+from engine.runs.directory import MAX_RUN_NAME_LENGTH, RunSummary, bundled_runs
 from engine.runs.loading import LoadedModel
 from engine.runs.locked_run import delete_run, rename_run
 from engine.storage.files import default_runs_dir
@@ -133,7 +133,7 @@ class RunsScreen(AppScreen[str | None]):
             return
         paths = {run.path for run in self._runs}
         self._marked = [path for path in self._marked if path in paths]
-        has_own_runs = any(bundled_run_name(run.path) is None for run in self._runs)
+        has_own_runs = any(run.path not in bundled_runs() for run in self._runs)
         hints = [] if has_own_runs else ["No runs yet. Press esc, then ctrl+t to train one."]
         hints += [PRETRAINED_MARK_NOTE] if any(run.pretrained_on_other_text for run in self._runs) else []
         self._hints = "   ".join(hints)
@@ -216,10 +216,10 @@ class RunsScreen(AppScreen[str | None]):
         run = self._selected_run()
         if run is None:
             self._show_message("No run matches the filter.")
-        elif run.valid_perplexity is None and bundled_run_name(run.path) is None:
+        elif run.valid_perplexity is None and run.path not in bundled_runs():
             self._show_message(f"{run.name} has no model yet; the first evaluation saves one.")
         else:
-            self.dismiss(bundled_run_name(run.path) or str(run.path))
+            self.dismiss(bundled_runs().get(run.path) or str(run.path))
 
     def action_watch(self) -> None:
         run = self._selected_run()
@@ -228,7 +228,7 @@ class RunsScreen(AppScreen[str | None]):
 
         def closed(loaded: LoadedModel | None) -> None:
             if loaded is not None:
-                self.dismiss(bundled_run_name(loaded.path) or str(loaded.path))
+                self.dismiss(bundled_runs().get(loaded.path) or str(loaded.path))
 
         self.post_message(WatchRun(run.path, closed))
 

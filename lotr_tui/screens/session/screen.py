@@ -946,12 +946,12 @@ class SessionScreen(AppScreen[None]):
             case "set":
                 return keys.SETTINGS
             case "model":
-                from engine.runs.directory import bundled_run_names, find_run_dirs
+                from engine.runs.directory import bundled_runs, find_run_dirs
                 from engine.storage.files import default_runs_dir
 
                 names = [printable(path.name) for path in find_run_dirs(self._runs_dir or default_runs_dir())]
                 known = known_model_names(self.state.settings.current.recent_models)
-                return [*sorted(names), *bundled_run_names(), *known]
+                return [*sorted(names), *bundled_runs().values(), *known]
         return ()
 
     def _run_command(self, name: str, argument: str) -> None:

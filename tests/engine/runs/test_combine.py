@@ -144,7 +144,7 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     scores, expected = (forward_sequence(model, dataset.valid).log_probs for model in models)
     assert np.array_equal(scores, expected)
     with pytest.raises(InvalidInputError, match="--dynamic trains a model on a whole text"):
-        combiner.combine_to_play(CombinationOptions(dynamic=True))
+        combiner.combine(CombinationOptions(dynamic=True), to_play=True)
     assert combiner.combine(CombinationOptions()).model.models == tuple(run.decoder for run in runs[:2])
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.events import Evaluated, Finished, Resume, Sampled, Step, Warned, event_from_dict, event_to_dict
-from engine.runs.metrics import MAX_LINE_BYTES, RecordFollower, read_current_events, read_events
+from engine.runs.directory import MAX_LINE_BYTES, RecordFollower, drop_superseded, read_events
 from engine.storage.files import JsonLinesAppender
 
 
@@ -136,7 +136,7 @@ def test_a_resumed_training_appends_after_metrics_torn_at_any_byte(shared_path, 
     before = [event for event in read_events(shared_path, subsample=True) if event != Resume(resume_step)]
     assert before[-1:] == complete[-1:]
     current = [event for event in complete if not getattr(event, "step", -1) >= resume_step]
-    assert read_current_events(shared_path) == [*current, Resume(resume_step)]
+    assert drop_superseded(read_events(shared_path)) == [*current, Resume(resume_step)]
 
 
 def test_a_number_that_is_not_finite_is_nan_and_an_end_is_superseded_by_a_resume(path):
@@ -144,7 +144,7 @@ def test_a_number_that_is_not_finite_is_nan_and_an_end_is_superseded_by_a_resume
     append_to(
         path, [Step(1, 0.1, nan, 0.1, 1.0, 1.0, 1.0, nan), Finished("stopped", "r", 1.0, 9.0, nan, 1.0), Resume(2)]
     )
-    step, resume = read_current_events(path)
+    step, resume = drop_superseded(read_events(path))
     assert (repr(step.train_perplexity), step.lr, resume) == ("nan", 0.1, Resume(2))
 
 

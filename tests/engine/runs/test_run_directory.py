@@ -9,12 +9,12 @@ import pytest
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Finished, Step
 from engine.models.pretrained.names import BASE_FILE
-from engine.runs import directory, locked_run, metrics
+from engine.runs import directory, locked_run
 from engine.runs.directory import (
     CONFIG_FILE,
     METRICS_FILE,
     MODEL_FILE,
-    bundled_run_names,
+    bundled_runs,
     find_run,
     find_run_dirs,
     list_runs,
@@ -91,7 +91,7 @@ def test_a_run_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "notes" / "notes.txt").touch()
     with pytest.raises(RunError, match="exists"):
         new_run(tmp_path, "notes")
-    write = locked_run.write_atomically
+    write = locked_run.files.write_atomically
 
     def check_and_write(path, content):
         assert find_run_dirs(tmp_path) == []
@@ -100,7 +100,7 @@ def test_a_run_appears_complete_or_not_at_all(tmp_path, monkeypatch):
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(locked_run, "write_atomically", check_and_write)
+        patch.setattr(locked_run.files, "write_atomically", check_and_write)
         with pytest.raises(RunError, match="No space left on device"):
             new_run(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["notes", "notes.txt"]
@@ -119,7 +119,7 @@ def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):
 
 
 def test_the_default_is_the_small_lstm_until_smollm2_is_fetched(tmp_path, home, monkeypatch):
-    monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path)
+    monkeypatch.setattr(directory.files, "assets_dir", lambda: tmp_path)
     for folder in ("model", "lstm"):
         write_run(tmp_path / folder)
     assert resolve_run(None) == tmp_path / "lstm"
@@ -143,8 +143,8 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed(tmp_path):
     [
         ("alhpa", r"run 'alhpa' is neither in .* nor a path; did you mean alpha\?"),
         ("zzz", "run 'zzz' is neither in .* nor a path. See `lotr-tui runs`$"),
-        ("", "^the name of the run is empty; see `lotr-tui runs`$"),
-        ("hf:some/model", "is a model by others, not a run of lotr-tui; use it in .*, or as --init of a training$"),
+        ("", "^--run . is a folder without config.json"),
+        ("hf:some/model", "is a model by others, not a run of lotr-tui; generate, eval and --init can use it$"),
         ("PATH", f"is a folder without {CONFIG_FILE}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"),
         ("..", f"is a folder without {CONFIG_FILE}"), ("x" * 3000, "nor a path"),
         ("~no-such-user-here/run", "nor a path"), ("a\0b", "nor a path"), ("~\ud800/x", "nor a path"),
@@ -161,16 +161,16 @@ def test_the_error_for_an_unknown_run_is_one_printable_line(tmp_path, name, mess
 
 def test_base_is_the_bundled_pre_trained_model(tmp_path, monkeypatch):
     assets, runs = tmp_path / "assets", tmp_path / "runs"
-    monkeypatch.setattr(directory, "assets_dir", lambda: assets)
+    monkeypatch.setattr(directory.files, "assets_dir", lambda: assets)
     write_run(runs / "base")  # the name is reserved, so this run is only found by its path
-    assert bundled_run_names() == []
+    assert bundled_runs() == {}
     for folder in ("base", "model", "lstm"):
         write_run(assets / folder)
     assert resolve_run("base", runs) == assets / "base"
-    assert bundled_run_names() == ["bundled", "lstm", "base"]
+    assert list(bundled_runs().values()) == ["bundled", "lstm", "base"]
     for folder, name in (("base", "base"), ("model", "bundled")):
         assert load_model(assets / folder).name == name
-        with pytest.raises(RunError, match=f"the bundled model '{name}' is part of lotr-tui"):
+        with pytest.raises(RunError, match=r"is not a run in .*; only runs of that folder can be deleted"):
             delete_run(assets / folder, assets)
         assert (assets / folder / MODEL_FILE).is_file()
 
@@ -255,7 +255,7 @@ def test_few_rows_of_long_metrics_are_parsed(tmp_path, monkeypatch, read):
     run = new_run(tmp_path, config=CONFIG_WITH_EPOCHS)
     steps = [Step(n, n / 500, 120.0, 0.003, 1.0, 1000.0, 1.0, 1.0) for n in range(500)]
     list(record_events(run, iter([*make_events()[:3], *steps, Evaluated(500, 1.0, 90.0, True, 2.1, make_decoder(1))])))
-    parsed, parse_line = [], metrics.parse_line
-    monkeypatch.setattr(metrics, "parse_line", lambda line: parsed.append(line) or parse_line(line))
+    parsed, parse_line = [], directory.parse_event
+    monkeypatch.setattr(directory, "parse_event", lambda line: parsed.append(line) or parse_line(line))
     read(run.path)
     assert 5 <= len(parsed) < 30

@@ -30,12 +30,13 @@ from engine.runs.directory import (
     PREVIOUS_RESUME_FILE,
     RESUME_FILE,
     SAMPLES_FILE,
-    is_locked,
+    drop_superseded,
+    lock_owner,
+    read_events,
     summarize_run,
 )
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.runs.locked_run import create_run, record_events, reopen_run
-from engine.runs.metrics import read_current_events, read_events
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
 
 
@@ -138,7 +139,7 @@ def step(number, train=100.0):
 def test_superseded_rows_are_left_out_after_a_resume(tmp_path):
     path = record_run(tmp_path, "r", [step(1), step(2), step(3, 70.0), Finished("stopped", "r", 1.0, 9.0, 9.0, 1.0)])
     list(record_events(reopen_run(path), iter([Resume(3), step(3, 80.0), Sampled(3, 0.3, "a", "b", 0, 0.7), step(4)])))
-    events = read_current_events(path / METRICS_FILE)
+    events = drop_superseded(read_events(path / METRICS_FILE))
     assert [(event.step, getattr(event, "train_perplexity", None)) for event in events] == [
         (1, 100.0), (2, 100.0), (3, None), (3, 80.0), (4, 100.0),
     ]  # fmt: skip
@@ -179,9 +180,9 @@ def test_an_exception_is_recorded_with_its_traceback_and_raised(run):
 def test_a_consumer_that_stops_early_releases_the_lock(run):
     events = record_events(run, iter(make_events()))
     next(events)
-    assert is_locked(run.path)
+    assert lock_owner(run.path)
     events.close()
-    assert not is_locked(run.path)
+    assert not lock_owner(run.path)
 
 
 class Disk:

@@ -16,8 +16,14 @@ from engine.config import Config
 from engine.control import CommandQueue, ControlCommand
 from engine.errors import RunError
 from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
-from engine.runs.metrics import read_current_events
+from engine.runs.directory import (
+    METRICS_FILE,
+    MODEL_FILE,
+    PREVIOUS_RESUME_FILE,
+    RESUME_FILE,
+    drop_superseded,
+    read_events,
+)
 from engine.storage.tensor_file import seal
 from engine.training import TrainingInput
 from engine.training.job import prepare_job, resume_job
@@ -288,7 +294,7 @@ def resume(path):
 
 
 def evaluations(path):
-    events = events_of(Evaluated, read_current_events(path / METRICS_FILE))
+    events = events_of(Evaluated, drop_superseded(read_events(path / METRICS_FILE)))
     return [(event.step, event.valid_perplexity) for event in events]
 
 
@@ -304,7 +310,7 @@ def test_resume_of_a_run_from_its_latest_undamaged_checkpoint_is_bit_exact(runs,
         assert warned == [expected]
         assert [type(event) for event in events].index(Warned) < [type(event) for event in events].index(Started)
         assert expected in [
-            event.message for event in events_of(Warned, read_current_events(stopped_run / METRICS_FILE))
+            event.message for event in events_of(Warned, drop_superseded(read_events(stopped_run / METRICS_FILE)))
         ]
     else:
         assert not warned

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from engine.config import Config
 from engine.events import Diagnosed, Evaluated, Started, Step
-from engine.runs.directory import METRICS_FILE
-from engine.runs.metrics import read_current_events
+from engine.runs.directory import METRICS_FILE, drop_superseded, read_events
 from engine.training import TrainingInput
 from engine.training import diagnoses as module
 from engine.training.diagnoses import NUM_GPU_READINGS, History
@@ -219,5 +218,5 @@ def test_overfitting_is_found_and_recorded_and_a_resumed_run_does_not_repeat_it(
     for event in resumed.events(lambda: len(events_of(Evaluated, events)) == 3):
         events.append(event)
     assert not any(event.kind == "rising_validation" for event in events_of(Diagnosed, events))
-    recorded = events_of(Diagnosed, read_current_events(job.run.path / METRICS_FILE))
+    recorded = events_of(Diagnosed, drop_superseded(read_events(job.run.path / METRICS_FILE)))
     assert [event for event in recorded if event.kind == "rising_validation"] == [diagnosis]

@@ -4,8 +4,8 @@ import pytest
 
 from engine.control import ControlCommand
 from engine.events import CommandApplied, Finished
-from engine.runs.directory import METRICS_FILE
-from engine.runs.locked_run import CommandFileReader, create_run
+from engine.runs.directory import COMMANDS_FILE, METRICS_FILE, RecordFollower
+from engine.runs.locked_run import create_run, parse_command
 from lotr_tui.monitor import run_follower
 from tests.support.app import attached, training_events
 from tests.support.dashboard import dashboard_text
@@ -27,7 +27,7 @@ def app(tmp_path, monkeypatch):
 
 async def test_dashboard_follows_the_record_past_damaged_lines_and_sends_commands_except_for_quitting(app, tmp_path):
     path = tmp_path / "runs" / "r"
-    requests = CommandFileReader(path)
+    requests = RecordFollower(path / COMMANDS_FILE, parse_command).read
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "no metrics.jsonl" in text_of(app.screen.query_one("#status")))
         append_events(path, EVENTS[:20])

@@ -12,7 +12,7 @@ import pytest
 from engine.control import ControlCommand
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
 from engine.runs.directory import MODEL_FILE, RESUME_FILE
-from engine.runs.locked_run import CommandFileReader, create_run
+from engine.runs.locked_run import create_run
 from tests.support.commands import json_output
 from tests.support.files import write_run
 from tests.support.runs import CONFIG, VOCABULARY, append_events
@@ -139,9 +139,9 @@ class TestStatus:
 WRITER_PROGRAM = """
 import sys, time
 from pathlib import Path
-from engine.runs.locked_run import CommandFileReader, reopen_run
+from engine.runs.locked_run import reopen_run
 run = reopen_run(Path(sys.argv[1]))
-read_commands = CommandFileReader(run.path)
+read_commands = run.commands.read
 print("held", flush=True)
 while True:
     for command in read_commands():
@@ -169,7 +169,7 @@ class TestStop:
 
     def test_no_wait_returns_at_once(self, lotr, make_run):
         run = make_run("r", EVENTS, lock=True)
-        requests = CommandFileReader(run.path)
+        requests = run.commands.read
         assert lotr("stop", "r", "--no-wait").stdout == "run r was asked to save and stop\n"
         assert lotr("stop", "r", "--no-wait", "--checkpoint").stdout == "run r was asked to save\n"
         assert requests() == [ControlCommand("stop"), ControlCommand("checkpoint")]

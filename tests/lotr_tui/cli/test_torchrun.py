@@ -10,8 +10,7 @@ import psutil
 import pytest
 
 from engine.events import Failed, Resume, Started, Step
-from engine.runs.directory import LOCK_FILE, METRICS_FILE, is_locked
-from engine.runs.metrics import read_current_events
+from engine.runs.directory import LOCK_FILE, METRICS_FILE, drop_superseded, lock_owner, read_events
 from tests.support.files import CHECKOUT, TORCHRUN
 
 pytestmark = pytest.mark.slow
@@ -47,7 +46,7 @@ def wait_until(condition):
 
 
 def recorded_steps(path):
-    return [event.step for event in read_current_events(path / METRICS_FILE) if isinstance(event, Step)]
+    return [event.step for event in drop_superseded(read_events(path / METRICS_FILE)) if isinstance(event, Step)]
 
 
 def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, environment):
@@ -64,7 +63,7 @@ def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, e
     assert [item.name for item in path.parent.iterdir()] == ["both"]
     steps_before = recorded_steps(path)
     assert steps_before == sorted(set(steps_before))
-    (started,) = (event for event in read_current_events(path / METRICS_FILE) if isinstance(event, Started))
+    (started,) = (event for event in drop_superseded(read_events(path / METRICS_FILE)) if isinstance(event, Started))
     assert started.world_size == 2
 
     single = command("train", "--resume", "both")
@@ -78,11 +77,11 @@ def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, e
         wait_until(lambda: len(recorded_steps(path)) > len(steps_before) + 1)
         processes.send_signal(signal.SIGTERM)
         processes.wait(TIMEOUT)
-    events = read_current_events(path / METRICS_FILE)
+    events = drop_superseded(read_events(path / METRICS_FILE))
     assert [event.step for event in events if isinstance(event, Resume)] == [steps_before[-1] + 1]
     assert events[-1].reason == "stopped"
     assert recorded_steps(path) == sorted(set(recorded_steps(path)))
-    assert not is_locked(path)
+    assert not lock_owner(path)
 
 
 def test_other_processes_end_when_one_is_killed(home, small_csv, environment):
@@ -95,5 +94,5 @@ def test_other_processes_end_when_one_is_killed(home, small_csv, environment):
         second.kill()
         assert processes.wait(TIMEOUT) == 1
         assert "another process of this training has ended" in processes.stdout.read()
-    assert not is_locked(path)
-    assert isinstance(read_current_events(path / METRICS_FILE)[-1], Failed)
+    assert not lock_owner(path)
+    assert isinstance(drop_superseded(read_events(path / METRICS_FILE))[-1], Failed)

@@ -25,7 +25,7 @@ def summary(name, **values):
 
 
 def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path / "assets")
+    monkeypatch.setattr(directory.files, "assets_dir", lambda: tmp_path / "assets")
     write_run(tmp_path / "runs" / "mine")
     write_run(tmp_path / "assets" / "model")
     assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "bundled"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.presets import PRESETS
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked, summarize_run
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, lock_owner, summarize_run
 from engine.storage.files import default_runs_dir
 from engine.training.job import prepare_job
 from lotr_tui.monitor.background import attach_hint, dies_with_terminal
@@ -54,7 +54,7 @@ def test_detach_starts_the_training_in_the_background(command, small_csv, tmp_pa
     assert "run r continues in the background as process" in result.stdout
     assert "lotr-tui attach r" in result.stdout
     run = tmp_path / "home" / "runs" / "r"
-    wait_for(lambda: not is_locked(run))
+    wait_for(lambda: not lock_owner(run))
     assert summarize_run(run).state == "finished", (run / "console.txt").read_text()
     assert "done after" in (run / "console.txt").read_text()
 
@@ -105,7 +105,7 @@ def test_a_stopped_run_is_resumed_to_its_end_with_its_own_configuration_and_corp
         before = (run / METRICS_FILE).read_bytes()
         line = refusal(run_here(["train", "--resume", "r", *arguments]))
         assert (run / METRICS_FILE).read_bytes() == before
-        assert not is_locked(run)
+        assert not lock_owner(run)
         return line
 
     assert "omit --preset and --run" in refused("--preset", "tiny")

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from engine import events
 from engine.events import CommandApplied, Finished, Resume, Sampled, Step
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, drop_superseded, read_events
 from engine.runs.locked_run import create_run
-from engine.runs.metrics import read_current_events
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.steps import BLOCK_SIZE, SmoothedPerplexity, StepColumns, exponential_moving_average, log10_or_nan
@@ -100,9 +99,10 @@ def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(tmp_path_fac
     assert have_same_content(view, view_of(training))
     assert view.log == view_of(training).log
     assert view.best == min(view.evaluations, key=lambda event: event.valid_perplexity, default=None)
-    steps = [event.step for event in read_current_events(path / METRICS_FILE) if isinstance(event, Step)]
+    steps = [event.step for event in drop_superseded(read_events(path / METRICS_FILE)) if isinstance(event, Step)]
     assert view.steps.column("step").tolist() == steps
-    assert view.samples == [event for event in read_current_events(path / SAMPLES_FILE) if isinstance(event, Sampled)]
+    samples = drop_superseded(read_events(path / SAMPLES_FILE))
+    assert view.samples == [event for event in samples if isinstance(event, Sampled)]
 
 
 @pytest.mark.parametrize("ends", [[12], [9, 12], [12, 6, 20]])

@@ -6,8 +6,7 @@ import time
 import pytest
 
 from engine.events import Step
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, is_locked, summarize_run
-from engine.runs.metrics import read_current_events
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, drop_superseded, lock_owner, read_events, summarize_run
 from tests.support.browser import ServeProcess, missing_for_browser, open_tab, run_chromium
 from tests.support.terminal import MODEL_READY_TEXT
 
@@ -85,11 +84,11 @@ def test_a_closed_tab_does_not_end_the_training_of_its_session(server, browser, 
     wait_for((run / MODEL_FILE).exists)
     tab.page.close()
     size = (run / METRICS_FILE).stat().st_size
-    assert is_locked(run)
+    assert lock_owner(run)
     wait_for(lambda: (run / METRICS_FILE).stat().st_size > size)  # the training goes on without a browser
-    wait_for(lambda: not is_locked(run))
+    wait_for(lambda: not lock_owner(run))
     assert summarize_run(run).state == "finished"
-    steps = [event.step for event in read_current_events(run / METRICS_FILE) if isinstance(event, Step)]
+    steps = [event.step for event in drop_superseded(read_events(run / METRICS_FILE)) if isinstance(event, Step)]
     assert steps == sorted(set(steps))
 
 

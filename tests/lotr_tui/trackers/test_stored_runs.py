@@ -153,9 +153,9 @@ def send(run_dir, name):
 KILLED_SENDER = """
 import os, sys, time
 from pathlib import Path
-from engine.runs import metrics
+from engine.runs import directory
 from lotr_tui.trackers import follower, libraries
-metrics.READ_CHUNK_BYTES = 1_000
+directory.READ_CHUNK_BYTES = 1_000
 open_tracker, calls = libraries.open_tracker, iter(range(1000))
 def open_for_some_points(*arguments):
     tracker = open_tracker(*arguments)
