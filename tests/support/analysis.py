@@ -9,7 +9,7 @@ from lotr_tui.screens.inspect.activations import ActivationsScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.text_screen import InspectorScreen
+from lotr_tui.screens.inspect.text_screen import TextScreen
 from lotr_tui.widgets.screen_lines import StatusBar
 from tests.support.app import VOCABULARY
 from tests.support.models import random_lstm
@@ -20,7 +20,7 @@ LENS_TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night
 
 
 def is_idle(app):
-    assert isinstance(app.screen, InspectorScreen)
+    assert isinstance(app.screen, TextScreen)
     return app.screen.is_idle
 
 

@@ -229,7 +229,7 @@ async def attention(pilot):
 async def logit_lens(pilot):
     """What each layer predicts, which replaces the other lists on a small terminal."""
     await attention(pilot)
-    await pilot.press("tab", "tab", "tab", "up")
+    await pilot.press("tab", "tab", "up")
     await pilot.pause(0.1)
 
 

@@ -1,6 +1,7 @@
 """Activations: an LSTM layer on each token of a text, one unit along the text, and its top activations."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -22,21 +23,14 @@ from engine.analysis.activations import (
     record_activations,
 )
 from engine.analysis.tokenized_text import TokenizedText
-from engine.data.arrays import Float32Array
 from engine.data.tokenizers import UNK
 from engine.errors import describe_error
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.formatting import LINE_END_MARK
-from lotr_tui.screens.inspect.heat_strip import (
-    NEGATIVE_CHARS,
-    POSITIVE_CHARS,
-    ZERO_CHAR,
-    HeatStrips,
-    StripRow,
-    number_range,
-)
-from lotr_tui.screens.inspect.layers import LayerScreen
-from lotr_tui.screens.inspect.page import Page, describe_word_around, sanitize_text, token_names, visible_part
+from lotr_tui.screens.inspect.heat_strip import NEGATIVE_CHARS, POSITIVE_CHARS, ZERO_CHAR, HeatStrips, StripRow
+from lotr_tui.screens.inspect.layers import LayerScreen, keep_last_tokens
+from lotr_tui.screens.inspect.page import Page, sanitize_text, token_names, visible_part
 from lotr_tui.screens.inspect.row_list import Row, RowList
 from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.screens.inspect.text_view import TextView
@@ -44,8 +38,8 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import UnitId, UnitSearch
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS, bar
-from lotr_tui.widgets.keys import KeyFooter, binding_table
-from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
+from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.screen_lines import StatusBar
 
 MAX_TOKENS = 1000
 """Maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB."""
@@ -62,7 +56,6 @@ HELP_LINES: dict[ActivationName, str] = {
     "cell": "cell: the memory of each unit after this {noun}",
     "hidden": "hidden: what the layer passes on after this {noun}, -1 to 1",
 }
-MOGRIFIER_NOTE = "layer input and last hidden scale each other in turn: mean (range)"
 LABEL_WIDTH, TOKEN_WIDTH, NUMBER_WIDTH = 18, 14, 8
 
 
@@ -75,42 +68,36 @@ def strips_legend(num_units: int, num_cells: int, width: int) -> tuple[str, str]
     """Return the meaning of the characters and of a cell, the latter shortened if both exceed `width` cells."""
     blocks = f"0 {BLOCK_HEIGHTS[0]}{BLOCK_HEIGHTS[3]}{BLOCK_HEIGHTS[-1]} 1"
     characters = f"{blocks}   − {NEGATIVE_CHARS[::-1]} {ZERO_CHAR} {POSITIVE_CHARS} +"
-    if num_units > num_cells:
-        short = f"{number_range(num_units / num_cells)} units per cell"
-        cells = f"{short}: mean of a gate, otherwise largest absolute value"
-    else:
-        short = cells = "one unit per cell"
-        if num_units < num_cells:
-            short = cells = f"{number_range(num_cells / num_units)} cells per unit"
-    return characters, cells if len(characters) + len(cells) + 3 <= width else short
+    if num_units <= num_cells:
+        return characters, "one unit per cell" if num_units == num_cells else f"{num_units} units"
+    short = f"{num_units / num_cells:.1f} units per cell"
+    long = f"{short}: mean of a gate, otherwise largest absolute value"
+    return characters, long if len(characters) + len(long) + 3 <= width else short
 
 
-def mogrifier_line(factors: Sequence[Float32Array], width: int) -> tuple[str, str]:
-    """Return the most detailed description of `factors` that fits `width` cells, and an explanation if it fits too.
+@dataclass(frozen=True)
+class ActivationReading:
+    """Activations of each layer on a text."""
 
-    `factors` has an array `[size]` per round, by which the layer's input and its hidden values before the token are
-    multiplied in turn. A description that does not fit leaves out the ranges, and then the rounds: the factors of the
-    same target are multiplied.
-    """
-    targets = ("layer input", "hidden")
-    rounds = [(targets[index % 2], factor) for index, factor in enumerate(factors)]
-    products = [(targets[first], np.prod(factors[first::2], axis=0)) for first in range(min(2, len(factors)))]
-    forms = []
-    for scaled in (rounds, products):
-        means = [f"{target} ×{factor.mean():.2f}" for target, factor in scaled]
-        ranges = [
-            f"{mean} ({factor.min():.1f}–{factor.max():.1f})" for mean, (_, factor) in zip(means, scaled, strict=True)
-        ]
-        forms += [f"mogrifier  {'  '.join(parts)}" for parts in (ranges, means)]
-    form = next((form for form in forms if cell_len(form) <= width), forms[-1])
-    return form, MOGRIFIER_NOTE if form is forms[0] and cell_len(form) + len(MOGRIFIER_NOTE) + 3 <= width else ""
+    page: Page
+    layers: tuple[LayerActivations, ...]
+    names: list[str]
+    """Name of each token."""
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def token_name(self, token: int) -> str:
+        return self.names[token]
 
 
-class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
+class ActivationsScreen(LayerScreen[ActivationReading]):
     """Activations of the LSTM inside the session's model while it reads a text."""
 
     HEADING = "activations: inside the LSTM"
     FAILURE_MESSAGE = "cannot compute the activations"
+    VERB = "on reading"
     PANES = ("text", "strips", "along", "search", "line")
     TAKING_TURNS = ("along", "search")
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
@@ -122,10 +109,6 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
         self._lstm = self.inspected_part = find_lstm(session_model.model)
-        self.layer_activations: tuple[LayerActivations, ...] = ()
-        """Activations of each layer on the text; empty while they are computed."""
-        self._names: list[str] = []
-        self.num_layers = 1 if self._lstm is None else self._lstm.config.num_layers
         self._search: UnitSearch | None = None
         self._stopped_early = False
         self.examples: tuple[ActivationExample, ...] = ()
@@ -135,9 +118,8 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
             self, "unit-search", self._show_examples, self._show_search_failure
         )
 
-    def compose(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         noun = self._noun
-        yield StatusBar(id="status")
         yield TextView(PLACEHOLDER, f"← → {noun}: the strips show the layer after it")
         yield Rule(line_style="solid")
         yield HeatStrips(LABEL_WIDTH, self._strips_help, lambda unit: f"unit {unit}")
@@ -154,9 +136,6 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
                 yield StatusBar(id="search-heading")
                 help_line = f"Training {noun}s with the highest ▲ and lowest ▼ value; enter shows their line"
                 yield RowList("Top activations of a unit", help_line, can_choose=True, id="search")
-        yield TextInputBar(self.text, id="line")
-        yield HelpLine()
-        yield KeyFooter(descriptions={"inspect.next": noun})
 
     def on_mount(self) -> None:
         self._progress_timer = self.set_interval(PROGRESS_INTERVAL, self._show_progress, pause=True)
@@ -165,43 +144,20 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
 
     # Analysis
 
-    def tokenize(self, text: str) -> TokenizedText:
-        """Tokenize a text, cut after `MAX_TOKENS` tokens; of a script, keep the last lines."""
-        tokens = super().tokenize(text)
-        if len(tokens) <= MAX_TOKENS:
-            return tokens
-        last_lines = [start for start in tokens.speakers if start >= len(tokens) - MAX_TOKENS]
-        part = "last" if last_lines else "first"
-        self.notify(f"Only the {part} {MAX_TOKENS:,} {self._noun}s are analysed.", markup=False)
-        if last_lines:
-            self.text = text[text.rfind("\n", 0, int(tokens.start_offsets[last_lines[0]])) + 1 :]
-        else:
-            # The text ends before a word, if possible, so that the last tokens stay the same.
-            num_tokens = int(tokens.word_starts[tokens.word_index(MAX_TOKENS)]) or MAX_TOKENS
-            self.text = text[: int(tokens.end_offsets[num_tokens - 1])]
-        return super().tokenize(self.text)
-
     def find_problem(self) -> str:
         return f"no LSTM in this model: it only counts {self._noun}s" if self._lstm is None else ""
 
-    def show_page(self, page: Page, cursor: int | None) -> None:
-        self.layer_activations = ()
-        self._names = token_names(page, self.session_model.model.tokenizer)
-        super().show_page(page, cursor)
-
-    def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
+    def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> list[ActivationReading]:
         assert self._lstm is not None, "checked by find_problem"
-        return record_activations(self._lstm, *tokens.read_ids())
+        tokens = keep_last_tokens(tokens, MAX_TOKENS, self.tokenize)
+        page = Page.from_tokens(tokens)
+        layers = record_activations(self._lstm, *tokens.read_ids())
+        return [ActivationReading(page, layers, token_names(page, self._lstm.tokenizer))]
 
-    def show_result(self, result: tuple[LayerActivations, ...]) -> None:
-        """Show the activations; the first time, the cursor moves to the cell with the largest absolute value."""
-        self.layer_activations = result
-        if self._is_first_result:
-            self._is_first_result = False
-            strips, position = self.query_one(HeatStrips), self.query_one(TextView).cursor
-            strips.row = ACTIVATION_NAMES.index("cell")
-            strips.item = int(np.abs(result[self.layer_index].cell[position]).argmax())
-        self.update_view()
+    def find_first_cell(self, reading: ActivationReading, token: int) -> tuple[int, int]:
+        """Return the memory cell with the largest absolute value."""
+        cells = reading.layers[self.layer_index].cell[token]
+        return ACTIVATION_NAMES.index("cell"), int(np.abs(cells).argmax())
 
     # View
 
@@ -210,40 +166,25 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
         """The activation under the cursor of the strips."""
         return ACTIVATION_NAMES[self.query_one(HeatStrips).row]
 
-    def update_view(self) -> None:
-        strips, along = self.query_one(HeatStrips), self.query_one("#along", RowList)
-        mogrifier, legend = self.query_one("#mogrifier", StatusBar), self.query_one("#legend", StatusBar)
-        if not self.layer_activations:
-            along.clear()
-            for line in (mogrifier, legend, self.query_one("#along-heading", StatusBar)):
-                line.show(Content(""), Content(""))
-            return
-        assert self.page is not None, "the text is analysed"
-        position, layer = self.query_one(TextView).cursor, self.layer_activations[self.layer_index]
-        heading = [
-            f"layer {self.layer_index + 1} of {len(self.layer_activations)}",
-            f'on reading "{self._names[position]}"{describe_word_around(self.page.tokens, position)}',
-            f"{self._noun} {position + 1:,} of {len(self._names):,}",
-        ]
-        strips.show([self._strip_row(layer, gate, position) for gate in ACTIVATION_NAMES], heading)
-        self.query_one(HelpLine).update_text()
-        if layer.mogrifier:
-            texts = mogrifier_line([factor[position] for factor in layer.mogrifier], self.size.width - 2)
-            mogrifier.show(Content(texts[0]), Content.styled(texts[1], MUTED))
-        num_shown = int(strips.columns().sizes.sum())
-        texts = strips_legend(num_shown, strips.num_cells, self.size.width - 2)
-        legend.show(*(Content.styled(text, MUTED) for text in texts))
+    def show_reading(self, reading: ActivationReading, heading: list[str], token: int) -> None:
+        strips, layer = self.query_one(HeatStrips), reading.layers[self.layer_index]
+        strips.show([self._strip_row(layer, gate, token) for gate in ACTIVATION_NAMES], heading)
+        texts = strips_legend(int(strips.columns().sizes.sum()), strips.num_cells, self.size.width - 2)
+        self.query_one("#legend", StatusBar).show(*(Content.styled(text, MUTED) for text in texts))
+        factors = [factor[token] for factor in layer.mogrifier]
+        means = [f"{('layer input', 'hidden')[index % 2]} ×{each.mean():.2f}" for index, each in enumerate(factors)]
+        note = Content.styled("mean factor of each round of the mogrifier", MUTED)
+        self.query_one("#mogrifier", StatusBar).show(Content(" · ".join(means)), note)
         unit_id: UnitId = self.pinned or self.find_selected()
-        values = self.layer_activations[unit_id[0]].get(unit_id[2])[:, unit_id[1]].tolist()
-        scale = value_scale(self.layer_activations[unit_id[0]], unit_id[2])
-        is_signed = unit_id[2] not in SIGMOID_GATES
-        along.show(
+        of_unit, unit, activation = unit_id
+        values = reading.layers[of_unit].get(activation)[:, unit].tolist()
+        scale, is_signed = value_scale(reading.layers[of_unit], activation), activation not in SIGMOID_GATES
+        self.query_one("#along", RowList).show(
             len(values),
-            lambda index, width: _draw_value(self._names[index], values[index], scale, width, is_signed=is_signed),
-            position,
+            lambda index, width: _draw_value(reading.names[index], values[index], scale, width, is_signed=is_signed),
+            token,
         )
-        pinned = (" · pinned" if self.pinned else "", "$accent")
-        self.show_line("#along-heading", (self.unit_label(unit_id), "bold"), (" along the text", MUTED), pinned)
+        self.show_along_heading(self.unit_label(unit_id))
 
     def _strip_row(self, layer: LayerActivations, gate: ActivationName, position: int) -> StripRow:
         is_gate, scale = gate in SIGMOID_GATES, value_scale(layer, gate)
@@ -257,7 +198,7 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
         """Return the name of a unit for display, without the layer if there is only one."""
         layer, unit, activation = unit_id
         label = f"unit {unit} {activation}"
-        return label if len(self.layer_activations) == 1 else f"layer {layer + 1} {label}"
+        return label if self._lstm and self._lstm.config.num_layers == 1 else f"layer {layer + 1} {label}"
 
     def find_selected(self) -> UnitId:
         return self.layer_index, self.query_one(HeatStrips).item, self.gate
@@ -268,7 +209,7 @@ class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
         """Search the training text for the top activations of the current unit, or stop the running search."""
         if self.side_task.is_running:
             self._stop_search()
-        elif self._lstm is None or not self.layer_activations:
+        elif self._lstm is None or self.reading is None:
             self.notify("There is no unit to search for.", markup=False)
         elif self.session_model.run is None:
             self.notify("No training text to search: this model has no run.", markup=False)

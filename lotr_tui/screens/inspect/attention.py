@@ -1,7 +1,6 @@
 """Attention: weights of the heads of a Transformer for each token of a text, and predictions of its layers."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -20,34 +19,25 @@ from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers import Tokenizer
 from engine.errors import describe_error, printable
 from engine.models.numpy_transformer import AttentionRecord, NumpyTransformer
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import (
-    LINE_END_MARK,
-    fit_cells,
-    format_lone_token,
-    format_percent,
-    plural,
-    truncate,
-)
+from lotr_tui.formatting import LINE_END_MARK, fit_cells, format_lone_token, format_percent, plural, truncate
 from lotr_tui.screens.inspect.heat_strip import SHADES, THRESHOLDS, HeatStrips, StripRow, shade_levels
-from lotr_tui.screens.inspect.layers import LayerScreen
-from lotr_tui.screens.inspect.page import Page, describe_word_around, token_names
+from lotr_tui.screens.inspect.layers import LayerScreen, keep_last_tokens
+from lotr_tui.screens.inspect.page import Page, token_names
 from lotr_tui.screens.inspect.row_list import Row, RowList
-from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import SEPARATOR
-from lotr_tui.widgets.keys import KeyFooter, binding_table
-from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
+from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.screen_lines import StatusBar
 
 MAX_RECORD_BYTES = 280_000_000
 """Memory for the attention weights of a text: 508 positions of a model of 30 layers with 9 heads."""
 START_NAME = "start"
 """Name of position 0, the start of the text."""
-MAX_LISTED = 100
-"""Maximum number of positions in the list of the most attended."""
 NUM_PREDICTIONS = 10
 """Number of likely tokens of each layer."""
 POLL_INTERVAL = 0.02
@@ -78,7 +68,6 @@ class AttentionReading:
     """Attention of a model on a text. A token is predicted at the position before its own."""
 
     page: Page
-    """The text; its items are the tokens."""
     record: AttentionRecord
     names: tuple[str, ...]
     """Name of each position `[positions]`: the start of the text, then tokens, with speakers' names."""
@@ -92,10 +81,6 @@ class AttentionReading:
     @property
     def num_layers(self) -> int:
         return len(self.record.weights)
-
-    @property
-    def num_heads(self) -> int:
-        return int(self.record.weights.shape[1])
 
     def token_name(self, token: int) -> str:
         return self.names[int(self.token_positions[token])]
@@ -150,37 +135,15 @@ def read_attention(model: NumpyTransformer, tokenizer: Tokenizer, tokens: Tokeni
     return AttentionReading(page, record, tuple(names), token_positions, record.weights.mean(axis=1), rollouts)
 
 
-def keep_last_tokens(tokens: TokenizedText, max_tokens: int, tokenize: Callable[[str], TokenizedText]) -> TokenizedText:
-    """Return the end of a text that has at most `max_tokens` tokens, names of speakers included.
-
-    The end begins with a line of a script, or else with a word, if such an end has a token.
-    """
-    while len(tokens) + sum(map(len, tokens.heads.values())) > max_tokens and len(tokens) > 1:
-        tokens = tokenize(tokens.text[_find_start(tokens, max_tokens) :])
-    return tokens
-
-
-def _find_start(tokens: TokenizedText, max_tokens: int) -> int:
-    """Return the index of the first character to keep, so that at least one token is dropped."""
-    reads = np.ones(len(tokens), np.int64)  # for each token: itself and the name before it
-    for index, head in tokens.heads.items():
-        reads[index] += len(head)
-    num_read_from = np.cumsum(reads[::-1])[::-1]
-    first = min(max(1, int(np.count_nonzero(num_read_from > max_tokens))), len(tokens) - 1)
-    if lines := [start for start in tokens.speakers if start >= first]:
-        return tokens.text.rfind("\n", 0, int(tokens.start_offsets[min(lines)])) + 1
-    word = int(np.searchsorted(tokens.word_starts, first))
-    return int(tokens.word_spans[0][word] if word < tokens.num_words else tokens.start_offsets[first])
-
-
 class AttentionScreen(LayerScreen[AttentionReading]):
     """Attention and layer predictions of the Transformer inside the session's model while it reads a text."""
 
     HEADING = "attention: inside the Transformer"
     FAILURE_MESSAGE = "cannot compute the attention"
-    PANES = ("text", "strips", "attended", "along", "lens", "line")
-    TAKING_TURNS = ("strips", "attended", "along", "lens")
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-very-wide")]  # noqa: RUF012
+    VERB = "predicting"
+    PANES = ("text", "strips", "along", "lens", "line")
+    TAKING_TURNS = ("strips", "along", "lens")
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "attention",
         "start | 0 | toggle_start | start | Leave out the start, which many heads attend to",
@@ -191,12 +154,9 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         super().__init__(session_model, text)
         self._model = self.inspected_part = find_attention_model(session_model.model)
         self._tokenizer = session_model.model.tokenizer
-        self.reading: AttentionReading | None = None
-        """Attention on the text; None while it is computed."""
         self.is_without_start = False
         self._max_tokens = 0  # that can be recorded; 0 if unknown
         self._levels = np.empty(0, np.intp)  # shades of the tokens before the one that is predicted
-        self._attended: tuple[list[int], list[float]] = [], []  # positions and their weights, the largest first
         self._targets: list[tuple[float, int, float]] = []  # of each token: the start's weight, the other, its weight
         self._targets_of: tuple[AttentionReading | None, HeadId | None] = None, None
         self._is_on_input = False  # the cursor of the layers is on the embedding
@@ -205,8 +165,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
             self, "logit-lens", self._store_predictions, self._show_lens_failure, interval=POLL_INTERVAL
         )
 
-    def compose(self) -> ComposeResult:
-        yield StatusBar(id="status")
+    def compose_body(self) -> ComposeResult:
         help_line = f"← → {self._noun}; the shades are what the head looks at before it"
         yield TextView(PLACEHOLDER, help_line, self._styles_of)
         yield Rule(line_style="solid")
@@ -216,10 +175,6 @@ class AttentionScreen(LayerScreen[AttentionReading]):
             )
             yield StatusBar(id="legend")
         with Container(id="body"):
-            with Vertical(id="attended-pane"):
-                yield StatusBar(id="attended-heading")
-                help_line = f"Where the head looks most; ↑ ↓ go to a {self._noun} of the strips"
-                yield RowList("Strongest attention", help_line, id="attended")
             with Vertical(id="along-pane"):
                 yield StatusBar(id="along-heading")
                 yield StatusBar(id="along-columns")
@@ -229,9 +184,6 @@ class AttentionScreen(LayerScreen[AttentionReading]):
                 yield StatusBar(id="lens-heading")
                 yield StatusBar(id="lens-columns")
                 yield RowList("Logit lens", "Logit lens: what each layer would predict; ↑ ↓ choose one", id="lens")
-        yield TextInputBar(self.text, id="line")
-        yield HelpLine()
-        yield KeyFooter(descriptions={"inspect.next": self._noun})
 
     # Analysis
 
@@ -239,35 +191,20 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         return "no Transformer in this model: it has no attention" if self._model is None else ""
 
     def show_page(self, page: Page, cursor: int | None) -> None:
-        self.reading, self._predictions, self._levels = None, {}, np.empty(0, np.intp)
+        self._predictions, self._levels = {}, np.empty(0, np.intp)
         self.side_task.cancel()
         super().show_page(page, cursor)
 
-    def compute(self, tokens: TokenizedText) -> AttentionReading:
+    def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> list[AttentionReading]:
         """Record the attention on a text, or on its end if the record would be too large."""
         assert self._model is not None, "checked by find_problem"
         self._max_tokens = self._max_tokens or max_recorded_tokens(self._model)
-        return read_attention(self._model, self._tokenizer, keep_last_tokens(tokens, self._max_tokens, self.tokenize))
+        return [read_attention(self._model, self._tokenizer, keep_last_tokens(tokens, self._max_tokens, self.tokenize))]
 
-    def show_result(self, result: AttentionReading) -> None:
-        """Show the attention; the first time, the last layer and its strongest position other than the start."""
-        text = self.query_one(TextView)
-        assert self.page is not None, "the text is shown"
-        if result.page.text != self.page.text:
-            self.notify(f"Only the last {plural(len(result.page.tokens), self._noun)} are analysed.", markup=False)
-            num_dropped = len(self.page.tokens) - len(result.page.tokens)
-            self.text, self.page = result.page.tokens.text, result.page
-            text.show(result.page, max(0, text.cursor - num_dropped))
-        self.reading, self.num_layers = result, result.num_layers
-        self.layer_index = min(self.layer_index, result.num_layers - 1)
-        if self._is_first_result:
-            self._is_first_result = False
-            self.layer_index = result.num_layers - 1
-            mean = result.attended(HeadId(self.layer_index, None), text.cursor, without_start=True)
-            strips = self.query_one(HeatStrips)
-            strips.row, strips.item = 1, int(np.argmax(mean))
-            self.refresh_bindings()
-        self.update_view()
+    def find_first_cell(self, reading: AttentionReading, token: int) -> tuple[int, int]:
+        """Choose the last layer, and the strongest position other than the start."""
+        self.layer_index = reading.num_layers - 1
+        return 1, int(np.argmax(reading.attended(HeadId(self.layer_index, None), token, without_start=True)))
 
     # View
 
@@ -287,29 +224,9 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         """Return the index in `SHADES` of a token of the text, 0 for one that the model had not read."""
         return int(self._levels[token]) if token < len(self._levels) else 0
 
-    def update_view(self) -> None:
-        reading, strips, text = self.reading, self.query_one(HeatStrips), self.query_one(TextView)
-        if reading is None:
-            for name in (
-                "legend",
-                "attended-heading",
-                "along-heading",
-                "along-columns",
-                "lens-heading",
-                "lens-columns",
-            ):
-                self.query_one(f"#{name}", StatusBar).show(Content(""), Content(""))
-            for row_list in self.query(RowList):
-                row_list.clear()
-            return
-        token, layer = text.cursor, self.layer_index
-        heads = [ROLLOUT, HeadId(layer, None), *(HeadId(layer, head) for head in range(reading.num_heads))]
-        heading = [
-            f"layer {layer + 1} of {reading.num_layers}",
-            f'predicting "{reading.token_name(token)}"{describe_word_around(reading.page.tokens, token)}',
-            f"{self._noun} {token + 1:,} of {len(reading.page.tokens):,}",
-            *["without the start"] * self.is_without_start,
-        ]
+    def show_reading(self, reading: AttentionReading, heading: list[str], token: int) -> None:
+        strips, layer = self.query_one(HeatStrips), self.layer_index
+        heads = [ROLLOUT, *(HeadId(layer, head) for head in (None, *range(reading.record.weights.shape[1])))]
         rows = [
             StripRow(
                 _row_label(head),
@@ -318,21 +235,17 @@ class AttentionScreen(LayerScreen[AttentionReading]):
             )
             for head in heads
         ]
-        strips.show(rows, heading, reading.names[:-1])
-        self.query_one(HelpLine).update_text()
+        strips.show(rows, [*heading, *["without the start"] * self.is_without_start], reading.names[:-1])
         self._show_legend(strips)
         head_id = self.pinned or self.find_selected()
         weights = reading.attended(head_id, token, without_start=self.is_without_start)
         levels = shade_levels(weights[reading.token_positions[:token]])
         if not np.array_equal(levels, self._levels):
             self._levels = levels
-            text.refresh()
-        name = _row_label(head_id) if head_id.layer is None else f"layer {head_id.layer + 1} {_row_label(head_id)}"
-        title, pinned = (name.replace("all layers", "attention rollout"), "bold"), (" · pinned", "$accent")
-        self.show_line("#attended-heading", title, (" looks most at", MUTED), *[pinned] * bool(self.pinned))
-        self.show_line("#along-heading", title, (" along the text", MUTED), *[pinned] * bool(self.pinned))
+            self.query_one(TextView).refresh()
+        name = f"layer {head_id.layer + 1} {_row_label(head_id)}" if head_id.layer is not None else "attention rollout"
+        self.show_along_heading(name)
         self.show_line("#along-columns", (ALONG_HEADER, MUTED))
-        self._show_attended(weights, strips.item)
         self._show_along(reading, head_id, token)
         self._show_lens()
 
@@ -366,25 +279,6 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         return f'"{self.reading.names[position]}" {plural(distance, self._noun)} back'
 
     # Lists
-
-    def _show_attended(self, weights: Float32Array, cursor: int) -> None:
-        order = np.argsort(-weights, kind="stable")[:MAX_LISTED]
-        self._attended = positions, _ = order.tolist(), weights[order].tolist()
-        rows = self.query_one("#attended", RowList)
-        line = positions.index(cursor) if cursor in positions else None
-        rows.show(len(positions), self._draw_attended, line, follow=line is not None and rows.has_focus)
-
-    def _draw_attended(self, index: int, width: int) -> Row:
-        assert self.reading is not None, "there are rows"
-        position, weight, largest = self._attended[0][index], self._attended[1][index], self._attended[1][0]
-        name_width = max(6, min(18, width - 9 - WEIGHT_WIDTH - 9))
-        distance = f"{self.query_one(HeatStrips).num_items - position:,} back" if position else ""
-        name = fit_cells(self.reading.names[position], name_width)
-        fraction, bar_width = weight / max(largest, 1e-9), max(1, width - name_width - 9 - WEIGHT_WIDTH - 2)
-        return [
-            (f"{name}{distance:>9}{format_percent(weight):>{WEIGHT_WIDTH}}  ", "plain"),
-            (bar(fraction, bar_width), "bar"),
-        ]
 
     def _show_along(self, reading: AttentionReading, head_id: HeadId, token: int) -> None:
         """Show the weight of the start for each token, and the other position with the largest weight.
@@ -471,11 +365,6 @@ class AttentionScreen(LayerScreen[AttentionReading]):
     def _show_lens_failure(self, error: BaseException) -> None:
         self.query_one("#lens", RowList).clear()
         self.show_line("#lens-heading", ("logit lens", "bold"), (f" · failed: {describe_error(error)}", MUTED))
-
-    @on(RowList.Selected, "#attended")
-    def _move_to_position(self, message: RowList.Selected) -> None:
-        strips = self.query_one(HeatStrips)
-        strips.move_cursor(strips.row, self._attended[0][message.index])
 
     @on(RowList.Selected, "#lens")
     def _move_to_layer(self, message: RowList.Selected) -> None:

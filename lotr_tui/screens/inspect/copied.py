@@ -13,14 +13,14 @@ from textual.widgets import Rule, Static
 from engine.analysis.memorization import MIN_PASSAGE_LENGTH, MemorizationReport, Occurrence, Passage, occurrence_span
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.tokenizers import Tokenizer
+from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_percent, plural
 from lotr_tui.screens.inspect.page import Page, sanitize_text
-from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar, TextInputBar, TextScreen, unreadable_metric
+from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar, TextScreen, unreadable_metric
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.training_text import find_memorized_passages
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys import KeyFooter, binding_table
-from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
+from lotr_tui.widgets.keys import binding_table
 
 PLACEHOLDER = f"Type a text below. Passages of {MIN_PASSAGE_LENGTH} words or more from the training text are marked."
 
@@ -58,19 +58,18 @@ class CopiedScreen(TextScreen[MemorizationReport]):
     Passages may overlap, but none contains another, so each closing bracket ends the passage that was opened first.
     """
 
-    AUTO_FOCUS = "#text"
     HEADING = "copied from training"
     BUSY_MESSAGE = "indexing the training text …"
     FAILURE_MESSAGE = "no training text"
     SHOWS_TOKENS = False
+    ITEM = "passage"
     PANES = ("text", "occurrences", "line")
     result: MemorizationReport | None = None
     """The copied passages of the text, or None while unknown."""
     selected = 0
     """Index of the selected passage."""
 
-    def compose(self) -> ComposeResult:
-        yield StatusBar(id="status")
+    def compose_body(self) -> ComposeResult:
         yield MetricsBar(id="metrics")
         yield Rule(line_style="solid")
         with Container(id="body"):
@@ -78,9 +77,6 @@ class CopiedScreen(TextScreen[MemorizationReport]):
             yield TextView(PLACEHOLDER, help_line, self._styles_of, self._gap_styles_of)
             yield Occurrences(id="occurrences")
         yield Rule(line_style="solid")
-        yield TextInputBar(self.text, id="line")
-        yield HelpLine()
-        yield KeyFooter(descriptions={"inspect.next": "passage"})
 
     def passages_at(self, index: int) -> list[int]:
         """Return the indices of the passages that contain a word."""
@@ -104,10 +100,10 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         self.result = None
         self.query_one(TextView).show(page)
 
-    def compute(self, tokens: TokenizedText) -> MemorizationReport:
+    def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> list[MemorizationReport]:
         """Search the training text; the first search of a run also reads and indexes that text."""
         assert self.session_model.run is not None, "checked by find_problem"
-        return find_memorized_passages(self.session_model.run, self.session_model.model.tokenizer, tokens)
+        return [find_memorized_passages(self.session_model.run, self.session_model.model.tokenizer, tokens)]
 
     def show_result(self, result: MemorizationReport) -> None:
         assert self.page is not None, "the search was started with a page"
@@ -134,7 +130,7 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         self._select_passage()
 
     def show_message(self, message: str) -> None:
-        self.query_one(MetricsBar).show_metrics([[(message, MUTED)]])
+        super().show_message(message)
         self.query_one(Occurrences).show(Content(""))
 
     @on(TextView.CursorMoved)

@@ -1,6 +1,5 @@
 """Heat strips: rows of values over the same items, such as attention weights over a text or gates over units."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -381,9 +380,3 @@ def _cell_style(char: str, kind: Kind, is_selected: bool) -> str:
     if kind == "gate" or not is_selected:
         return "gate"
     return "muted" if char == ZERO_CHAR else "positive" if char in POSITIVE_CHARS else "negative"
-
-
-def number_range(mean: float) -> str:
-    """Return the whole numbers around a mean, such as `2` or `2 to 3`."""
-    low, high = math.floor(mean), math.ceil(mean)
-    return f"{low}" if low == high else f"{low} to {high}"

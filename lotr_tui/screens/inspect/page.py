@@ -219,9 +219,3 @@ def next_token_name(tokenizer: Tokenizer, id: int) -> str:
     if id == tokenizer.unk_id:
         return UNK
     return format_lone_token(tokenizer.tokens[id], ends_text=tokenizer.reads_line_ends)
-
-
-def describe_word_around(tokens: TokenizedText, token: int) -> str:
-    word = tokens.word_index(token)
-    is_longer = tokens.word_ends[word] - tokens.word_starts[word] > 1
-    return f' of "{visible_part(tokens.word(word))}"' if is_longer else ""

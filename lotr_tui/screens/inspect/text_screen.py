@@ -1,11 +1,11 @@
 """What the inspectors of a text share: keys, title, a line of metrics, the input line, the analysis in a thread."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
@@ -17,6 +17,7 @@ from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.data.tokenizers import EOS
 from engine.errors import describe_error
 from engine.models.dialogue import DialogueModel
+from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.base import AppScreen
@@ -27,8 +28,8 @@ from lotr_tui.session.export import check_export_target, write_export
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.inputs import LineInput
-from lotr_tui.widgets.keys import binding_table
-from lotr_tui.widgets.screen_lines import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 MAX_TEXT_CHARACTERS = 20_000
 """Maximum length of a text, about 4,000 words."""
@@ -69,6 +70,13 @@ def unreadable_metric(texts: list[str]) -> list[Metric]:
     return [[(f"cannot read {', '.join(texts[:MAX_LISTED_TEXTS])}{more}", "$warning")]] if texts else []
 
 
+class TextInput(LineInput):
+    def _on_paste(self, event: events.Paste) -> None:
+        event.prevent_default()  # Textual would keep the first line only
+        event.stop()
+        self.replace(newlines_to_marks(event.text), *self.selection)
+
+
 class TextInputBar(Horizontal):
     """A prompt mark and a one-line input; line ends are shown as `¶`. Enter posts `Input.Submitted`."""
 
@@ -79,11 +87,11 @@ class TextInputBar(Horizontal):
     TextInputBar Input:focus { background: $panel; }
     """
     PLACEHOLDER: ClassVar[str] = "type a text and press enter"
-    HELP_LINE = "Enter analyses the text; ¶ is the end of a line"
+    HELP_LINE = "Enter analyses the text; ¶ or <eos> ends a line"
 
     def __init__(self, text: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._input = LineInput(
+        self.input = TextInput(
             newlines_to_marks(text),
             placeholder=self.PLACEHOLDER,
             compact=True,
@@ -93,15 +101,16 @@ class TextInputBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Label("❯")
-        yield self._input
+        yield self.input
 
     @property
     def text(self) -> str:
         """The typed text, with a line feed for each `¶`."""
-        return marks_to_newlines(self._input.value)
+        return marks_to_newlines(self.input.value)
 
     def set_text(self, text: str) -> None:
-        self._input.value = newlines_to_marks(text)
+        self.input.value = newlines_to_marks(text)
+        self.input.cursor_position = len(self.input.value)
 
 
 def cut_text(text: str) -> str:
@@ -136,12 +145,23 @@ def export_picture(screen: AppScreen[Any], name: str) -> None:
     )
 
 
-class InspectorScreen(AppScreen[None]):
-    """A screen that shows how one model reads a text: keys and title of all inspectors of a text."""
+class TextScreen(AppScreen[None], Generic[ResultT]):
+    """A screen that shows how one model reads a text: `compute` analyses the text of the input line in a thread."""
 
     CSS_PATH = "inspect.tcss"
+    AUTO_FOCUS = "#text"
+    HEADING: ClassVar[str]
+    BUSY_MESSAGE: ClassVar[str] = "reading the text …"
+    FAILURE_MESSAGE: ClassVar[str]
+    """Start of the message about a failed analysis."""
+    POLL_INTERVAL: ClassVar[float] = 0.05
+    """Seconds between two looks for results."""
+    ITEM: ClassVar[str] = "next"
+    """What the key for the next mark goes to, as the footer names it."""
+    SHOWS_TOKENS: ClassVar[bool] = True
+    """True if the items of the text are tokens, False if they are words."""
     PANES: ClassVar[tuple[str, ...]]
-    """Ids of the parts that take the focus, in order."""
+    """Ids of the parts that take the focus, in order; the last one is the input line."""
     TAKING_TURNS: ClassVar[tuple[str, ...]] = ()
     """Parts of which a small terminal shows one; the screen has a class with the id of the last that had the focus."""
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -167,17 +187,66 @@ class InspectorScreen(AppScreen[None]):
     inspected_part: object = None
     """Model inside the model of the session that is shown; None for the whole."""
 
-    def __init__(self, session_model: SessionModel) -> None:
+    def __init__(self, session_model: SessionModel, text: str = "") -> None:
+        """Analyse `text`, with a line break for each `<eos>`, once the screen is mounted."""
         super().__init__()
         self.session_model = session_model
+        self.text = cut_text(sanitize_text(text))
+        self.page: Page | None = None
+        """Layout of the analysed text; None before the first analysis."""
+        self.analysis: BackgroundTask[ResultT] = BackgroundTask(
+            self,
+            "text-analysis",
+            lambda results: self.show_result(results[-1]),
+            lambda error: self.show_message(f"{self.FAILURE_MESSAGE}: {describe_error(error)}"),
+            interval=self.POLL_INTERVAL,
+        )
+
+    # Parts that a subclass implements
+
+    def compose_body(self) -> ComposeResult:
+        """Yield what is between the status and the input line."""
+        raise NotImplementedError
+
+    def find_problem(self) -> str:
+        """Return why no text can be analysed, or "" if there is no reason."""
+        return ""
+
+    def show_page(self, page: Page, cursor: int | None) -> None:
+        """Show a text that is not analysed yet, with the cursor on a word or token; None is the default."""
+        raise NotImplementedError
+
+    def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> Iterable[ResultT]:
+        """Analyse the text in a thread, and return one result, or a better one after the other."""
+        raise NotImplementedError
+
+    def show_result(self, result: ResultT) -> None:
+        raise NotImplementedError
+
+    def show_message(self, message: str) -> None:
+        """Show a message in place of a result."""
+        self.query_one(MetricsBar).show_metrics([[(message, MUTED)]])
+
+    # Screen
+
+    def compose(self) -> ComposeResult:
+        yield StatusBar(id="status")
+        yield from self.compose_body()
+        yield TextInputBar(self.text, id="line")
+        yield HelpLine()
+        yield KeyFooter(descriptions={"inspect.next": self.ITEM})
+
+    def on_mount(self) -> None:
+        self.show_title(self.HEADING)
+        self.call_after_refresh(self.analyse)
+
+    def on_unmount(self) -> None:
+        self.analysis.cancel()
 
     @property
     def is_idle(self) -> bool:
         """True once the current text is analysed."""
-        raise NotImplementedError
-
-    def panes(self) -> tuple[str, ...]:
-        return self.PANES
+        return self.page is not None and not self.analysis.is_running
 
     def show_title(self, title: str) -> None:
         """Show the title and the model in the status line, and whether it is shown without its helpers.
@@ -193,11 +262,55 @@ class InspectorScreen(AppScreen[None]):
     def show_line(self, selector: str, *parts: str | tuple[str, str]) -> None:
         self.query_one(selector, StatusBar).show(Content.assemble(*parts))
 
+    # Analysis
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Tokenize a text as the model of the session reads it."""
+        tokenizer = self.session_model.model.tokenizer
+        eos_per_line = not tokenizer.is_open or self.session_model.predicts_eos
+        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line, cast=self.session_model.cast)
+
+    def analyse(self, cursor: int | None = None) -> None:
+        """Show the text with the cursor on a word or token, and analyse it in a thread."""
+        if is_closed(self):  # by a key before its first paint
+            return
+        self.analysis.cancel()
+        tokens = self.tokenize(self.text)
+        self.page = Page.from_tokens(tokens) if self.SHOWS_TOKENS else Page.from_words(tokens)
+        self.show_page(self.page, cursor)
+        if problem := self.find_problem():
+            self.show_message(problem)
+        elif skipped := [] if len(tokens) else tokens.skipped_texts():
+            self.show_message(f"the model cannot read {', '.join(skipped[:5])}; type words of the letters a to z")
+        elif not len(tokens):
+            self.show_message("the text has no words; type one below and press enter")
+        else:
+            if self.BUSY_MESSAGE:
+                self.show_message(self.BUSY_MESSAGE)
+            self.analysis.start(lambda cancelled: iter(self.compute(tokens, cancelled)))
+
+    @on(Input.Submitted)
+    def _submit_text(self) -> None:
+        self.text = self.query_one(TextInputBar).text
+        self.analyse()
+        self.focus_result()
+
+    def focus_result(self) -> None:
+        self.query_one(self.AUTO_FOCUS or "#text").focus()
+
+    # Keys
+
     def action_close(self) -> None:
         self.dismiss()
 
     def action_export(self) -> None:
         export_picture(self, "inspected")
+
+    def action_edit(self) -> None:
+        self.query_one(TextInputBar).input.focus()
+
+    def panes(self) -> tuple[str, ...]:
+        return self.PANES
 
     def action_step_mark(self, direction: int) -> None:
         self.query_one("#text", TextView).step_mark(direction)
@@ -213,100 +326,5 @@ class InspectorScreen(AppScreen[None]):
         if pane in self.TAKING_TURNS:
             for each in self.TAKING_TURNS:
                 self.set_class(each == pane, f"-{each}")
-        self.call_after_refresh(self.query_one(f"#{pane}", Widget).focus)
-
-    def action_edit(self) -> None:
-        self.focus_pane(self.panes()[-1])
-
-
-class TextScreen(InspectorScreen, Generic[ResultT]):
-    """A screen with an input line for the text, which `compute` analyses in a thread."""
-
-    HEADING: ClassVar[str]
-    BUSY_MESSAGE: ClassVar[str]
-    FAILURE_MESSAGE: ClassVar[str]
-    """Start of the message about a failed analysis."""
-    SHOWS_TOKENS: ClassVar[bool] = True
-    """True if the items of the text are tokens, False if they are words."""
-
-    def __init__(self, session_model: SessionModel, text: str = "") -> None:
-        """Analyse `text`, with a line break for each `<eos>`, once the screen is mounted."""
-        super().__init__(session_model)
-        self.text = cut_text(sanitize_text(text))
-        self.page: Page | None = None
-        """Layout of the analysed text; None before the first analysis."""
-        self._analysis_task: BackgroundTask[ResultT] = BackgroundTask(
-            self, "text-analysis", lambda results: self.show_result(results[0]), self._show_failure
-        )
-
-    # Parts that a subclass implements
-
-    def find_problem(self) -> str:
-        """Return why no text can be analysed, or "" if there is no reason."""
-        raise NotImplementedError
-
-    def show_page(self, page: Page, cursor: int | None) -> None:
-        """Show a text that is not analysed yet, with the cursor on a word or token; None is the default."""
-        raise NotImplementedError
-
-    def compute(self, tokens: TokenizedText) -> ResultT:
-        """Analyse the text; called in a thread."""
-        raise NotImplementedError
-
-    def show_result(self, result: ResultT) -> None:
-        raise NotImplementedError
-
-    def show_message(self, message: str) -> None:
-        """Show a message in place of a result."""
-        raise NotImplementedError
-
-    # Analysis
-
-    @property
-    def is_idle(self) -> bool:
-        return self.page is not None and not self._analysis_task.is_running
-
-    def on_mount(self) -> None:
-        self.show_title(self.HEADING)
-        self.call_after_refresh(self._analyse_first_text)
-
-    def on_unmount(self) -> None:
-        self._analysis_task.cancel()
-
-    def tokenize(self, text: str) -> TokenizedText:
-        """Tokenize a text as the model of the session reads it."""
-        tokenizer = self.session_model.model.tokenizer
-        eos_per_line = not tokenizer.is_open or self.session_model.predicts_eos
-        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line, cast=self.session_model.cast)
-
-    def _analyse_first_text(self) -> None:
-        if not is_closed(self):  # a key may close the screen before its first paint
-            self.analyse()
-
-    def analyse(self, cursor: int | None = None) -> None:
-        """Show the text with the cursor on a word or token, and analyse it in a thread."""
-        self._analysis_task.cancel()
-        tokens = self.tokenize(self.text)
-        self.page = Page.from_tokens(tokens) if self.SHOWS_TOKENS else Page.from_words(tokens)
-        self.show_page(self.page, cursor)
-        if problem := self.find_problem():
-            self.show_message(problem)
-        elif skipped := [] if len(tokens) else tokens.skipped_texts():
-            self.show_message(f"the model cannot read {', '.join(skipped[:5])}; type words of the letters a to z")
-        elif not len(tokens):
-            self.show_message("the text has no words; type one below and press enter")
-        else:
-            self.show_message(self.BUSY_MESSAGE)
-            self._analysis_task.start(lambda _: iter([self.compute(tokens)]))
-
-    def _show_failure(self, error: BaseException) -> None:
-        self.show_message(f"{self.FAILURE_MESSAGE}: {describe_error(error)}")
-
-    @on(Input.Submitted)
-    def _submit_text(self) -> None:
-        self.text = self.query_one(TextInputBar).text
-        self.analyse()
-        self.query_one(self.AUTO_FOCUS).focus()  # type: ignore[arg-type]
-
-    def action_edit(self) -> None:
-        self.query_one(Input).focus()
+        target = self.query_one(TextInputBar).input if pane == "line" else self.query_one(f"#{pane}", Widget)
+        self.call_after_refresh(target.focus)

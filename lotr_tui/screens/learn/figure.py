@@ -80,7 +80,7 @@ class LineBar(TextInputBar):
 
     def __init__(self, example: str, help_line: str = "", *, max_length: int = MAX_CHARACTERS) -> None:
         super().__init__(example, id="line")
-        self._input.max_length, self._max_length = max_length, max_length
+        self.input.max_length, self._max_length = max_length, max_length
         self.example = self.text
         self._help_line = help_line or "Type a line of your own; the figure follows each key"
 
@@ -96,13 +96,7 @@ class LineBar(TextInputBar):
         """Replace the example, and the line unless the student has changed it."""
         if self.text == self.example:
             self.set_text(example)
-            self.input.cursor_position = len(self.input.value)
         self.example = example
-
-    @property
-    def input(self) -> Input:
-        """The input with the line and its cursor."""
-        return self._input
 
     @property
     def is_edited(self) -> bool:

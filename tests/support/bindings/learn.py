@@ -82,7 +82,7 @@ CHAPTER = Stage(
         *keys("learn", hint_is_shown, hint=becomes(True)),
         *opens("learn", code=("SourceScreen", "learn-source.close")),
         *opens("learn", contents=("ContentsDialog", "learn-contents.close")),
-        *keys("learn", focused, edit=becomes("LineInput"), pane=becomes("Slider"), pane_back=becomes("LineInput")),
+        *keys("learn", focused, edit=becomes("TextInput"), pane=becomes("Slider"), pane_back=becomes("TextInput")),
     ],
 )
 SMALL_CHAPTER = Stage(chapter("tokens"), keys("learn", figure_is_visible, pane=becomes(True)), size=(60, 20))

@@ -184,7 +184,7 @@ LENS = Stage(
         *keys("lens", heading, sort=changes),
         *opens("lens", file=("OpenTextDialog", "dialog.cancel")),
         *keys("inspect", focused, pane=becomes("RowList"), previous_pane=becomes("TextView")),
-        *keys("inspect", focused, edit=becomes("LensTextArea")),
+        *keys("inspect", focused, edit=becomes("TextInput")),
     ],
     size=(60, 14),
 )

@@ -11,10 +11,10 @@ from lotr_tui.screens.inspect.attention import (
     MAX_RECORD_BYTES,
     ROLLOUT,
     HeadId,
-    keep_last_tokens,
     max_recorded_tokens,
     read_attention,
 )
+from lotr_tui.screens.inspect.layers import keep_last_tokens
 from tests.support.app import VOCABULARY
 from tests.support.attention import RandomAttentionModel
 from tests.support.open_models import bpe_tokenizer, character_tokenizer

@@ -10,6 +10,7 @@ from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn
 from engine.generation.turns import read_turns
 from lotr_tui.screens.inspect.lens import LensScreen
+from lotr_tui.screens.inspect.text_screen import TextInput
 from lotr_tui.screens.inspect.who import FIRST_WORDS, WhoPane, WhoWouldSayBars
 from lotr_tui.screens.inspect.word_details import WordDetails
 from lotr_tui.session.cast import shown_name
@@ -88,7 +89,7 @@ async def test_lines_before_are_the_context(make_host):
         pane = screen.query_one(WhoPane)
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess_of(LINE, model, state).posterior, rtol=1e-4)
         assert "after 1 line" in status_text(app, "#who-summary")
-        await pilot.press("enter")
+        screen.query_one(TextInput).insert_text_at_cursor("¶")
         await type_line(pilot, "the tower")
         guess = guess_of("the tower", model, read_turns(model, [Turn("FRODO", LINE)], state))
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess.posterior, rtol=1e-4)
@@ -107,7 +108,7 @@ async def test_a_long_line_is_read_in_parts_and_then_the_whole_counts(make_host,
     async with app.run_test(size=(120, 35)) as pilot:
         screen = LensScreen(app.session_model, line)
         await app.push_screen(screen)
-        await until(pilot, lambda: screen.scorer.network_scores is not None)
+        await until(pilot, lambda: screen.network_scores is not None)
         await pilot.press("w")
         await until(pilot, lambda: screen.query_one(WhoPane).evidence is not None)
         assert status_text(app, "#who-summary").endswith("4 of 7 words")
@@ -129,7 +130,7 @@ async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host
         await until(pilot, lambda: screen.is_idle)
         await pilot.pause()
         assert lens_text(app).splitlines() == ["GANDALF: where is frodo¶", "FRODO: we walked all night¶"]
-        scores = screen.scorer.network_scores
+        scores = screen.network_scores
         assert "".join(scores.tokens[index] for index in range(len(scores.tokens))) == f"where is frodo\n{LINE}\n"
         screen.query_one("#text").focus()
         await pilot.press("home")

@@ -52,7 +52,7 @@ async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     """Compare each word of a reply in the lens with its figures in the session, and close the lens."""
     screen = await open_with(pilot, "l", name)
     await ui.until(pilot, lambda: is_idle(pilot.app))
-    scores = screen.scorer.network_scores
+    scores = screen.network_scores
     ids = text_ids(reply)
     assert scores.tokens.ids.tolist() == ids
     assert len(reply.tokens) > 0
@@ -73,7 +73,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         figures = ui.inspector_text(app)
         app.screen.set_session_model(SessionModel("newer", "", make_decoder(5)))  # the reply keeps its model
         screen = await assert_lens_equals_session(pilot, reply)
-        score = screen.scorer.network_scores.word_score(len(reply.token_ids()) - 2)
+        score = screen.network_scores.word_score(len(reply.token_ids()) - 2)
         assert f"rank {score.rank:,}" in figures
         assert f"{score.bits:.1f} bits" in figures
         await pilot.press("escape")
@@ -84,7 +84,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         screen = await open_with(pilot, "i", "ActivationsScreen")
         await ui.until(pilot, lambda: is_idle(app))
         (expected,) = record_activations(make_decoder(), reply.token_ids())
-        assert (screen.layer_activations[0].cell == expected.cell).all()
+        assert (screen.reading.layers[0].cell == expected.cell).all()
 
 
 # Ladder and side by side
@@ -152,11 +152,11 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         assert "after 3 lines" in str(screen.query_one("#who").evidence.summary())
         await pilot.press("escape")
         screen = await open_with(pilot, "i", "ActivationsScreen")
-        await ui.until(pilot, lambda: screen.is_idle and screen.layer_activations)
+        await ui.until(pilot, lambda: screen.is_idle and screen.reading)
         ids = np.array(reply.token_ids(), np.int32)
         [whole] = record_activations(find_lstm(session_model.model), ids)
         expected = whole.cell[utterance_mask(session_model.model.tokenizer, ids)]
-        np.testing.assert_array_equal(screen.layer_activations[0].cell, expected)
+        np.testing.assert_array_equal(screen.reading.layers[0].cell, expected)
         await pilot.press("escape")
         screen = await open_with(pilot, "m", "CopiedScreen")
         await ui.until(pilot, lambda: screen.page is not None)
