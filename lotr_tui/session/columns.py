@@ -3,34 +3,22 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from engine.data.scripts import encode_speaker
 from engine.data.speakers import SOMEONE, display_name
 from engine.data.tokenizers import EOS
-from engine.errors import PromptError
-from engine.generation.generate import (
-    DecoderState,
-    Done,
-    EncodedPrompt,
-    IndexedEvent,
-    TextInProgress,
-    TokenEvent,
-    encode_prompt,
-    generate_batch,
-    last_word_start,
-    prefill,
-    prefill_prompt,
-)
+from engine.generation import generate as generation
+from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.runtime.process import Cancellation, throttle
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
 from lotr_tui.session.cast import NO_ROLES, Roles
-from lotr_tui.session.read_text import context_ids, to_prompt_line
+from lotr_tui.session.read_text import NextTokenContext, to_prompt_line
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.session_model import answers_by_template, chat_start, find_cast, reads_line_ends
+from lotr_tui.session.session_model import chat_start, find_cast, reads_line_ends
 from lotr_tui.session.settings import ReplyMode
 from lotr_tui.session.transcript import word_to_continue
 
@@ -44,33 +32,33 @@ class GenerationColumn:
     model: LanguageModel
     ids: tuple[int, ...]
     settings: SamplerSettings
-    initial_state: DecoderState | None = None  # before a text by a chat template, whose last word is complete
+    is_chat: bool = False  # True for a text by a chat template, whose last word is complete
     lines_before: tuple[int, ...] | None = None  # ids before a line of a conversation that the model completes
 
 
 def generate_columns(
     columns: Sequence[GenerationColumn], seed: int, cancellation: Cancellation, pace: float = 0
-) -> Iterator[IndexedEvent]:
+) -> Iterator[generation.IndexedEvent]:
     """Continue the text of every column of one model, one token of each in turn, until every column has its `Done`.
 
     All columns use the noise of one seed. `pace` is the maximum number of tokens per second in each; 0 for no limit.
     """
-    model, initial_state = columns[0].model, columns[0].initial_state
-    if columns[0].lines_before is not None:
-        initial_state = prefill(model, ())
-    is_complete = initial_state is not None  # otherwise the last word may be left to its continuation
-    ends = {column.ids: None if is_complete else last_word_start(model.tokenizer, column.ids) for column in columns}
+    model, is_chat = columns[0].model, columns[0].is_chat
+    is_complete = is_chat or columns[0].lines_before is not None  # else the last word may be left to its continuation
+    texts = {column.ids for column in columns}
+    ends = {ids: len(ids) if is_complete else generation.last_word_start(model.tokenizer, ids) for ids in texts}
     tokens = zip(*(ids[:end] for ids, end in ends.items()), strict=False)
     start = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, tokens)]
-    common, read = prefill(model, start, initial_state), prefill if is_complete else prefill_prompt
-    states = {ids: read(model, ids[len(start) :], common) for ids in ends}
-    texts = [
-        TextInProgress(
-            model, column.ids, column.settings, seed, states[column.ids], noise_context=column.lines_before or ()
+    common = generation.prefill(model, start, chat_start(model) if is_chat else None)
+    read = generation.prefill if is_complete else generation.prefill_prompt
+    states = {ids: read(model, ids[len(start) :], common) for ids in texts}
+    in_progress = [
+        generation.TextInProgress(
+            model, each.ids, each.settings, seed, states[each.ids], noise_context=each.lines_before or ()
         )
-        for column in columns
+        for each in columns
     ]
-    for step in throttle(generate_batch(texts, cancellation), pace, cancellation):
+    for step in throttle(generation.generate_batch(in_progress, cancellation), pace, cancellation):
         yield from step
 
 
@@ -101,18 +89,62 @@ def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
     return -math.fsum(log_probs) / num_words / math.log(2) if num_words else None
 
 
-class ColumnOutput:
-    """Heading of a column and the text that has been generated for it so far."""
+@dataclass(frozen=True)
+class PromptContext:
+    """Context in which every column reads the prompt, as the session would read its next one."""
 
-    def __init__(self, title: str, description: str = "", placeholder: str = "") -> None:
-        self.title = title
-        self.description = description  # of the model, in parts separated by " · "
-        self.placeholder = placeholder  # shown while there is no token
-        self.events: list[TokenEvent | Done] = []
-        self.failure = ""
-        self.continued_prompt = ""  # line that the text continues, perhaps in the middle of a word
-        self.marks_line_ends = True  # True if a line end is an `<eos>`; False if it is an ordinary line break
-        self.noun = "word"
+    reply_mode: ReplyMode = "continue"
+    previous_reply: Reply | None = None  # that the prompt answers; None at the start of a text
+    roles: Roles = NO_ROLES  # for models with a cast
+
+    @property
+    def is_answer(self) -> bool:
+        return self.reply_mode != "continue"
+
+    @property
+    def is_next_turn(self) -> bool:
+        """True if an empty prompt stands for the next turn of a conversation."""
+        return self.reply_mode == "conversation" and self.previous_reply is not None
+
+    @property
+    def prompt_mark(self) -> str:
+        """The sign before a prompt, with the role in which it is said."""
+        role = {"continue": "", "reply": "reply ", "conversation": f"{display_name(self.roles.speaking_as) or 'say'} "}
+        return f"{role[self.reply_mode]}❯"
+
+
+@dataclass(eq=False)
+class Column:
+    """Column of a comparison: its model and temperature, its heading, and the text that was generated so far."""
+
+    title: str
+    model: LanguageModel | None = None  # None while the model is being loaded
+    temperature: float = 0.0
+    speaker: str = ""  # who says the text; empty for the speaker of the context
+    description: str = ""  # of the model, in parts separated by " · "
+    placeholder: str = ""  # shown while there is no token
+    events: list[TokenEvent | Done] = field(default_factory=list)
+    failure: str = ""
+    continued_prompt: str = ""  # line that the text continues, perhaps in the middle of a word
+    marks_line_ends: bool = True  # True if a line end is an `<eos>`; False if it is an ordinary line break
+    noun: str = "word"
+
+    def prepare(self, prompt: str, context: PromptContext, settings: SamplerSettings) -> GenerationColumn:
+        """Return what to generate to continue or answer a prompt; one that the model cannot read is an error."""
+        model = self.model
+        assert model is not None
+        if prompt.strip():
+            generation.encode_prompt(prompt, model.tokenizer)  # has a word that the model knows
+        self.noun, self.marks_line_ends = token_noun(model.tokenizer), not reads_line_ends(model)
+        self.continued_prompt = "" if context.is_answer else to_prompt_line(prompt, model.tokenizer)
+        roles = context.roles._replace(speaker=self.speaker or context.roles.speaker or SOMEONE)
+        line = to_prompt_line(prompt, model.tokenizer, context.reply_mode)
+        text = NextTokenContext.before_reply(model, line, context.reply_mode, context.previous_reply, roles)
+        lines_before = None
+        if find_cast(model) and context.is_answer:
+            lines_before = tuple(text.ids[: len(text.ids) - len(encode_speaker(model.tokenizer, roles.speaker))])
+        settings = replace(settings, temperature=self.temperature)
+        return GenerationColumn(model, tuple(text.ids), settings, text.is_chat, lines_before)
 
     @property
     def is_empty(self) -> bool:
@@ -137,7 +169,7 @@ class ColumnOutput:
         lead = word_to_continue(self.continued_prompt, [token.piece for token in tokens])
         return [lead + word for word in words[:1]] + words[1:]
 
-    def words_to_compare(self, other: "ColumnOutput") -> list[str]:
+    def words_to_compare(self, other: "Column") -> list[str]:
         """Return the words and a final `<eos>`, without an incomplete last word that may become that of `other`."""
         words, other_words = generated_words(self.events), generated_words(other.events)
         if self._is_last_word_complete or not words or len(words) > len(other_words):
@@ -157,93 +189,3 @@ class ColumnOutput:
 
     def clear(self) -> None:
         self.events, self.failure = [], ""
-
-
-@dataclass(frozen=True)
-class PromptContext:
-    """Context in which every column reads the prompt, as the session would read its next one."""
-
-    reply_mode: ReplyMode = "continue"
-    previous_reply: Reply | None = None  # that the prompt answers; None at the start of a text
-    roles: Roles = NO_ROLES  # for models with a cast
-
-    @property
-    def is_answer(self) -> bool:
-        return self.reply_mode != "continue"
-
-    @property
-    def is_next_turn(self) -> bool:
-        """True if an empty prompt stands for the next turn of a conversation."""
-        return self.reply_mode == "conversation" and self.previous_reply is not None
-
-    @property
-    def prompt_mark(self) -> str:
-        """The sign before a prompt, with the role in which it is said."""
-        role = {"continue": "", "reply": "reply ", "conversation": f"{display_name(self.roles.speaking_as) or 'say'} "}
-        return f"{role[self.reply_mode]}❯"
-
-    @property
-    def num_earlier_turns(self) -> int:
-        return 0 if self.previous_reply is None else len(self.previous_reply.path())
-
-    def token_ids(self, prompt: str, model: LanguageModel, speaker: str = "") -> tuple[int, ...]:
-        """Return what a model reads before its first word, which `speaker` says, or else who answers or someone.
-
-        A chat template that does not accept the conversation raises an InvalidInputError.
-        """
-        line = to_prompt_line(prompt, model.tokenizer, self.reply_mode)
-        roles = self.roles._replace(speaker=speaker or self.roles.speaker or SOMEONE)
-        return tuple(context_ids(model, line, self.reply_mode, self.previous_reply, roles))
-
-
-@dataclass(eq=False)
-class ColumnSlot:
-    """Column of a comparison: its model, temperature and text."""
-
-    output: ColumnOutput
-    model: LanguageModel | None  # None while the model is being loaded
-    temperature: float
-    speaker: str = ""  # who says the text; empty for the speaker of the context
-
-    def column(self, prompt: str, context: PromptContext, settings: SamplerSettings) -> GenerationColumn:
-        """Prepare the output for a text that continues or answers `prompt`, and return what to generate."""
-        model, is_continued = self.model, not context.is_answer
-        assert model is not None
-        self.output.noun = token_noun(model.tokenizer)
-        self.output.marks_line_ends = not reads_line_ends(model)
-        self.output.continued_prompt = to_prompt_line(prompt, model.tokenizer) if is_continued else ""
-        ids = context.token_ids(prompt, model, self.speaker)
-        column = GenerationColumn(model, ids, replace(settings, temperature=self.temperature))
-        if answers_by_template(model, context.reply_mode):
-            return replace(column, initial_state=chat_start(model))
-        if not find_cast(model) or is_continued:
-            return column
-        head = encode_speaker(model.tokenizer, self.speaker or context.roles.speaker or SOMEONE)
-        return replace(column, lines_before=ids[: len(ids) - len(head)])
-
-
-def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:
-    """Encode a prompt, unless it is empty, for the model of each slot; the value is the error if that is impossible."""
-    encoded: dict[ColumnSlot, EncodedPrompt | PromptError] = {}
-    for slot in slots if prompt.strip() else ():
-        if slot.model is not None:
-            try:
-                encoded[slot] = encode_prompt(prompt, slot.model.tokenizer)
-            except PromptError as error:
-                encoded[slot] = error
-    return encoded
-
-
-def describe_unknown_words(encoded_prompts: dict[ColumnSlot, EncodedPrompt | PromptError]) -> str:
-    """Return a line that names the words of a prompt outside the vocabularies; "" if there are none."""
-    unknown_words = {
-        slot.output.title: ", ".join(encoded.unknown_tokens[:8])
-        for slot, encoded in encoded_prompts.items()
-        if isinstance(encoded, EncodedPrompt)
-    }
-    if not any(unknown_words.values()):
-        return ""
-    if len(set(unknown_words.values())) == 1:
-        return f"the model does not know: {next(iter(unknown_words.values()))}"
-    by_column = "; ".join(f"{words} ({title})" for title, words in unknown_words.items() if words)
-    return f"not every model knows: {by_column}"

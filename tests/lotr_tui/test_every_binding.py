@@ -81,4 +81,4 @@ async def until_idle(pilot, stage):
     if views and not stage.is_slow:
         await until(pilot, lambda: views.first().conversation.active_reply is None)
     if isinstance(screen, LadderScreen) and not stage.is_slow:
-        await until(pilot, lambda: all(slot.output.done_event for slot in screen.slots))
+        await until(pilot, lambda: all(slot.done_event for slot in screen.slots))

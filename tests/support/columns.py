@@ -9,7 +9,7 @@ from tests.support.pilot import text_of, until
 
 
 async def until_columns_ended(pilot, screen):
-    await until(pilot, lambda: all(slot.output.done_event or slot.output.failure for slot in screen.slots))
+    await until(pilot, lambda: all(slot.done_event or slot.failure for slot in screen.slots))
     await pilot.pause()
 
 

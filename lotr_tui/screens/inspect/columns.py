@@ -21,8 +21,7 @@ from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
 from lotr_tui.session.columns import (
-    ColumnOutput,
-    ColumnSlot,
+    Column,
     GenerationColumn,
     PromptContext,
     first_difference,
@@ -53,7 +52,7 @@ class ColumnWriters:
     def __init__(self, owner: MessagePump, on_tokens: Callable[[], None], on_end: Callable[[], None]) -> None:
         """Prepare to generate; timers of `owner` call `on_tokens` for new tokens, and `on_end` after a task."""
         self._owner, self._on_tokens, self._on_end = owner, on_tokens, on_end
-        self._tasks: dict[BackgroundTask[IndexedEvent], list[ColumnSlot]] = {}
+        self._tasks: dict[BackgroundTask[IndexedEvent], list[Column]] = {}
 
     @property
     def is_writing(self) -> bool:
@@ -61,7 +60,7 @@ class ColumnWriters:
 
     def start(
         self,
-        slots: Sequence[ColumnSlot],
+        slots: Sequence[Column],
         prompt: str,
         context: PromptContext,
         settings: SamplerSettings,
@@ -71,13 +70,13 @@ class ColumnWriters:
         """Continue or answer `prompt` in the slots that are empty, idle and have a model, each with its temperature."""
         self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
         busy = {slot for written in self._tasks.values() for slot in written}
-        groups: dict[int, list[ColumnSlot]] = {}
+        groups: dict[int, list[Column]] = {}
         for slot in slots:
-            if slot.model is not None and slot.output.is_empty and slot not in busy:
+            if slot.model is not None and slot.is_empty and slot not in busy:
                 groups.setdefault(id(slot.model), []).append(slot)
         for group in groups.values():
             try:
-                columns = [slot.column(prompt, context, settings) for slot in group]
+                columns = [slot.prepare(prompt, context, settings) for slot in group]
             except InvalidInputError as error:
                 self._fail(group, error)
                 continue
@@ -87,7 +86,7 @@ class ColumnWriters:
             self._tasks[task] = group
             task.start(partial(_generate, columns, seed, pace))
 
-    def stop(self, *, except_for: Sequence[ColumnSlot] = ()) -> None:
+    def stop(self, *, except_for: Sequence[Column] = ()) -> None:
         """Ask the tasks that write for none of some slots to stop; their last tokens are still shown."""
         for task, written in self._tasks.items():
             if not any(slot in except_for for slot in written):
@@ -98,15 +97,15 @@ class ColumnWriters:
         for task in self._tasks:
             task.cancel()
 
-    def _take_events(self, slots: Sequence[ColumnSlot], events: list[IndexedEvent]) -> None:
+    def _take_events(self, slots: Sequence[Column], events: list[IndexedEvent]) -> None:
         for index, event in events:
-            slots[index].output.add_event(event)
+            slots[index].add_event(event)
         self._on_tokens()
 
-    def _fail(self, slots: Sequence[ColumnSlot], error: BaseException) -> None:
+    def _fail(self, slots: Sequence[Column], error: BaseException) -> None:
         for slot in slots:
-            if slot.output.done_event is None:
-                slot.output.failure = f"failed: {describe_error(error)}"
+            if slot.done_event is None:
+                slot.failure = f"failed: {describe_error(error)}"
         self._on_end()
 
 
@@ -142,7 +141,7 @@ class GenerationColumns(StripWidget, can_focus=True):
     def __init__(self, min_column_width: int, *, compares_with_first: bool) -> None:
         """Compare each column with the first one, or else with the one to its left."""
         super().__init__(id="columns")
-        self.outputs: Sequence[ColumnOutput] = ()
+        self.outputs: Sequence[Column] = ()
         self.selected_index = 0
         self._min_column_width = min_column_width
         self._compares_with_first = compares_with_first
@@ -151,7 +150,7 @@ class GenerationColumns(StripWidget, can_focus=True):
         self._max_scroll_top = 0
         self._body_height = 1
 
-    def show(self, outputs: Sequence[ColumnOutput], selected_index: int) -> None:
+    def show(self, outputs: Sequence[Column], selected_index: int) -> None:
         """Show these columns, and select the one nearest to `selected_index`."""
         self.outputs, self.selected_index = list(outputs), max(0, min(selected_index, len(outputs) - 1))
         self.redraw_changes()
@@ -239,7 +238,7 @@ class GenerationColumns(StripWidget, can_focus=True):
         rules = [("━", "selected") if index == self.selected_index else ("─", "rule") for index in visible]
         return [*lines, [[Segment(char * width, self._style(name))] for char, name in rules]]
 
-    def _reference(self, index: int) -> ColumnOutput | None:
+    def _reference(self, index: int) -> Column | None:
         """Return the column that a column is compared with, or None for the first one."""
         return None if index == 0 else self.outputs[0 if self._compares_with_first else index - 1]
 
@@ -281,7 +280,7 @@ class GenerationColumns(StripWidget, can_focus=True):
         return [line for part in (words, end, failure) for line in _wrap_words(part, width, plain)]
 
 
-def _output_stats(output: ColumnOutput) -> list[str]:
+def _output_stats(output: Column) -> list[str]:
     """Return the number of words and the mean surprisal, or empty texts before the first word."""
     surprisal = mean_surprisal(output.events)
     if surprisal is None:

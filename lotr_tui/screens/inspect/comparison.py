@@ -15,10 +15,9 @@ from textual.widgets import Input, Label, Rule, Static
 
 from engine.config import LSTM
 from engine.data.speakers import display_name
-from engine.errors import InvalidInputError, LotrError, PromptError, describe_error, printable
+from engine.errors import InvalidInputError, LotrError, describe_error, printable
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import SpeakerProb
-from engine.models.base import LanguageModel
 from engine.runs.directory import bundled_runs, default_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
@@ -29,11 +28,8 @@ from lotr_tui.screens.inspect.model_choice import ColumnChoice, ModelChoiceDialo
 from lotr_tui.screens.inspect.text_screen import export_picture
 from lotr_tui.session.cast import named_speaker, read_name, shown_name
 from lotr_tui.session.columns import (
-    ColumnOutput,
-    ColumnSlot,
+    Column,
     PromptContext,
-    describe_unknown_words,
-    encode_prompts,
 )
 from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.next_tokens import find_turn, read_next_token
@@ -163,7 +159,7 @@ class ColumnsScreen(AppScreen[None]):
 
     # Parts that a subclass implements, besides the actions that add and remove columns and adjust temperatures
 
-    def make_first_slots(self) -> list[ColumnSlot]:
+    def make_first_slots(self) -> list[Column]:
         """Return the columns that need no loading."""
         raise NotImplementedError
 
@@ -249,7 +245,8 @@ class ColumnsScreen(AppScreen[None]):
     def _show_status(self) -> None:
         name, about = self.title_parts()
         is_answer = self.prompt_context.is_answer
-        number = self.prompt_context.num_earlier_turns if is_answer and self.prompt_and_seed is not None else 0
+        previous = self.prompt_context.previous_reply if is_answer and self.prompt_and_seed is not None else None
+        number = 0 if previous is None else len(previous.path())
         after = f" · after {plural(number, 'earlier reply', 'earlier replies')}" if number else ""
         left = Content.assemble(
             ("lotr-tui", "bold $accent"),
@@ -269,7 +266,7 @@ class ColumnsScreen(AppScreen[None]):
             return
         self.writers.discard()
         for slot in self.slots:
-            slot.output.clear()
+            slot.clear()
         self._show_status()
         self.show_slots()
         self.generate_empty_columns()
@@ -279,15 +276,6 @@ class ColumnsScreen(AppScreen[None]):
         if self.prompt_and_seed is None:
             return
         prompt, seed = self.prompt_and_seed
-        encoded_prompts = encode_prompts(self.slots, prompt)
-        errors = {slot: str(error) for slot, error in encoded_prompts.items() if isinstance(error, PromptError)}
-        if errors and len(errors) == len(self.slots):
-            self.show_note(next(iter(errors.values())))
-            return
-        for slot, error in errors.items():
-            slot.output.failure = error
-        if self._note is None and (unknown_words := describe_unknown_words(encoded_prompts)):
-            self.show_note(unknown_words)
         self.writers.start(self.slots, prompt, self.prompt_context, self.settings, seed, self._pace)
         self._finish_writing()
 
@@ -346,7 +334,7 @@ class ColumnsScreen(AppScreen[None]):
         """Show the slots after a change, and stop generating for removed ones."""
         self.writers.stop(except_for=self.slots)
         index = self.selected_index if selected_index is None else selected_index
-        self.query_one(GenerationColumns).show([slot.output for slot in self.slots], index)
+        self.query_one(GenerationColumns).show(self.slots, index)
         self.show_note(self._note)
 
     def action_select_column(self, offset: int) -> None:
@@ -384,7 +372,7 @@ class LadderScreen(ColumnsScreen):
         show=True,
     )
 
-    def make_first_slots(self) -> list[ColumnSlot]:
+    def make_first_slots(self) -> list[Column]:
         self._speaker = self.prompt_context.roles.speaker
         return [self._make_slot(temperature) for temperature in WIDE_TEMPERATURES]
 
@@ -413,7 +401,7 @@ class LadderScreen(ColumnsScreen):
         self.query_one("#speaker", Input).value = display_name(name)
         for slot in self.slots:
             slot.speaker, slot.model = name, self.session_model.model
-            slot.output.placeholder = ""
+            slot.placeholder = ""
 
     def title_parts(self) -> tuple[str, str]:
         stages = [stage for stage in self.settings.describe().split(" → ") if "temperature" not in stage]
@@ -488,12 +476,11 @@ class LadderScreen(ColumnsScreen):
         self.query_one("#temperatures", Input).value = " ".join(map(format_temperature, values))
         self.show_slots(selected_index)
 
-    def _make_slot(self, temperature: float) -> ColumnSlot:
-        output = ColumnOutput(f"temp {format_temperature(temperature)}")
-        model: LanguageModel | None = self.session_model.model
+    def _make_slot(self, temperature: float) -> Column:
+        column = Column(f"temp {format_temperature(temperature)}", self.session_model.model, temperature, self._speaker)
         if self.session_model.knows_speakers and not self._speaker:
-            model, output.placeholder = None, FINDING_SPEAKER
-        return ColumnSlot(output, model, temperature, self._speaker)
+            column.model, column.placeholder = None, FINDING_SPEAKER
+        return column
 
 
 class SideBySideScreen(ColumnsScreen):
@@ -540,12 +527,12 @@ class SideBySideScreen(ColumnsScreen):
         """True while a model is being loaded."""
         return any(worker.node is self and worker.group == "loading" for worker in self.workers)
 
-    def make_first_slots(self) -> list[ColumnSlot]:
+    def make_first_slots(self) -> list[Column]:
         if self.session_model.knows_speakers:
             chosen = [self._speaker_slot(name) for name in (self.prompt_context.roles.speaker,) if name]
-            unknown = [ColumnSlot(ColumnOutput("", "", FINDING_SPEAKER), None, 0) for _ in range(NUM_FIRST_SPEAKERS)]
+            unknown = [Column("", placeholder=FINDING_SPEAKER) for _ in range(NUM_FIRST_SPEAKERS)]
             return [*chosen, *unknown][:NUM_FIRST_SPEAKERS]
-        slot = ColumnSlot(ColumnOutput(""), None, 0.0)
+        slot = Column("")
         self._set_model(slot, self.session_model)
         return [slot]
 
@@ -623,7 +610,7 @@ class SideBySideScreen(ColumnsScreen):
     def _add_column(
         self,
         choice: ColumnChoice | None,
-        replaced: ColumnSlot | None = None,
+        replaced: Column | None = None,
         otherwise: ModelChoice | None = None,
     ) -> None:
         """Add a column, or put it in the place of another one. The model of a run is loaded in a thread.
@@ -637,18 +624,18 @@ class SideBySideScreen(ColumnsScreen):
         else:
             # Models of another kind let the speaker of the first column speak.
             speaker = next((slot.speaker for slot in self.slots if slot.speaker), self.prompt_context.roles.speaker)
-            output = ColumnOutput(choice.name, placeholder=choice.loading_message)
-            slot = ColumnSlot(output, None, self.settings.temperature, speaker)
+            temperature, message = self.settings.temperature, choice.loading_message
+            slot = Column(choice.name, None, temperature, speaker, placeholder=message)
             self.run_worker(self._load_model(slot, choice, otherwise), group="loading")
         index = self.slots.index(replaced) if replaced in self.slots else len(self.slots)
         self.slots[index : index + (replaced in self.slots)] = [slot]
         self.show_slots(index)
         self.generate_empty_columns()
 
-    def _speaker_slot(self, name: str) -> ColumnSlot:
+    def _speaker_slot(self, name: str) -> Column:
         prob = next((speaker.prob for speaker in self._ranking if speaker.name == name), None)
-        output = ColumnOutput(shown_name(name), "" if prob is None else f"{format_percent(prob)} likely to answer")
-        return ColumnSlot(output, self.session_model.model, self.settings.temperature, name)
+        likely = "" if prob is None else f"{format_percent(prob)} likely to answer"
+        return Column(shown_name(name), self.session_model.model, self.settings.temperature, name, likely)
 
     async def _add_likely_speakers(self) -> None:
         """Show the likeliest speakers, after the one that is chosen."""
@@ -661,18 +648,18 @@ class SideBySideScreen(ColumnsScreen):
         chosen = self.prompt_context.roles.speaker
         names = [*filter(None, [chosen]), *(speaker.name for speaker in ranking if speaker.name != chosen)]
         if known:
-            known[0].output.description = self._speaker_slot(names[0]).output.description
+            known[0].description = self._speaker_slot(names[0]).description
         self.slots = [*known, *map(self._speaker_slot, names[len(known) : NUM_FIRST_SPEAKERS])]
         self.show_slots(0)
         self.generate_empty_columns()
 
-    async def _load_model(self, slot: ColumnSlot, choice: ModelChoice, otherwise: ModelChoice | None) -> None:
+    async def _load_model(self, slot: Column, choice: ModelChoice, otherwise: ModelChoice | None) -> None:
         """Load the model of a column, or remove the column if that fails."""
         failure = ""
         try:
             self._set_model(slot, await run_in_thread(load_model_choice, choice, self._runs_dir))
         except Exception as error:
-            failure = f"{slot.output.title}: {describe_error(error)}"
+            failure = f"{slot.title}: {describe_error(error)}"
         if slot not in self.slots or is_closed(self):
             return  # the column was removed, or the screen closed, while the model was loading
         if failure:
@@ -684,14 +671,14 @@ class SideBySideScreen(ColumnsScreen):
             self.show_slots()
             self.generate_empty_columns()
 
-    def _set_model(self, slot: ColumnSlot, session_model: SessionModel) -> None:
+    def _set_model(self, slot: Column, session_model: SessionModel) -> None:
         cast = session_model.cast
         if cast and not slot.speaker:
             # The role of a model with a chat template is a speaker of this one, if it knows that.
             slot.speaker = named_speaker(cast, self.prompt_context.roles.system_prompt)
         slot.model, slot.temperature = session_model.model, self.settings.temperature
-        slot.output.title = printable(session_model.name)
+        slot.title = printable(session_model.name)
         name = shown_name(slot.speaker) if cast else ""
         role = f"{name} answers" if self.prompt_context.is_answer else f"as {name}"
-        slot.output.description = f"{role} · " * bool(name) + printable(session_model.description)
-        slot.output.placeholder = ""
+        slot.description = f"{role} · " * bool(name) + printable(session_model.description)
+        slot.placeholder = ""

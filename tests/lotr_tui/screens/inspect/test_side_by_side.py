@@ -16,7 +16,7 @@ from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.loading import load_model
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK
 from lotr_tui.screens.inspect.comparison import SideBySideScreen
-from lotr_tui.session.columns import ColumnOutput, ColumnSlot
+from lotr_tui.session.columns import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from tests.support.app import make_decoder
@@ -71,7 +71,7 @@ async def test_kneser_ney_of_the_run_comes_first_and_a_key_adds_the_mixture(make
         await until(pilot, lambda: len(screen.slots) == 2 and not screen.is_loading)
         await until_columns_ended(pilot, screen)
         words = [expected_words(each, "the miller") for each in (model, counts)]
-        assert [generated_words(slot.output) for slot in screen.slots] == words
+        assert [generated_words(slot) for slot in screen.slots] == words
         assert column_lines(screen)[0].split() == ["mine", "Kneser-Ney"]
         assert DIFFERENCE_MARK in columns_text(screen)
         assert "temperature 0.80 → top-k" in text_of(screen.query_one("#status"))
@@ -79,7 +79,7 @@ async def test_kneser_ney_of_the_run_comes_first_and_a_key_adds_the_mixture(make
         await until(pilot, lambda: len(screen.slots) == 3 and not screen.is_loading)
         await until_columns_ended(pilot, screen)
         mixture = ModelCombiner([load_model(run)]).combine(CombinationOptions(mixture=True)).model
-        assert generated_words(screen.slots[2].output) == expected_words(mixture, "the miller")
+        assert generated_words(screen.slots[2]) == expected_words(mixture, "the miller")
         await pilot.press("a")
         assert pilot.app.screen is screen
         assert "the maximum; x removes one" in note_text(screen)
@@ -87,13 +87,13 @@ async def test_kneser_ney_of_the_run_comes_first_and_a_key_adds_the_mixture(make
         await until_columns_ended(pilot, screen)
         seed = screen.prompt_and_seed[1]
         assert seed != 3
-        assert generated_words(screen.slots[1].output) == expected_words(counts, "the miller", seed)
+        assert generated_words(screen.slots[1]) == expected_words(counts, "the miller", seed)
 
 
 async def test_a_column_can_be_removed_while_its_model_loads_and_a_failure_is_one_line(make_host, loader, tmp_path):
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_screen(pilot, run=tmp_path / "mine")
-        await until(pilot, lambda: screen.slots[0].output.done_event)
+        await until(pilot, lambda: screen.slots[0].done_event)
         await pilot.pause()
         assert "counting the n-grams" in " ".join(columns_text(screen).split())
         await pilot.press("right", "x")
@@ -117,18 +117,17 @@ async def test_each_model_reads_the_prompt_with_its_own_vocabulary(make_host):
     few = KneserNey(np.array([2, 3, 4, 1, 2, 4, 1]), WordTokenizer((UNK, EOS, "the", "road", "goes")))
     async with make_host().run_test(size=(120, 24)) as pilot:
         screen = await open_screen(pilot, "")
-        screen.slots.append(ColumnSlot(ColumnOutput("few words"), few, 0.8))
+        screen.slots.append(Column("few words", few, 0.8))
         screen.show_slots()
-        for prompt, note in (("the tower", "not every model knows: tower (few words)"), ("tower", None)):
+        for prompt in ("the tower", "tower"):
             screen.query_one("#prompt", Input).value = prompt
             await pilot.press("enter")
             await until_columns_ended(pilot, screen)
-            assert generated_words(screen.slots[0].output) == expected_words(make_decoder(), prompt)
-            if note:
-                assert note_text(screen) == note
-                assert generated_words(screen.slots[1].output) == expected_words(few)
+            assert generated_words(screen.slots[0]) == expected_words(make_decoder(), prompt)
+            if prompt == "the tower":
+                assert generated_words(screen.slots[1]) == expected_words(few)
             else:
-                assert "knows none of the prompt's words: tower" in screen.slots[1].output.failure
+                assert "knows none of the prompt's words: tower" in screen.slots[1].failure
 
 
 async def test_a_model_that_fails_does_not_end_the_columns_of_other_models(make_host):
@@ -145,12 +144,12 @@ async def test_a_model_that_fails_does_not_end_the_columns_of_other_models(make_
     async with make_host().run_test(size=(120, 24)) as pilot:
         screen = await open_screen(pilot, "")
         for name, model in (("broken", Broken()), ("counts", counts)):
-            screen.slots.append(ColumnSlot(ColumnOutput(name), model, 0.8))
+            screen.slots.append(Column(name, model, 0.8))
         screen.query_one("#prompt", Input).value = PROMPT
         await pilot.press("enter")
         await until_columns_ended(pilot, screen)
         assert "failed: RuntimeError: out of [order]" in columns_text(screen)
-        first, _, third = (generated_words(slot.output) for slot in screen.slots)
+        first, _, third = (generated_words(slot) for slot in screen.slots)
         assert (first, third) == (expected_words(make_decoder()), expected_words(counts))
 
 
@@ -174,7 +173,7 @@ LINES = ("The wizard said: “Where is the Ring?”", "The wizard said: “Where
 
 
 def output(*pieces, noun="token", reason=None):
-    column = ColumnOutput("")
+    column = Column("")
     column.noun = noun
     column.events = [make_token_event(index=i, piece=piece) for i, piece in enumerate(pieces)]
     if reason is not None:
@@ -209,11 +208,11 @@ async def test_words_of_models_with_different_tokenizers_are_compared(make_host)
         session_model = SessionModel("bpe", "", models[0])
         screen = SideBySideScreen(session_model, pilot.app.state.runs_dir, "", SamplerSettings(max_tokens=60), 3, 0)
         await pilot.app.push_screen(screen)
-        screen.slots.append(ColumnSlot(ColumnOutput("characters"), models[1], 0.8))
+        screen.slots.append(Column("characters", models[1], 0.8))
         screen.query_one("#prompt").value = "The wiz"
         await pilot.press("enter")
         await until_columns_ended(pilot, screen)
-        shown = [" ".join(slot.output.shown_words) for slot in screen.slots]
+        shown = [" ".join(slot.shown_words) for slot in screen.slots]
         assert shown == [line.removeprefix("The ") for line in LINES]
         for text in ("≠ at word 5 · 43 % differ", f"{DIFFERENCE_MARK}Éowyn?”", "end of line"):
             assert text in columns_text(screen)

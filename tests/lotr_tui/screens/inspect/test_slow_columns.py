@@ -38,14 +38,14 @@ async def test_a_fast_column_does_not_wait_for_a_slow_one_and_models_are_added_b
         model.hold()
         screen = SideBySideScreen(slow_session_model(model), None, "bilbo is", SETTINGS, 7, 0, CONTEXT)
         await app.push_screen(screen)
-        await until(pilot, lambda: len(screen.slots) == 2 and screen.slots[1].output.done_event)
+        await until(pilot, lambda: len(screen.slots) == 2 and screen.slots[1].done_event)
         assert loader.choices == [ModelChoice("run", "lstm")]
-        assert screen.slots[0].output.is_empty
+        assert screen.slots[0].is_empty
         await pilot.press("right")
         assert screen.selected_index == 1
         model.release()
         await until_columns_ended(pilot, screen)
-        assert screen.slots[0].output.token_events
+        assert screen.slots[0].token_events
         assert [message.text for message in model.chat.encoded[-1]] == ["You are Gandalf.", "bilbo is"]
 
         await pilot.press("a")
@@ -58,12 +58,12 @@ async def test_a_fast_column_does_not_wait_for_a_slow_one_and_models_are_added_b
         await pilot.press("enter")
         await until(pilot, lambda: len(loader.choices) == 2)
         assert loader.choices[-1] == ModelChoice("run", f"gguf:{file}")
-        assert screen.slots[-1].output.title == "small"
+        assert screen.slots[-1].title == "small"
 
         screen.query_one("#prompt", Input).value = REFUSED_TEXT
         await pilot.press("enter")
         await until_columns_ended(pilot, screen)
-        assert "chat template cannot write" in screen.slots[0].output.failure
+        assert "chat template cannot write" in screen.slots[0].failure
     assert threading.main_thread().name not in model.threads
 
 
@@ -76,7 +76,7 @@ async def test_ladder_reads_the_conversation_once_and_line_breaks_begin_lines(ma
         await until_columns_ended(pilot, screen)
         num_context = len(model.chat.encode(model.chat.encoded[-1]))
         assert model.num_read <= num_context + len(screen.slots) * SETTINGS.max_tokens
-        assert "\n" in screen.slots[2].output.shown_words
+        assert "\n" in screen.slots[2].shown_words
         assert "¶" not in columns_text(screen)
 
 

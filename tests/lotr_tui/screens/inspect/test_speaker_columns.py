@@ -46,7 +46,7 @@ async def open_columns(pilot, screen_type, session_model, roles=Roles(), previou
 
 
 def texts(screen):
-    return ["".join(token.piece for token in slot.output.token_events) for slot in screen.slots]
+    return ["".join(token.piece for token in slot.token_events) for slot in screen.slots]
 
 
 def answer(model, turns, speaker, temperature=0.8):
@@ -146,11 +146,9 @@ async def test_speakers_and_other_models_are_added_changed_and_removed_by_name(m
 
         await choose("a", "kneser")
         counted = screen.slots[3]
-        assert counted.output.description == "Frodo answers · valid 61.0"
+        assert counted.description == "Frodo answers · valid 61.0"
         assert "\n" not in texts(screen)[3] != ""
-        counted.output.description = (
-            "Frodo answers · SmolLM2 + adapter · 1.41 bits/character, pre-trained on other text"
-        )
+        counted.description = "Frodo answers · SmolLM2 + adapter · 1.41 bits/character, pre-trained on other text"
         screen.show_slots(3)
         described = [line.rstrip().rsplit("  ", 1)[-1] for line in column_lines(screen)[1:5]]
         assert described == ["Frodo answers", "SmolLM2 + adapter", "1.41 bits/character", "pre-trained on other text"]

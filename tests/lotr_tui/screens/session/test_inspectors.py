@@ -107,7 +107,7 @@ async def open_columns(pilot, key, name):
 
 
 def assert_column_is_reply(screen, reply):
-    output = screen.slots[0].output
+    output = screen.slots[0]
     assert generated_words(output) == [token.text for token in reply.tokens] != []
     assert output.done_event.reason == reply.reason
 

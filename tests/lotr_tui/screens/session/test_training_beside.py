@@ -153,7 +153,7 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
         await pilot.press("enter")
         await ui.until(pilot, lambda: "epoch 1.0" in session.session_model.description)
         screen = await open_side_by_side(pilot)
-        assert screen.slots[0].output.title == RUN
+        assert screen.slots[0].title == RUN
         assert [row for row in await offered_models(pilot) if "@" in row] == ["tiny-test@1 epoch 1 valid 130.0"]
         await pilot.press("escape")
         job.release(3 * EVENTS_OF_EPOCH)
