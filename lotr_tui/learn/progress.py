@@ -9,8 +9,8 @@ from functools import reduce
 from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
-from engine.storage.files import app_home, decode, lock_file, parse_json, read_limited, write_atomically
-from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
+from engine.storage.files import app_home, lock_file, read_limited, write_atomically
+from lotr_tui.session.json_store import FailureReporter, decode_versioned, os_error_reason, quarantine_file
 
 VERSION = 1
 MAX_PROGRESS_BYTES = 100_000
@@ -40,11 +40,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, text: str) -> "Progress":
-        record = parse_json(text)
-        if not isinstance(record, dict):
-            raise InvalidInputError("expected an object with the progress")
-        check_version(record.pop("version", None), VERSION)
-        return decode(cls, record)
+        return decode_versioned(cls, text, VERSION)
 
 
 def progress_file() -> Path:

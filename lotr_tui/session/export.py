@@ -12,11 +12,10 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.errors import InvalidInputError, printable
@@ -29,8 +28,7 @@ _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=w
 _MARKDOWN_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """Replies with one beginning."""
 
     turns: list[Reply]  # of the visible path
@@ -39,13 +37,13 @@ class Scene:
 
 def read_scenes(session: Session) -> list[Scene]:
     """Return the scenes of a session in the order of their beginnings."""
-    roots: dict[Turn, list[Reply]] = {}
+    by_root: dict[Turn, list[Reply]] = {}
     root_of: dict[Reply, Turn] = {}
     for reply in session.replies.values():  # parents come before their replies
         root_of[reply] = reply.turn if reply.parent is None else root_of[reply.parent]
-        roots.setdefault(root_of[reply], []).append(reply)
+        by_root.setdefault(root_of[reply], []).append(reply)
     scenes = []
-    for replies in roots.values():
+    for replies in by_root.values():
         shown = [reply for reply in replies if reply.score is None or reply.score.rank == 1]
         turns = next((reply for reply in replies if reply.id == session.current_id), (shown or replies)[-1]).path()
         seen = {*turns, *(reply.parent for reply in replies if reply.is_continuation)}
@@ -55,10 +53,8 @@ def read_scenes(session: Session) -> list[Scene]:
 
 def script_lines(reply: Reply) -> list[tuple[str, str]]:
     """Return the speakers (empty in a text without them) and the texts of the prompt, if any, and of the answer."""
-    prompt, text, speaker = reply.prompt or "", reply.reply_text(), display_name(reply.speaker)
+    (prompt, text), speaker = reply.said(), display_name(reply.speaker)
     is_dialogue = reply.reply_mode == "conversation"
-    if reply.reply_mode == "continue":
-        prompt, text = "", prompt + text
     if is_dialogue and not speaker:
         is_chat = reply.tokenizer == "pretrained"
         speaker = printable(reply.model)[:MAX_NAME_CHARACTERS] if is_chat else display_name(SOMEONE)
@@ -98,22 +94,30 @@ def _escape(text: str) -> str:
 
 def to_json(session: Session) -> str:
     """Return the session with all replies and their figures as JSON."""
-    record: dict[str, Any] = {"format": "lotr-tui session", "version": VERSION, "name": session.name}
-    record |= {"model": session.model, "started": session.started, "replies": []}
+    replies = []
     for reply in session.replies.values():
         tokens = [token._asdict() for token in reply.own_tokens]
         text = "".join(token.piece for token in reply.own_tokens).removeprefix(" ")
-        record["replies"].append(reply.record() | {"tokens": tokens, "text": text, "chain": reply.settings.describe()})
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+        replies.append(reply.record() | {"tokens": tokens, "text": text, "chain": reply.settings.describe()})
+    record = {"format": "lotr-tui session", "version": VERSION, "name": session.name, "model": session.model}
+    return json.dumps(record | {"started": session.started, "replies": replies}, indent=1, allow_nan=False) + "\n"
 
 
 EXPORTERS: dict[str, Callable[[Session], str]] = {"md": to_markdown, "txt": to_text, "json": to_json}
 """Functions that export a session, by file extension."""
 
 
+def exporter_for(path: Path) -> Callable[[Session], str]:
+    """Return the function that exports a session in the format of a path's ending, or raise an InvalidInputError."""
+    extension = path.suffix.lower().removeprefix(".")
+    if extension not in EXPORTERS:
+        raise InvalidInputError(f"{path.name} has no known ending; end it in .{' or .'.join(EXPORTERS)}")
+    return EXPORTERS[extension]
+
+
 def export_session(session: Session, path: Path, *, replace: bool = False) -> None:
     """Write a session in the format of the path's ending, or raise an InvalidInputError. Readers never see a part."""
-    write_export(path, _exporter_for(path)(session), replace=replace)
+    write_export(path, exporter_for(path)(session), replace=replace)
 
 
 def write_export(path: Path, text: str, *, replace: bool) -> None:
@@ -127,18 +131,10 @@ def write_export(path: Path, text: str, *, replace: bool) -> None:
         raise InvalidInputError(f"cannot write {path}: {os_error_reason(error)}; choose another folder") from error
 
 
-def _exporter_for(path: Path) -> Callable[[Session], str]:
-    extension = path.suffix.lower().removeprefix(".")
-    if extension not in EXPORTERS:
-        raise InvalidInputError(f"{path.name} has no known ending; end it in .{' or .'.join(EXPORTERS)}")
-    return EXPORTERS[extension]
-
-
 # Paths that the user types for an export
 
 
-@dataclass(frozen=True)
-class ExportTarget:
+class ExportTarget(NamedTuple):
     """Absolute path that an export can be written to, and what to ask before."""
 
     path: Path  # without links, so that a linked file is replaced and not its link
@@ -168,7 +164,7 @@ def current_folder() -> Path:
 def check_session_target(text: str) -> ExportTarget:
     """Return the file that a typed path names, as `check_export_target` does; its ending chooses an exporter."""
     target = check_export_target(text, is_folder=False)
-    _exporter_for(target.path)
+    exporter_for(target.path)
     return target
 
 
@@ -187,21 +183,18 @@ def check_export_target(text: str, *, is_folder: bool) -> ExportTarget:
     except (RuntimeError, ValueError) as error:  # an unknown user, a zero byte, a lone surrogate
         raise InvalidInputError(f"{text} is not a path; choose another path") from error
     folder = path if is_folder and is_directory else path.parent
-    problem = ""
     if is_folder and status is not None and not is_directory:
-        problem = f"{path} is a file; choose a new folder"
-    elif is_folder and not is_empty:
-        problem = f"{path} is not empty, and nothing in it is replaced; choose a new folder"
-    elif not is_folder and (text.endswith(os.sep) or is_directory):
-        problem = f"{path} is a folder; add the name of a file"
-    elif not is_folder and status is not None and not stat.S_ISREG(status.st_mode):
-        problem = f"{path} is not a regular file; choose another path"
-    elif folder.exists() and not folder.is_dir():
-        problem = f"{folder} is a file, not a folder; choose another path"
-    elif folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"{folder} cannot be written: Permission denied; choose another folder"
-    if problem:
-        raise InvalidInputError(problem)
+        raise InvalidInputError(f"{path} is a file; choose a new folder")
+    if is_folder and not is_empty:
+        raise InvalidInputError(f"{path} is not empty, and nothing in it is replaced; choose a new folder")
+    if not is_folder and (text.endswith(os.sep) or is_directory):
+        raise InvalidInputError(f"{path} is a folder; add the name of a file")
+    if not is_folder and status is not None and not stat.S_ISREG(status.st_mode):
+        raise InvalidInputError(f"{path} is not a regular file; choose another path")
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError(f"{folder} is a file, not a folder; choose another path")
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidInputError(f"{folder} cannot be written: Permission denied; choose another folder")
     return ExportTarget(path, not is_folder and status is not None, None if folder.exists() else folder)
 
 

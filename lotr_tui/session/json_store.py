@@ -2,10 +2,14 @@
 
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from engine.errors import InvalidInputError, LotrError
+from engine.storage.files import decode, parse_json
 
 MAX_CAUSE_LENGTH = 200  # of a cause in the message about a damaged file, which may quote the file
+
+T = TypeVar("T")
 
 
 class FailureReporter:
@@ -37,6 +41,15 @@ def os_error_reason(error: BaseException | None) -> str:
     """Return the operating system's description of a file error, or of the one that caused it."""
     cause = error if isinstance(error, OSError) or error is None else error.__cause__
     return (cause.strerror if isinstance(cause, OSError) else None) or "unknown error"
+
+
+def decode_versioned(type_: type[T], text: str, version: int) -> T:
+    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError."""
+    record = parse_json(text)
+    if not isinstance(record, dict):
+        raise InvalidInputError("expected an object of JSON")
+    check_version(record.pop("version", None), version)
+    return decode(type_, record)
 
 
 def check_version(version: object, supported: int) -> None:

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError, describe_error, printable
-from engine.models.pretrained.names import (
-    HF_PREFIX,
-    SMOLLM2,
-    is_base_stored,
-    is_pretrained_name,
-    parse_pretrained_name,
-)
+from engine.models.pretrained import names as pretrained
+from engine.models.pretrained.names import SMOLLM2
 from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_bytes
 from lotr_tui.session.settings import MAX_RECENT_MODELS
@@ -27,7 +22,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.session.session_model import SessionModel
 
 UPDATE_INTERVAL = 0.2  # seconds between two updates of the progress on the screen
-MODEL_NAME = "SmolLM2"
 QUIT_TIMEOUT = 0.3  # seconds to wait, when the app quits, until the file that is being written is closed
 MAX_CACHED_MODELS = 50  # of the cache that are listed
 
@@ -37,7 +31,7 @@ Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object
 
 def check_fetched(base: str, run: str = "") -> None:
     """Raise an InvalidInputError if SmolLM2 is the model `base`, by itself or of an adapter `run`, and is missing."""
-    if base == SMOLLM2 and not is_base_stored(SMOLLM2):
+    if base == SMOLLM2 and not pretrained.is_base_stored(SMOLLM2):
         adapter = f"{run} is an adapter of {base}, which" if run else base
         raise InvalidInputError(f"{adapter} has not been fetched; run `lotr-tui fetch {SMOLLM2}`")
 
@@ -53,7 +47,10 @@ class ModelLoader:
         self.names = tuple(names)
         self._runs_dir, self._combination = runs_dir, combination
         labels = [
-            parse_pretrained_name(name).short_name if is_pretrained_name(name) else Path(name).name for name in names
+            pretrained.parse_pretrained_name(name).short_name
+            if pretrained.is_pretrained_name(name)
+            else Path(name).name
+            for name in names
         ]
         self._label = "+".join(labels) or "the model"
         self._started_at = time.monotonic()
@@ -66,11 +63,10 @@ class ModelLoader:
         self._started_at = time.monotonic()
         gc.disable()  # a search of the objects of torch and transformers stops all threads for up to 1.1 s
         try:
-            session_model = load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
+            return load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
         finally:
             gc.freeze()
             gc.enable()
-        return session_model
 
     def _report(self, progress: "LoadingProgress") -> None:
         self._progress = progress
@@ -92,10 +88,20 @@ class ModelFetch:
 
     def __init__(self, fetch: Fetch) -> None:
         self.failure = ""  # why the model could not be fetched, and what to do
-        self._fetch = fetch
         self._cancellation = Cancellation()
         self._progress: FetchProgress | None = None
-        self._thread = threading.Thread(target=self._run, name="model-fetch", daemon=True)
+
+        def report(progress: "FetchProgress") -> None:
+            self._progress = progress
+
+        def run() -> None:
+            try:
+                fetch(report, self._cancellation)
+            except Exception as error:  # the small model can still be played with
+                if not self._cancellation():
+                    self.failure = describe_error(error)
+
+        self._thread = threading.Thread(target=run, name="model-fetch", daemon=True)
         self._thread.start()
 
     @property
@@ -111,18 +117,8 @@ class ModelFetch:
         """Return the progress on one line, such as `SmolLM2: 34 of 98 MB`."""
         progress = self._progress
         if progress is None or not progress.total_bytes:
-            return printable(f"{MODEL_NAME}: {'starting' if progress is None else progress.text} …")
-        return f"{MODEL_NAME}: {progress.done_bytes / 1e6:.0f} of {progress.total_bytes / 1e6:.0f} MB"
-
-    def _run(self) -> None:
-        try:
-            self._fetch(self._report, self._cancellation)
-        except Exception as error:  # the small model can still be played with
-            if not self._cancellation():
-                self.failure = describe_error(error)
-
-    def _report(self, progress: "FetchProgress") -> None:
-        self._progress = progress
+            return printable(f"SmolLM2: {'starting' if progress is None else progress.text} …")
+        return f"SmolLM2: {progress.done_bytes / 1e6:.0f} of {progress.total_bytes / 1e6:.0f} MB"
 
 
 def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:
@@ -132,14 +128,14 @@ def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:
 
 def known_model_names(recent: Sequence[str]) -> list[str]:
     """Return the names of the models used last, SmolLM2 if it was fetched, then the sorted names in the local cache."""
-    fetched = [SMOLLM2] if is_base_stored(SMOLLM2) else []
+    fetched = [SMOLLM2] if pretrained.is_base_stored(SMOLLM2) else []
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or default) / "hub")
     cached = []
     try:
         for folder in sorted(cache.glob("models--*"))[:MAX_CACHED_MODELS]:
             if any(folder.glob("snapshots/*/*.safetensors")) and any(folder.glob("snapshots/*/config.json")):
-                cached.append(HF_PREFIX + folder.name.removeprefix("models--").replace("--", "/"))
+                cached.append(pretrained.HF_PREFIX + folder.name.removeprefix("models--").replace("--", "/"))
     except OSError:  # an unreadable cache has no models
         pass
     return list(dict.fromkeys([*recent, *fetched, *filter(str.isprintable, cached)]))

@@ -232,6 +232,11 @@ class Reply:
         """Return the text of the tokens before index `end` (None: of all tokens)."""
         return "".join([token.piece for token in self.tokens[:end]])
 
+    def said(self, end: int | None = None) -> tuple[str, str]:
+        """Return the prompt, and the text before the token `end`, of which a prompt that it continues is a part."""
+        prompt, text = self.prompt or "", self.reply_text(end)
+        return ("", prompt + text) if self.reply_mode == "continue" else (prompt, text)
+
     def _context_text(self) -> str:
         prompt = self.prompt or ""
         if self.reply_mode == "continue":
@@ -257,11 +262,9 @@ class Reply:
         """Return the lines of all turns up to this reply, of which the tokens before index `end` count (None: all)."""
         lines = []
         for reply in self.path():
-            prompt, text = reply.prompt or "", reply.reply_text(end if reply is self else None)
+            prompt, text = reply.said(end if reply is self else None)
             if reads_line_ends(reply.session_model.model):
                 text = text.replace("\n", " ")
-            if reply.reply_mode == "continue":
-                prompt, text = "", prompt + text
             lines += [SpokenLine(reply.speaking_as or STRANGER, prompt)] if prompt else []
             lines.append(SpokenLine(reply.speaker or SOMEONE, text))
         return lines
@@ -309,9 +312,7 @@ def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str 
     """Return the messages before an answer, without empty ones, and with one for two of the same role."""
     turns: list[ChatMessage] = []
     for reply in [] if previous_reply is None else previous_reply.path():
-        said, answer = reply.prompt or "", reply.reply_text()
-        if reply.reply_mode == "continue":
-            said, answer = "", said + answer
+        said, answer = reply.said()
         turns += [ChatMessage("user", said), ChatMessage("assistant", answer)]
     messages = [ChatMessage("system", system_prompt)] if system_prompt else []
     for role, text in ((message.role, message.text.strip()) for message in [*turns, ChatMessage("user", prompt)]):

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.errors import InvalidInputError, RunError
 from engine.generation.settings import SamplerSettings
-from engine.storage.files import app_home, decode, parse_json, read_limited, write_atomically
-from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
+from engine.storage.files import app_home, read_limited, write_atomically
+from lotr_tui.session.json_store import FailureReporter, decode_versioned, os_error_reason, quarantine_file
 
 VERSION = 4  # of the format; earlier ones had the settings of the models in common
 MAX_PACE = 1000.0
@@ -104,11 +104,7 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> "Settings":
         """Read a settings file, or raise an InvalidInputError; missing fields take their defaults."""
-        record = parse_json(text)
-        if not isinstance(record, dict):
-            raise InvalidInputError("expected an object with settings")
-        check_version(record.pop("version", None), VERSION)
-        return decode(cls, record)
+        return decode_versioned(cls, text, VERSION)
 
     def changed(self, changes: Mapping[str, Any]) -> "Settings":
         """Return the settings after changes; of `models`, the changed ones become the latest."""
@@ -163,10 +159,8 @@ class SettingsStore:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path, (stored or current).changed(unsaved).to_json().encode())
             except (OSError, RunError) as error:
-                reason = os_error_reason(error)
-                return self._failures.report(
-                    f"settings are not saved: {self.path}: {reason}; they apply until you quit"
-                )
+                failure = f"settings are not saved: {self.path}: {os_error_reason(error)}; they apply until you quit"
+                return self._failures.report(failure)
             self._unsaved = {name: value for name, value in self._unsaved.items() if unsaved.get(name) is not value}
             self._failures.report("")
             return notice

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -21,8 +21,7 @@ NUM_COMPARED_WORDS = 3  # of another branch that are shown before its first diff
 _LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """Line of the app between the replies."""
 
     text: str
@@ -39,8 +38,7 @@ class SpeakerLabel(NamedTuple):
     mark: str = ""  # before the name; empty for a line of the model
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Paragraph of an entry."""
 
     text: str
@@ -72,7 +70,7 @@ def entry_blocks(entry: Entry) -> list[Block]:
     if entry.shows_branches:
         others = [other for other in entry.turn.replies if other is not entry]
         blocks += [_other_branch_block(entry, other, indent + 2) for other in others]
-    return blocks if labels is None else [replace(block, is_beside_names=True) for block in blocks]
+    return blocks if labels is None else [block._replace(is_beside_names=True) for block in blocks]
 
 
 def speaker_labels(reply: Reply) -> tuple[SpeakerLabel, SpeakerLabel] | None:
@@ -119,46 +117,35 @@ def reply_figures(reply: Reply) -> str:
 
 def token_span(reply: Reply, index: int) -> tuple[int, int]:
     """Return the start and end of a token in the text of the reply block."""
-    lead, shown = _shown_pieces(reply)
+    lead, shown, _ = _shown_pieces(reply)
     start, end = piece_span(shown, index)
     return start + len(lead), end + len(lead)
 
 
 def token_index_at(reply: Reply, character: int) -> int:
     """Return the index of the token at a character of the reply block; -1 after the last token."""
-    lead, shown = _shown_pieces(reply)
+    lead, shown, _ = _shown_pieces(reply)
     return piece_index_at(shown, max(0, character - len(lead)))
 
 
-def _pieces(reply: Reply) -> list[str]:
-    return [displayable(token.piece) for token in reply.tokens]
-
-
-def _line_end(reply: Reply) -> str:
-    return "" if reads_line_ends(reply.session_model.model) else LINE_END_MARK
-
-
-def _lead(reply: Reply, pieces: Sequence[str]) -> str:
-    return word_to_continue(reply.prompt or "", pieces) if reply.reply_mode == "continue" else ""
-
-
-def _shown_pieces(reply: Reply) -> tuple[str, list[str]]:
-    """Return the end of the prompt that the reply continues without a space, and the pieces as they are shown."""
-    lead = _lead(reply, _pieces(reply))
-    return lead, show_pieces(_pieces(reply), starts_line=not lead, line_end=_line_end(reply))
+def _shown_pieces(reply: Reply) -> tuple[str, list[str], str]:
+    """Return the end of the prompt that the reply continues without a space, the pieces as shown, and the line end."""
+    pieces = [displayable(token.piece) for token in reply.tokens]
+    lead = word_to_continue(reply.prompt or "", pieces) if reply.reply_mode == "continue" else ""
+    line_end = "" if reads_line_ends(reply.session_model.model) else LINE_END_MARK
+    return lead, show_pieces(pieces, starts_line=not lead, line_end=line_end), line_end
 
 
 def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block:
     """Return the text of the tokens, with a line break after each end of line."""
-    lead, shown = _shown_pieces(reply)
+    lead, shown, _ = _shown_pieces(reply)
     text = lead + "".join(shown)
     if not reply.is_generating and text.endswith("\n"):
         text = text[:-1]
     spans: list[Span] = [(0, len(lead), "muted")] if lead else []
     spans += [(match.start(), match.end(), "muted") for match in _LINE_END_MARKS.finditer(text)]
     if 0 < reply.num_shared_tokens < len(reply.tokens) and not reply.is_continuation:
-        start, end = piece_span(shown, reply.num_shared_tokens)
-        spans.append((start + len(lead), end + len(lead), "branch"))
+        spans.append((*token_span(reply, reply.num_shared_tokens), "branch"))
     if reply.is_generating:
         spans.append((len(text), len(text) + 1, "accent"))
         text += "▌"
@@ -167,19 +154,19 @@ def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block
 
 def _other_branch_block(reply: Reply, other: Reply, indent: int) -> Block:
     """Return another branch from shortly before its first different token on, which is highlighted."""
-    own, pieces = _pieces(reply), _pieces(other)
-    num_same = 0
-    while num_same < min(len(pieces), len(own)) and pieces[num_same] == own[num_same]:
-        num_same += 1
-    first, num_words = num_same, 0
+    own, pieces = ([displayable(token.piece) for token in each.tokens] for each in (reply, other))
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(own, pieces, strict=False))
+    num_same = first = sum(1 for _ in same)
+    num_words = 0
     while first > 0 and num_words < NUM_COMPARED_WORDS:
         first -= 1
         num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
-    shown = [piece.replace("\n", f" {_line_end(reply) or '↵'} ") for piece in pieces[first:]]
+    lead, _, line_end = _shown_pieces(other)
+    shown = [piece.replace("\n", f" {line_end or '↵'} ") for piece in pieces[first:]]
     shown[:1] = [piece.lstrip() for piece in shown[:1]]
     speaker = f", {shown_name(other.speaker)}" if other.reply_mode == "conversation" else ""
     label = f"{other.turn.branch_label(other)}{speaker}:"
-    lead = f"{label} {'… ' if first else _lead(reply, pieces)}"
+    lead = f"{label} {'… ' if first else lead}"
     spans: tuple[Span, ...] = ((0, len(label), "muted"),)
     if num_same < len(pieces):
         start, end = piece_span(shown, num_same - first)
@@ -242,16 +229,13 @@ def wrap(text: str, width: int) -> list[tuple[int, int]]:
         first = offset + len(line) - len(line.lstrip(" "))
         offset += len(line) + 1
         while cells(text[start:end]) > width:
-            cut = start + width if cells is len else start + _fitting_length(text[start : start + width + 1], width)
+            cut = start + width
+            if cells is cell_len:  # as many characters as fit, at least one
+                ends = accumulate(map(cell_len, text[start : start + width + 1]))
+                cut = start + max(1, sum(end <= width for end in ends))
             space = text.rfind(" ", max(start, first) + 1, cut + 1)
             cut = space if space > 0 else cut
             lines.append((start, start + len(text[start:cut].rstrip(" "))))
             start = cut + len(text[cut:end]) - len(text[cut:end].lstrip(" "))
         lines.append((start, max(start, end)))
     return lines
-
-
-def _fitting_length(text: str, width: int) -> int:
-    """Return how many characters fit into `width` cells; at least one, even if it is wider."""
-    ends = list(accumulate(map(cell_len, text)))
-    return max(1, sum(end <= width for end in ends))
