@@ -11,6 +11,7 @@ from engine.data.scripts import utterance_mask
 from engine.data.tokenizers import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect import comparison, lens
+from lotr_tui.session.columns import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
 from tests.support import pilot as ui
@@ -166,7 +167,8 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         screen = await open_with(pilot, "c", "SideBySideScreen")
         await ui.until(pilot, lambda: screen.prompt_and_seed and all(slot.model for slot in screen.slots))
         await until_columns_ended(pilot, screen)
-        read = screen.prompt_context.token_ids("we walked all night", session_model.model, reply.speaker)
+        column = Column("", session_model.model, speaker=reply.speaker)
+        read = column.prepare("we walked all night", screen.prompt_context, SamplerSettings()).ids
         assert list(read) == reply.context_ids
         assert screen.slots[0].speaker == reply.speaker
         await pilot.press("escape")
