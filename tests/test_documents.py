@@ -26,7 +26,7 @@ from engine.training import diagnoses
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
 from lotr_tui.cli.text import MAX_TEXT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
-from lotr_tui.screens.inspect.comparison import NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES
+from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES
 from tests.support.files import CHECKOUT
 
 ASSETS, README = CHECKOUT / "assets", "../../README.md"
@@ -137,9 +137,8 @@ def limits(_):
             f"({MAX_INDEXED_WORDS // 10**6} million words)"
         ),
     )
-    for temperatures in (WIDE_TEMPERATURES, NOTEBOOK_TEMPERATURES):
-        *first, last = (f"{temperature:g}" for temperature in temperatures)
-        yield "usage.md", f"{', '.join(first)} and {last}"
+    *first, last = (f"{temperature:g}" for temperature in WIDE_TEMPERATURES)
+    yield "usage.md", f"{', '.join(first)} and {last}"
     for preset in PRESETS:
         yield "usage.md", f"`{preset}`"
     yield "dialogue.md", f"a conditional logit of {len(FEATURES)} features"

@@ -19,13 +19,13 @@ from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.dialogs.questions import FirstModelDialog, QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
-from lotr_tui.screens.inspect import comparison, lens
+from lotr_tui.screens.inspect import lens, side_by_side
 from lotr_tui.screens.inspect.activations import ActivationsScreen
 from lotr_tui.screens.inspect.attention import AttentionScreen
-from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.model_choice import ModelChoiceDialog
+from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.session import training_text
@@ -71,7 +71,7 @@ def make_deterministic(monkeypatch, times=1):
     monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
     monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     baseline = SessionModel("kneser-ney", "3-gram counts · valid 94.1", counts)
-    monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
+    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
 
 
 def set_age(path, minutes=0):
@@ -371,6 +371,10 @@ def write_runs(app):
 
 async def model_dialog(pilot):
     write_runs(pilot.app)
-    await ladder(pilot)
-    kept = {1: 140.25, 2: 99.5, 4: None}
-    await _open(pilot, ModelChoiceDialog("runs/first", kept, pilot.app.state.runs_dir))
+    runs_dir = pilot.app.state.runs_dir
+    session_model = SessionModel("first", "", make_decoder(), run=runs_dir / "first")
+    await _open(pilot, SideBySideScreen(session_model, runs_dir, "", NUCLEUS, 3, 0))
+    await until(pilot, lambda: not pilot.app.screen.is_loading)
+    pilot.app.screen.action_add_column()
+    await until(pilot, lambda: isinstance(pilot.app.screen, ModelChoiceDialog))
+    await pilot.pause()

@@ -1,8 +1,8 @@
-"""Generated texts in columns that mark where each one differs from another, and the threads that write them."""
+"""Generated texts in columns that mark where each one differs from another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice, zip_longest
 from typing import ClassVar
 
 from rich.cells import cell_len, chop_cells
@@ -11,24 +11,10 @@ from rich.style import Style
 from textual import events
 from textual.binding import BindingType
 from textual.message import Message
-from textual.message_pump import MessagePump
 from textual.strip import Strip
 
-from engine.errors import InvalidInputError, describe_error
-from engine.generation.generate import IndexedEvent
-from engine.generation.settings import SamplerSettings
-from engine.runtime.process import Cancellation
-from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
-from lotr_tui.session.columns import (
-    Column,
-    GenerationColumn,
-    PromptContext,
-    first_difference,
-    fraction_differing,
-    generate_columns,
-    mean_surprisal,
-)
+from lotr_tui.session.columns import Column, first_difference, fraction_differing, mean_surprisal
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.keys import binding_table
 
@@ -41,78 +27,6 @@ MIN_WIDTH_FOR_ONE_LINE_STATS = 25
 
 StyledWord = tuple[str, Style]
 Line = list[Segment]
-
-
-class ColumnWriters:
-    """Tasks that generate text: one for the columns of a model that start together, another for each later one.
-
-    A model that is slow or fails holds up no other model.
-    """
-
-    def __init__(self, owner: MessagePump, on_tokens: Callable[[], None], on_end: Callable[[], None]) -> None:
-        """Prepare to generate; timers of `owner` call `on_tokens` for new tokens, and `on_end` after a task."""
-        self._owner, self._on_tokens, self._on_end = owner, on_tokens, on_end
-        self._tasks: dict[BackgroundTask[IndexedEvent], list[Column]] = {}
-
-    @property
-    def is_writing(self) -> bool:
-        return any(task.is_running for task in self._tasks)
-
-    def start(
-        self,
-        slots: Sequence[Column],
-        prompt: str,
-        context: PromptContext,
-        settings: SamplerSettings,
-        seed: int,
-        pace: float,
-    ) -> None:
-        """Continue or answer `prompt` in the slots that are empty, idle and have a model, each with its temperature."""
-        self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
-        busy = {slot for written in self._tasks.values() for slot in written}
-        groups: dict[int, list[Column]] = {}
-        for slot in slots:
-            if slot.model is not None and slot.is_empty and slot not in busy:
-                groups.setdefault(id(slot.model), []).append(slot)
-        for group in groups.values():
-            try:
-                columns = [slot.prepare(prompt, context, settings) for slot in group]
-            except InvalidInputError as error:
-                self._fail(group, error)
-                continue
-            task: BackgroundTask[IndexedEvent] = BackgroundTask(
-                self._owner, "columns", partial(self._take_events, group), partial(self._fail, group), self._on_end
-            )
-            self._tasks[task] = group
-            task.start(partial(_generate, columns, seed, pace))
-
-    def stop(self, *, except_for: Sequence[Column] = ()) -> None:
-        """Ask the tasks that write for none of some slots to stop; their last tokens are still shown."""
-        for task, written in self._tasks.items():
-            if not any(slot in except_for for slot in written):
-                task.stop()
-
-    def discard(self) -> None:
-        """Stop all tasks and drop their remaining tokens."""
-        for task in self._tasks:
-            task.cancel()
-
-    def _take_events(self, slots: Sequence[Column], events: list[IndexedEvent]) -> None:
-        for index, event in events:
-            slots[index].add_event(event)
-        self._on_tokens()
-
-    def _fail(self, slots: Sequence[Column], error: BaseException) -> None:
-        for slot in slots:
-            if slot.done_event is None:
-                slot.failure = f"failed: {describe_error(error)}"
-        self._on_end()
-
-
-def _generate(
-    columns: Sequence[GenerationColumn], seed: int, pace: float, cancellation: Cancellation
-) -> Iterator[IndexedEvent]:
-    return generate_columns(columns, seed, cancellation, pace)
 
 
 class GenerationColumns(StripWidget, can_focus=True):
@@ -197,7 +111,9 @@ class GenerationColumns(StripWidget, can_focus=True):
         self._body_height = height - len(headings)
         self._max_scroll_top = max(0, max(len(body) for body in bodies) - self._body_height)
         top = self._max_scroll_top if self._scroll_top is None else min(self._scroll_top, self._max_scroll_top)
-        rows = headings + [_line_of_each(bodies, y) for y in range(top, top + self._body_height)]
+        rows = headings + [
+            [body[y] if y < len(body) else [] for body in bodies] for y in range(top, top + self._body_height)
+        ]
         style = self.rich_style  # Textual computes the style at each access
         gap = Strip.blank(COLUMN_GAP, style)
         lines = []
@@ -219,22 +135,27 @@ class GenerationColumns(StripWidget, can_focus=True):
         plain, title, muted = self.rich_style, self._style("title"), self._style("muted")
         outputs = [self.outputs[index] for index in visible]
         titles = [_wrap_words([(word, title) for word in output.title.split()], width, plain) for output in outputs]
-        descriptions = []
+        is_wide = all(cell_len(output.description) <= width for output in outputs)
+        descriptions: list[list[Line]] = []
         for output in outputs:
-            parts = [output.description]
-            if any(cell_len(each.description) > width for each in outputs):
-                parts = output.description.replace(", ", " · ").split(" · ")
+            parts = [output.description] if is_wide else output.description.replace(", ", " · ").split(" · ")
             words = [[(word, muted) for word in part.split()] for part in parts]
             descriptions.append([line for part in words for line in _wrap_words(part, width, muted)])
-        lines = [_line_of_each(titles, y) for y in range(max(map(len, titles), default=1) or 1)]
-        lines += [
-            _line_of_each(descriptions, y) for y in range(min(MAX_DESCRIPTION_LINES, max(map(len, descriptions))))
-        ]
-        stats = [_output_stats(output) for output in outputs]
-        if width >= MIN_WIDTH_FOR_ONE_LINE_STATS:
-            stats = [[" · ".join(part for part in parts if part)] for parts in stats]
-        texts = [[*parts, self._difference_label(index, width)] for parts, index in zip(stats, visible, strict=True)]
-        lines += [[[Segment(truncate(text[y], width), plain)] for text in texts] for y in range(len(texts[0]))]
+        stats = []
+        for index, output in zip(visible, outputs, strict=True):
+            surprisal, texts = mean_surprisal(output.events), ["", ""]
+            if surprisal is not None:
+                # A word of several tokens can have many bits.
+                bits = f"{surprisal:.{0 if output.noun == 'token' and surprisal >= 10 else 2}f} bits/word"
+                texts = [plural(len(output.shown_words), "word"), bits]
+            if width >= MIN_WIDTH_FOR_ONE_LINE_STATS:
+                texts = [" · ".join(filter(None, texts))]
+            texts.append(self._difference_label(index, width))
+            stats.append([[Segment(truncate(text, width), plain)] for text in texts])
+        lines: list[list[Line]] = []
+        for part, most in ((titles, None), (descriptions, MAX_DESCRIPTION_LINES), (stats, None)):
+            rows = zip_longest(*part, fillvalue=[])
+            lines += map(list, islice(rows, most))
         rules = [("━", "selected") if index == self.selected_index else ("─", "rule") for index in visible]
         return [*lines, [[Segment(char * width, self._style(name))] for char, name in rules]]
 
@@ -278,20 +199,6 @@ class GenerationColumns(StripWidget, can_focus=True):
             marked[position] = (DIFFERENCE_MARK + marked[position][0], self._style("mark"))
         failure = [(word, self._style("failure")) for word in output.failure.split()]
         return [line for part in (words, end, failure) for line in _wrap_words(part, width, plain)]
-
-
-def _output_stats(output: Column) -> list[str]:
-    """Return the number of words and the mean surprisal, or empty texts before the first word."""
-    surprisal = mean_surprisal(output.events)
-    if surprisal is None:
-        return ["", ""]
-    num_decimals = 0 if output.noun == "token" and surprisal >= 10 else 2  # a word of several tokens can have many bits
-    return [plural(len(output.shown_words), "word"), f"{surprisal:.{num_decimals}f} bits/word"]
-
-
-def _line_of_each(texts: Sequence[list[Line]], y: int) -> list[Line]:
-    """Return line `y` of each text, empty after its end."""
-    return [text[y] if y < len(text) else [] for text in texts]
 
 
 def _wrap_words(words: Sequence[StyledWord], width: int, space_style: Style) -> list[Line]:

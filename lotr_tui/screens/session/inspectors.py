@@ -42,7 +42,7 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
 
             return LadderScreen(model, *columns)
         case "compare":
-            from lotr_tui.screens.inspect.comparison import SideBySideScreen
+            from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 
             return SideBySideScreen(model, context.runs_dir, *columns)
         case "lens":

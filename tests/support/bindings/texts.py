@@ -5,9 +5,10 @@ from pathlib import Path
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.dialogs.paths import OpenTextDialog
 from lotr_tui.screens.inspect.activations import ActivationsScreen
-from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.lens import LensScreen
+from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 from lotr_tui.session.columns import PromptContext
 from tests.support import scenes
 from tests.support.analysis import is_idle
@@ -49,7 +50,7 @@ def num_columns(app):
 
 
 def is_writing(app):
-    return app.screen.writers.is_writing
+    return app.screen.is_writing
 
 
 def painted(app):
@@ -81,13 +82,12 @@ async def speaker_columns(pilot):
 async def column_choice(pilot):
     await speaker_columns(pilot)
     await pilot.press("a")
-    await until(pilot, lambda: pilot.app.screen.query("#models"))
+    await until(pilot, lambda: pilot.app.screen.query("#answers"))
 
 
 LADDER = Stage(
     ladder(0),
     [
-        *keys("ladder", selected_temperature, temperatures=becomes(0.5)),
         *keys("columns", num_columns, add=moves(1), remove=moves(-1)),
         *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
         *keys("columns", selected_temperature, lower=decreases),
@@ -107,7 +107,7 @@ SLOW_COLUMNS = Stage(
 )
 SPEAKER_COLUMNS = Stage(
     speaker_columns,
-    [Row("side-by-side.change", screen_name, becomes("ModelChoiceDialog"), ("right",), back="model-choice.cancel")],
+    [Row("side-by-side.change", screen_name, becomes("ModelChoiceDialog"), ("right",), back="dialog.cancel")],
 )
 COLUMN_CHOICE = Stage(
     column_choice,

@@ -12,7 +12,6 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, GenerationColumns
 from lotr_tui.screens.inspect.comparison import (
     MAX_TEMPERATURES,
-    NOTEBOOK_TEMPERATURES,
     WIDE_TEMPERATURES,
     LadderScreen,
     format_temperature,
@@ -86,12 +85,10 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_ladder(pilot)
         field = screen.query_one("#temperatures", Input)
-        for expected in (WIDE_TEMPERATURES, NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES):
-            await until_columns_ended(pilot, screen)
-            assert temperatures(screen) == parse_temperatures(field.value) == list(expected)
-            words = [expected_words(slot.temperature) for slot in screen.slots]
-            assert [generated_words(slot) for slot in screen.slots] == words
-            await pilot.press("t")
+        await until_columns_ended(pilot, screen)
+        assert temperatures(screen) == parse_temperatures(field.value) == list(WIDE_TEMPERATURES)
+        words = [expected_words(slot.temperature) for slot in screen.slots]
+        assert [generated_words(slot) for slot in screen.slots] == words
         field.value = "0.9 0.9"
         await pilot.press("enter")
         await until_columns_ended(pilot, screen)

@@ -9,8 +9,8 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
-from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, SideBySideScreen
-from lotr_tui.screens.inspect.model_choice import ModelChoiceDialog
+from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen
+from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.conversation import Conversation

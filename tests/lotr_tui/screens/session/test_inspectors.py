@@ -10,7 +10,7 @@ from engine.analysis.activations import find_lstm, record_activations
 from engine.data.scripts import utterance_mask
 from engine.data.tokenizers import EOS_ID
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.inspect import comparison, lens
+from lotr_tui.screens.inspect import lens, side_by_side
 from lotr_tui.session.columns import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
@@ -95,7 +95,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
 def few_models(monkeypatch):
     """Let the baseline of every run be another small model, which needs no loading."""
     baseline = SessionModel("baseline", "", make_decoder(9))
-    monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: baseline)
+    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: baseline)
 
 
 async def open_columns(pilot, key, name):
