@@ -1,6 +1,5 @@
 """Types of arrays, and operations on long arrays that keep their temporary arrays small."""
 
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,12 +14,6 @@ T = TypeVar("T", bound=np.generic)
 
 CHUNK_SIZE = 1_000_000  # number of elements that are processed at once
 LINE_BLOCK = 4_096  # number of lines that are processed at once
-
-
-def iter_slices(size: int, chunk_size: int = CHUNK_SIZE) -> Iterator[slice]:
-    """Yield consecutive slices of `chunk_size` elements that cover `size` elements."""
-    for begin in range(0, size, chunk_size):
-        yield slice(begin, min(begin + chunk_size, size))
 
 
 def chunked_bincount(ids: npt.NDArray[Any], minlength: int) -> Int64Array:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array, Float64Array, iter_slices
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 
 LogProbs = npt.NDArray[np.float32]  # natural-log probabilities `[vocabulary]` of the next token
@@ -74,7 +74,8 @@ def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> Float
     if isinstance(model, SequenceModel):
         return np.concatenate([np.empty(0), *(output.log_probs for output in model.score_chunks(ids))])
     scores, state, inputs = np.empty(len(ids)), model.start(), [EOS_ID, *ids[:-1].tolist()]
-    for chunk in iter_slices(len(ids), SCORING_CHUNK):
+    for start in range(0, len(ids), SCORING_CHUNK):
+        chunk = slice(start, start + SCORING_CHUNK)
         rows, state = predict_tokens(model, state, inputs[chunk])
         scores[chunk] = rows[np.arange(len(rows)), ids[chunk]]
     return scores

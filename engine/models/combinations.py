@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array, Float64Array, iter_slices
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers import TokenIds
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
@@ -115,9 +115,10 @@ class NeuralCache:
 def cache_probs(hidden_states: HiddenVector, ids: TokenIds, window: int, thetas: Sequence[float]) -> Float64Array:
     """Return the probability `[thetas, time]` of each token, predicted from `hidden_states`, under the cache alone."""
     probs = np.zeros((len(thetas), len(ids)))
-    for chunk in iter_slices(len(ids), base.SCORING_CHUNK):
-        oldest, end = max(0, chunk.start - window), chunk.stop
-        current, cached = np.arange(chunk.start, end)[:, None], np.arange(oldest, end)[None, :]
+    for start in range(0, len(ids), base.SCORING_CHUNK):
+        oldest, end = max(0, start - window), min(start + base.SCORING_CHUNK, len(ids))
+        chunk = slice(start, end)
+        current, cached = np.arange(start, end)[:, None], np.arange(oldest, end)[None, :]
         in_window = (cached < current) & (cached >= current - window)
         is_same = ids[chunk, None] == ids[None, oldest:end]
         products = hidden_states[chunk] @ hidden_states[oldest:end].T

@@ -20,7 +20,6 @@ from engine.data.scripts import encode_speaker, parse_line
 from engine.data.speakers import find_member
 from engine.errors import InvalidInputError
 from engine.models import base
-from engine.models.base import LanguageModel, LogProbs, ModelState
 
 FEATURES = (
     "frequency",  # log frequency of the speaker
@@ -389,7 +388,7 @@ def fit_softmax_regression(features: Float32Array, labels: Sequence[int], num_cl
 
 @dataclass(frozen=True)
 class DialogueState:
-    model_state: ModelState
+    model_state: base.ModelState
     turns: TurnState = TurnState()  # the scene's lines before the current one
     line: tuple[int, ...] = ()  # first tokens of the current line
 
@@ -403,7 +402,7 @@ class DialogueModel:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: base.LanguageModel,
         cast: Sequence[str],
         turn_model: TurnModel | None = None,
         load_text_model: Callable[[], SpeakerTextModel | None] = lambda: None,
@@ -429,13 +428,13 @@ class DialogueModel:
     def start(self) -> DialogueState:
         return DialogueState(self.model.start())
 
-    def advance(self, state: DialogueState, token: int) -> tuple[LogProbs, DialogueState]:
+    def advance(self, state: DialogueState, token: int) -> tuple[base.LogProbs, DialogueState]:
         log_probs, model_state = self.model.advance(state.model_state, token)
         return log_probs, self._follow(state, (token,), model_state)
 
     def advance_batch(
         self, states: Sequence[DialogueState], tokens: Sequence[int]
-    ) -> list[tuple[LogProbs, DialogueState]]:
+    ) -> list[tuple[base.LogProbs, DialogueState]]:
         outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
         return [
             (log_probs, self._follow(state, (token,), model_state))
@@ -448,7 +447,7 @@ class DialogueModel:
         rows, model_state = base.predict_tokens(self.model, state.model_state, tokens, last_only=last_only)
         return rows, self._follow(state, tokens, model_state)
 
-    def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
+    def next_speaker_log_probs(self, state: DialogueState, log_probs: base.LogProbs) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of who says the next line, after the end of a line."""
         if self.turn_model is not None:
             return self.turn_model.log_probs(state.turns)
@@ -456,7 +455,7 @@ class DialogueModel:
         by_name = log_probs[first_tokens] - np.log(np.bincount(first_tokens)[first_tokens])
         return np.asarray(by_name - np.logaddexp.reduce(by_name))
 
-    def _follow(self, state: DialogueState, tokens: Sequence[int], model_state: ModelState) -> DialogueState:
+    def _follow(self, state: DialogueState, tokens: Sequence[int], model_state: base.ModelState) -> DialogueState:
         turns, line = state.turns, state.line
         for token in tokens:
             if token not in self.end_ids:

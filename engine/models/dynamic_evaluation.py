@@ -7,7 +7,6 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from engine.data.arrays import iter_slices
 from engine.data.dataset import batchify
 from engine.data.tokenizers import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
@@ -57,7 +56,8 @@ class DynamicEvaluation:
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
         states, parameters = model.initial_state(1), list(model.parameters())
-        for segment in iter_slices(len(ids), SEGMENT_LENGTH):
+        for start in range(0, len(ids), SEGMENT_LENGTH):
+            segment = slice(start, start + SEGMENT_LENGTH)
             logits, states, raw, _ = model(inputs[segment], _detach(states))
             log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[segment, :, None]).flatten()
             gradients = torch.autograd.grad(-log_probs.mean(), parameters)

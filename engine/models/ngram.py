@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.data.arrays import Float64Array, Int32Array, Int64Array, chunked_bincount, iter_slices
+from engine.data.arrays import CHUNK_SIZE, Float64Array, Int32Array, Int64Array, chunked_bincount
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer, WordTokenizer, WordTokenizerName, word_spans
 from engine.errors import CorpusError
 from engine.models.base import LogProbs, SequenceOutput, score_sequence
@@ -143,9 +143,9 @@ class KneserNey:
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
-        for chunk in iter_slices(len(ids)):
-            start = max(0, chunk.start - self.order)  # before the context of the chunk's first token
-            tokens = text[start : chunk.stop + 1]
+        for first in range(0, len(ids), CHUNK_SIZE):
+            start = max(0, first - self.order)  # before the context of the chunk's first token
+            tokens = text[start : first + CHUNK_SIZE + 1]
             probs = np.full(len(tokens), 1.0 / self._size)
             contexts = np.zeros(len(tokens), np.int64)  # index of the context before each token; first the empty one
             for level in self._levels:
@@ -159,7 +159,7 @@ class KneserNey:
                 seen = ngrams >= 0
                 probs[seen] += level.discounted_probs[ngrams[seen]]
                 contexts = np.append(-1, ngrams[:-1])  # an n-gram is the context of the next token
-            log_probs = np.log(probs[chunk.start - start + 1 :]).astype(np.float32).astype(np.float64)
+            log_probs = np.log(probs[first - start + 1 :]).astype(np.float32).astype(np.float64)
             yield SequenceOutput(log_probs, np.empty((len(log_probs), 0), np.float32))
 
     def _find(self, context: tuple[int, ...]) -> tuple[int, int, int] | None:

@@ -11,7 +11,6 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.models import weights as layout
 from engine.models.base import LogProbs, SequenceOutput
-from engine.models.weights import Float32Matrix, Int8Matrix, Matrix, embed, make_matrix
 from engine.storage.tensor_file import Int8Rows, StoredTensor, to_float32
 
 # Hidden and cell state of every layer, each `[hidden]` or `[batch, hidden]`.
@@ -26,10 +25,10 @@ NUM_CACHED_TOKENS = 128  # whose gates are kept without a table: two thirds of a
 class _Layer(NamedTuple):
     # Gates are in the order input, forget, output, candidate. The weights of the first three are halved: sigmoid(x) =
     # (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
-    weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer with `_input_gates`
-    weight_hh: Matrix  # [4 hidden, hidden]
+    weight_ih: layout.Matrix | None  # [4 hidden, input]; None in a first layer with `_input_gates`
+    weight_hh: layout.Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
-    mogrifier: list[tuple[Matrix, Matrix]]  # [rank, source] and half of [target, rank] of each round
+    mogrifier: list[tuple[layout.Matrix, layout.Matrix]]  # [rank, source] and half of [target, rank] of each round
 
     def mogrify(
         self, inputs: Float32Array, hidden: Float32Array
@@ -71,7 +70,7 @@ class NumpyLSTM:
         self._sizes = [hidden_size for _, hidden_size in config.layer_sizes()]
         self._embedding = weights["embedding.weight"]
         output = self._embedding if config.tie_weights else weights["output.weight"]
-        self._output = make_matrix(output, quantize=int8, by_columns=not config.punctuation)
+        self._output = layout.make_matrix(output, quantize=int8, by_columns=not config.punctuation)
         self._output_bias = to_float32(weights["output.bias"])
         self._punctuation: _PunctuationSoftmax | None = None
         if config.punctuation:
@@ -81,25 +80,29 @@ class NumpyLSTM:
             bias = bias + self._output_bias + shift @ to_float32(output).T
             self._punctuation = _PunctuationSoftmax(np.ascontiguousarray(gate_weight.T), gate_bias, 1 + scale, bias)
         self._layers: list[_Layer] = []
-        for index in range(len(self._sizes)):
-            weight_ih, weight_hh, bias_ih, bias_hh = (
-                _to_sigmoids_first_order(weights[f"layers.{index}.{name}_l0"])
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            rounds: list[tuple[Matrix, Matrix]] = []
+        for index, size in enumerate(self._sizes):
+            order = np.r_[: 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]  # PyTorch has the candidate third
+            halved: list[StoredTensor] = []
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                tensor = weights[f"layers.{index}.{name}_l0"]
+                rows = (tensor.scales if isinstance(tensor, Int8Rows) else tensor)[order]
+                rows[: 3 * size] *= np.float32(0.5)
+                halved.append(Int8Rows(tensor.values[order], rows) if isinstance(tensor, Int8Rows) else rows)
+            weight_ih, weight_hh, bias_ih, bias_hh = halved
+            rounds: list[tuple[layout.Matrix, layout.Matrix]] = []
             for number in range(config.mogrifier_rounds):
                 down, up = (
                     to_float32(weights[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
                     for name in ("down", "up")
                 )
-                rounds.append((Float32Matrix(down), Float32Matrix(up * np.float32(0.5))))
-            input_matrix = make_matrix(weight_ih, quantize=int8 and index > 0, by_columns=True)
-            hidden_matrix = make_matrix(weight_hh, quantize=int8, by_columns=True)
+                rounds.append((layout.Float32Matrix(down), layout.Float32Matrix(up * np.float32(0.5))))
+            input_matrix = layout.make_matrix(weight_ih, quantize=int8 and index > 0, by_columns=True)
+            hidden_matrix = layout.make_matrix(weight_hh, quantize=int8, by_columns=True)
             self._layers.append(_Layer(input_matrix, hidden_matrix, to_float32(bias_ih) + to_float32(bias_hh), rounds))
         first, self._gate_table = self._layers[0], None
         if not first.mogrifier and first.weight_ih is not None:
             self._layers[0] = first._replace(weight_ih=None)
-            if isinstance(first.weight_ih, Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
+            if isinstance(first.weight_ih, layout.Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
                 self._gate_table = first.weight_ih.matmul(to_float32(self._embedding)) + first.bias
             self._input_gates = partial(_input_gates, first.weight_ih, first.bias, self._embedding)
             self._cached_input_gates = lru_cache(NUM_CACHED_TOKENS)(self._input_gates)
@@ -188,7 +191,7 @@ class NumpyLSTM:
                 else:
                     gates += self._cached_input_gates(token)
             else:
-                inputs = new_layers[-1][0] if new_layers else embed(self._embedding, token)
+                inputs = new_layers[-1][0] if new_layers else layout.embed(self._embedding, token)
                 if layer.mogrifier:
                     inputs, hidden, _ = layer.mogrify(inputs, hidden)
                 gates = layer.weight_hh.matmul(hidden)
@@ -210,27 +213,17 @@ class NumpyLSTM:
         self, before: LSTMState, token: int, after: LSTMState
     ) -> tuple[tuple[Float32Array, ...], ...]:
         """Return the factors, 0 to 2, of inputs and hidden states in turn, of each layer when it reads `token`."""
-        inputs = [embed(self._embedding, token), *(hidden for hidden, _ in after[:-1])]
+        inputs = [layout.embed(self._embedding, token), *(hidden for hidden, _ in after[:-1])]
         layers = zip(self._layers, inputs, before, strict=True)
         return tuple(layer.mogrify(vector, hidden)[2] for layer, vector, (hidden, _) in layers)
 
 
 def _input_gates(
-    weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor, tokens: int | TokenIds
+    weight_ih: layout.Matrix, bias: Float32Array, embedding: StoredTensor, tokens: int | TokenIds
 ) -> Float32Array:
     # What tokens add to the gates `[..., 4 hidden]` of the first layer, not to be changed.
-    if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
+    if isinstance(weight_ih, layout.Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
         rows = np.atleast_1d(tokens)
         gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
         return gates.reshape(*np.shape(tokens), -1) + bias
-    return weight_ih.matmul(embed(embedding, tokens)) + bias
-
-
-def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
-    # From PyTorch's gate order: input, forget, candidate, output.
-    rows = tensor.scales if isinstance(tensor, Int8Rows) else tensor
-    size = len(rows) // 4
-    order = np.r_[: 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]
-    rows = rows[order]
-    rows[: 3 * size] *= np.float32(0.5)
-    return Int8Rows(tensor.values[order], rows) if isinstance(tensor, Int8Rows) else rows
+    return weight_ih.matmul(layout.embed(embedding, tokens)) + bias

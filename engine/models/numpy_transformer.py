@@ -23,7 +23,6 @@ from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import weights as layout
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
-from engine.models.weights import Int8Matrix, Matrix, embed, make_matrix
 from engine.runtime.process import use_huge_pages
 from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32
 
@@ -178,12 +177,14 @@ class BatchAttention:
 class TransformerLayer(NamedTuple):
     # Matrices that multiply the same vector are one.
     attention_norm: Float32Array  # [width]
-    qkv: Matrix  # [query, key and value units, width]; units of queries and keys are in the order of `pair_units`
+    qkv: (
+        layout.Matrix
+    )  # [query, key and value units, width]; units of queries and keys are in the order of `pair_units`
     qkv_bias: Float32Array | None
-    output: Matrix  # [width, query units]
+    output: layout.Matrix  # [width, query units]
     feed_forward_norm: Float32Array  # [width]
-    gate_up: Matrix  # [2 inner, width]: halves of the gates, and then the values that they are multiplied by
-    down: Matrix  # [width, inner]
+    gate_up: layout.Matrix  # [2 inner, width]: halves of the gates, and then the values that they are multiplied by
+    down: layout.Matrix  # [width, inner]
 
 
 class TransformerState(NamedTuple):
@@ -230,15 +231,15 @@ class NumpyTransformer:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             embedding = threads.submit(self._read, "model.embed_tokens.weight")
             untied = None if config.tie_weights else threads.submit(self._read, "lm_head.weight")
-            output = threads.submit(lambda: make_matrix((untied or embedding).result()))
+            output = threads.submit(lambda: layout.make_matrix((untied or embedding).result()))
             self._layers = list(threads.map(self._read_layer, range(config.num_layers)))
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
-        if isinstance(self._output, Int8Matrix):
+        if isinstance(self._output, layout.Int8Matrix):
             self._multiply_large_inputs_exactly()
         if self.has_int8_weights:
             parts = (*chain(*self._layers), self._output)
-            blocks = (matrix.memory() for matrix in parts if isinstance(matrix, Int8Matrix))
+            blocks = (matrix.memory() for matrix in parts if isinstance(matrix, layout.Int8Matrix))
             timer = threading.Timer(HUGE_PAGES_DELAY, use_huge_pages, (blocks,))  # a product is then an eighth faster
             timer.daemon = True
             timer.start()
@@ -273,7 +274,7 @@ class NumpyTransformer:
         for layer, rows in zip(self._layers, outputs, strict=False):
             inputs += (layer.qkv, rows, layer.attention_norm), (layer.gate_up, rows, layer.feed_forward_norm)
         for matrix, rows, norm in inputs:
-            if isinstance(matrix, Int8Matrix):
+            if isinstance(matrix, layout.Int8Matrix):
                 squares = np.square(self._normalize(rows, norm)).sum(axis=0)
                 matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
 
@@ -308,7 +309,7 @@ class NumpyTransformer:
         num_units, num_rotated = self._num_heads * size, (self._num_heads + self._num_kv_heads) * size
         rotations, vector = (
             self._rotations[position].repeat(self._num_each, axis=0).reshape(-1),
-            embed(self._embedding, token),
+            layout.embed(self._embedding, token),
         )
         for index, layer in enumerate(self._layers):
             # A norm divides by a number, which is left to the product.
@@ -395,7 +396,7 @@ class NumpyTransformer:
         batch = BatchAttention(texts, counts)
         rotations = self._rotations[batch.positions].repeat(self._num_each, axis=1)
         num_rotated, size = self._num_heads + self._num_kv_heads, self._head_size
-        vectors = embed(self._embedding, tokens)
+        vectors = layout.embed(self._embedding, tokens)
         for index, layer in enumerate(self._layers):
             if record is not None:
                 record.layer_outputs[index] = vectors
@@ -483,9 +484,9 @@ def _map_rows(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], matrix: 
     return function(matrix)
 
 
-def _join(*parts: StoredTensor) -> Matrix:
+def _join(*parts: StoredTensor) -> layout.Matrix:
     # One matrix with the rows of all parts, in 8 bits if all of them are.
     rows = [part for part in parts if isinstance(part, Int8Rows)]
     if len(rows) < len(parts):
-        return make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)
-    return make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))))
+        return layout.make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)
+    return layout.make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))))

@@ -17,7 +17,6 @@ from engine.models import torch_ops as ops
 from engine.models import weights as layout
 from engine.models.base import SequenceOutput
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.weights import MergedWeights, lora_targets
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor, to_float32
 
@@ -50,7 +49,7 @@ class Linears(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self._is_frozen, self._scale = True, config.lora_alpha / config.lora_rank
-        in_features, targets = weight.shape[1], lora_targets(config)
+        in_features, targets = weight.shape[1], layout.lora_targets(config)
         for name, size in self.sizes.items():
             delattr(self, name)
             if name in targets:
@@ -273,5 +272,5 @@ class TransformerModel(nn.Module):
     def to_decoder(self, tokenizer: Tokenizer, weights: ops.Weights | None = None) -> NumpyTransformer:
         tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
-            tensors = MergedWeights(self.config, self.base, tensors, int8=True)
+            tensors = layout.MergedWeights(self.config, self.base, tensors, int8=True)
         return NumpyTransformer(self.config, tokenizer, tensors)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from engine import events
 from engine.config import Config, TrainingConfig
-from engine.events import Diagnosed, DiagnosisKind, TrainingEvent
 from engine.runs.directory import METRICS_FILE, drop_superseded, read_events, run_word
 
 # Lowest and highest learning rate with which the models of this program learn from random weights.
@@ -61,7 +60,7 @@ class History:
     disk_read_at: float = -math.inf  # on the clock `time.monotonic`, as the next
     gpu_read_at: float = -math.inf
 
-    def observe(self, event: TrainingEvent) -> list[Diagnosed]:
+    def observe(self, event: events.TrainingEvent) -> list[events.Diagnosed]:
         """Add an event of the training, and return the problems that it shows, once per training and kind."""
         options = self.config.training
         match event:
@@ -76,7 +75,7 @@ class History:
                 for earlier in recorded:
                     if isinstance(earlier, events.Evaluated):
                         self.observe(earlier)
-                self.reported = {earlier.kind for earlier in recorded if isinstance(earlier, Diagnosed)}
+                self.reported = {earlier.kind for earlier in recorded if isinstance(earlier, events.Diagnosed)}
             case events.Step() if event.train_perplexity >= 1 and not math.isnan(event.gradient_norm):
                 self.step, self.epoch = event.step, event.epoch
                 self.lr, self.max_lr = event.lr, max(self.max_lr, event.lr)
@@ -97,7 +96,7 @@ class History:
         for kind, (types, find) in DIAGNOSES.items():
             if isinstance(event, types) and (finding := find(self)) and kind not in self.reported:
                 self.reported.add(kind)
-                diagnoses.append(Diagnosed(self.step, self.epoch, kind, *finding))
+                diagnoses.append(events.Diagnosed(self.step, self.epoch, kind, *finding))
         return diagnoses
 
 
@@ -301,7 +300,7 @@ def idle_gpu(history: History) -> Finding | None:
 
 
 # The events after which each kind of problem is looked for, and the function that finds it.
-DIAGNOSES: dict[DiagnosisKind, tuple[type | tuple[type, ...], Callable[[History], Finding | None]]] = {
+DIAGNOSES: dict[events.DiagnosisKind, tuple[type | tuple[type, ...], Callable[[History], Finding | None]]] = {
     "rising_validation": (events.Evaluated, rising_validation),
     "loss_spike": (events.Step, loss_spike),
     "forgetting": (events.Evaluated, forgetting),

@@ -11,13 +11,12 @@ import numpy as np
 from engine import events
 from engine.config import BUNDLED, TEACHER_SEPARATOR, Config, DataConfig
 from engine.control import CommandQueue
+from engine.data import speakers
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.corpus import Lines
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError, RunError
-from engine.events import TrainingEvent
 from engine.models import dialogue, weights
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
 from engine.runs import directory, loading, locked_run
@@ -237,11 +236,11 @@ class TrainingJob:
 
     def events(
         self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
-    ) -> Iterator[TrainingEvent]:
+    ) -> Iterator[events.TrainingEvent]:
         """Train until `cancelled` returns True; yield every event, and what `take_problems` returns, as recorded."""
         self.command_queue.cancelled = cancelled
 
-        def train() -> Iterator[TrainingEvent]:
+        def train() -> Iterator[events.TrainingEvent]:
             yield events.Preparing("loading PyTorch")
             from engine.training.trainer import train_run
 
@@ -377,10 +376,10 @@ def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[
         directory.DIALOGUE_FILE: msgspec.json.encode(turn_model),
         directory.WHO_FILE: msgspec.json.encode(text_model),
     }
-    return {CAST_FILE: cast_to_json(cast).encode(), **files}
+    return {speakers.CAST_FILE: speakers.cast_to_json(cast).encode(), **files}
 
 
 def spoken_scenes(lines: Lines, cast: Sequence[str]) -> list[list[dialogue.SpokenLine]]:
     """Return the scenes of lines in file order, with the speakers as indices in the cast."""
-    indices = {name: dialogue.cast_index(name, cast) for name in (SOMEONE, *lines.speaker_names)}
+    indices = {name: dialogue.cast_index(name, cast) for name in (speakers.SOMEONE, *lines.speaker_names)}
     return [[dialogue.SpokenLine(indices[turn.speaker], turn.text) for turn in scene] for scene in lines.scenes()]

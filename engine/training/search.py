@@ -21,7 +21,6 @@ import optuna
 from msgspec import Meta, convert
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState as StudyState
 
 from engine.config import SETTINGS, Config, read_setting, split_assignment
 from engine.control import ControlCommand
@@ -195,7 +194,7 @@ class Search:
         end_time = time.monotonic() + budget.seconds
         shown = {record.number: record for record in self.records()}
         budget = replace(budget, num_earlier=len(shown))
-        waiting = self._study.get_trials(deepcopy=False, states=[StudyState.WAITING])
+        waiting = self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING])
         enqueued = {to_record(trial).number for trial in waiting}
         for record in shown.values():
             if record.state == "stopped" and record.number not in enqueued:
@@ -242,9 +241,9 @@ class Search:
 
     def _end_running(self) -> list[TrialRecord]:
         """End and return the trials whose worker is gone; they count as stopped."""
-        running = self._study.get_trials(deepcopy=False, states=[StudyState.RUNNING])
+        running = self._study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
         for trial in running:
-            self._study.tell(trial.number, state=StudyState.FAIL)
+            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return [replace(to_record(trial), state="stopped") for trial in running if RECORD in trial.user_attrs]
 
 
@@ -363,7 +362,7 @@ def read_records(study: optuna.Study) -> list[TrialRecord]:
     for trial in study.get_trials(deepcopy=False):
         if RECORD in trial.user_attrs:
             record = to_record(trial)
-            is_killed = record.state == "running" and trial.state == StudyState.FAIL
+            is_killed = record.state == "running" and trial.state == optuna.trial.TrialState.FAIL
             records[record.number] = replace(record, state="stopped") if is_killed else record
     return [records[number] for number in sorted(records)]
 
@@ -385,7 +384,7 @@ def propose(
     if have_failed(records, budget):
         return None
     is_used = len(records) - budget.num_earlier >= budget.num_trials
-    if is_used and not study.get_trials(deepcopy=False, states=[StudyState.WAITING]):
+    if is_used and not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
         return None
     # The settings of a trial that failed, for example on a full disk, may be proposed again.
     tried = [record.settings for record in records if record.state != "failed"]
@@ -395,7 +394,7 @@ def propose(
             return trial, replace(to_record(trial), state="running")
         if (settings := plan.round(trial.params)) not in tried:
             break
-        study.tell(trial, state=StudyState.FAIL)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
         return None
     record = TrialRecord(len(records), "running", settings, f"{name}-{len(records):03}")
@@ -424,7 +423,7 @@ def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: E
             study.tell(trial, result.valid_perplexity)
         else:  # later proposals avoid settings that diverged or were pruned
             is_bad = result.state in ("pruned", "diverged")
-            study.tell(trial, state=StudyState.PRUNED if is_bad else StudyState.FAIL)
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED if is_bad else optuna.trial.TrialState.FAIL)
 
 
 def train_trial(

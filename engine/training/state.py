@@ -28,11 +28,8 @@ from engine.models.weights import adapter_shapes, check_weights, weight_shapes
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
-from engine.storage.files import decode
-from engine.storage.tensor_file import UNSEALED, TensorFile, seal
-from engine.training import TrainingInput, optim
-from engine.training.optim import Window
-from engine.training.teachers import Teachers
+from engine.storage import files, tensor_file
+from engine.training import TrainingInput, optim, teachers
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
@@ -107,7 +104,7 @@ class WindowReader:
     position: int = 0  # in the epoch
     epoch: Epoch | None = None  # that has windows left
 
-    def next_window(self) -> Window:
+    def next_window(self) -> optim.Window:
         """Return the next window, the first of a new epoch if the current epoch has been read."""
         epoch = self.epoch = self.epoch or self.begin_epoch()
         begin, num_targets, length = self.position, len(epoch.columns) - 1, self.options.bptt
@@ -121,7 +118,7 @@ class WindowReader:
         self.position = end
         if end == num_targets:
             self.epoch = None
-        return Window(
+        return optim.Window(
             inputs=epoch.columns[begin:end].long(),
             targets=epoch.columns[begin + 1 : end + 1].long(),
             punctuation=None if epoch.punctuation is None else epoch.punctuation[begin:end].long(),
@@ -217,7 +214,7 @@ class TrainerState:
         self.network: optim.Network = build(config, dataset, weights, source.base, self.dtype).to(device)
         num_columns = options.batch_size // distributed.process.world_size
         self.num_columns = num_columns + options.teacher_columns  # of this process
-        self.teachers = Teachers(config, dataset, device, num_columns) if options.teachers else None
+        self.teachers = teachers.Teachers(config, dataset, device, num_columns) if options.teachers else None
         self.optimizer = optim.build_optimizer(self.network, options)
         self.weight_average: optim.WeightAverage | None = None
         if options.averaging == "ema":
@@ -274,7 +271,9 @@ class TrainerState:
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}
         values = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
         config = json.dumps(asdict(self.config))
-        return seal(save(tensors, {**UNSEALED, "config": config, "trainer_state": json.dumps(values)}))
+        return tensor_file.seal(
+            save(tensors, {**tensor_file.UNSEALED, "config": config, "trainer_state": json.dumps(values)})
+        )
 
     def load_state_dict(self, state: Mapping[str, Any], progress: TrainingProgress) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
@@ -297,7 +296,7 @@ class TrainerState:
             if self.weight_average is None or progress.fine_tuning:
                 self.weight_average = optim.WeightAverage(self.network)
             _load_parameters(self.weight_average.network, part("average"))
-            self.weight_average.updates = decode(int, updates)
+            self.weight_average.updates = files.decode(int, updates)
         self.dropout_generator.set_state(state["dropout_generator"])
         self.windows.load_state_dict(state["windows"])
         if self.windows.epoch is not None:
@@ -323,7 +322,7 @@ class ResumeCheckpoint:
         """Check a file and read its JSON values; a missing or damaged file raises a RunError."""
         self.path = path
         try:
-            file = TensorFile(path)
+            file = tensor_file.TensorFile(path)
             file.check_bytes()
             metadata, self._tensor_bytes = file.metadata, file.tensor_bytes
             self._config = Config.from_json(metadata["config"], str(path))
@@ -331,7 +330,7 @@ class ResumeCheckpoint:
             progress = self._values["progress"]
             if {item.name for item in fields(TrainingProgress)} - progress.keys():
                 raise LookupError("values are missing")
-            self.progress = decode(TrainingProgress, progress)
+            self.progress = files.decode(TrainingProgress, progress)
             self.progress.sample_prompt.encode()  # a lone surrogate cannot be displayed
         except FileNotFoundError as error:
             raise RunError(f"{path} is missing; the run cannot be resumed") from error

@@ -15,27 +15,23 @@ from engine import events
 from engine.analysis.evaluation import count_validation_characters, evaluate, printed_perplexity, window_starts
 from engine.config import Config
 from engine.control import CommandQueue
+from engine.data import scripts, speakers
 from engine.data.dataset import Dataset, batchify, load_dataset
-from engine.data.scripts import Turn, parse_line, turn_text
-from engine.data.speakers import STRANGER, display_name, first_to_answer
 from engine.data.tokenizers import TokenIds
 from engine.errors import TrainingError
-from engine.events import StopReason, TrainingEvent
 from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
+from engine.models import ngram, torch_ops
 from engine.models.base import LanguageModel
-from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
-from engine.models.torch_ops import layer_groups
-from engine.runs.directory import needs_base
-from engine.runs.loading import read_config_and_tokenizer, read_initial_weights, read_run_base
+from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.training import TrainingInput, optim
 from engine.training.state import ResumeCheckpoint, TrainerState, load_latest_checkpoint, prepare_device
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
-STOP_REASONS: dict[str, StopReason] = {"stop": "stopped", "detach": "detached", "prune": "pruned"}  # by command
+STOP_REASONS: dict[str, events.StopReason] = {"stop": "stopped", "detach": "detached", "prune": "pruned"}  # by command
 MAX_SAMPLE_TOKENS, MAX_LINE_TOKENS = 25, 60  # the latter of an answer, which ends with its line
 MEASURED_LAYERS = (1, 3)  # of the Transformers that are measured in place of a deeper one
 MEASURED_COLUMNS, MEASURED_STEPS = 2, 3
@@ -65,7 +61,7 @@ class Trainer:
         tokens, size = source.dataset.train, len(source.dataset.tokenizer)
         self.objective = optim.Objective(config.training, tokens, size, device, self.state.dtype, distributed)
 
-    def fit(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason]:
+    def fit(self, commands: CommandQueue) -> Generator[events.TrainingEvent, None, events.StopReason]:
         """Train all epochs, then fine-tune, starting from the current state. Return the reason for the end."""
         state, progress = self.state, self.state.progress
         self._results: list[StepResult] = []  # since the last report
@@ -73,7 +69,7 @@ class Trainer:
         if state.best_weights is None:  # a training that is stopped early still has a model
             yield from validate(state)
         while True:
-            stop_reason: StopReason | None = yield from self._apply_commands(commands)
+            stop_reason: events.StopReason | None = yield from self._apply_commands(commands)
             if stop_reason is not None:
                 if stop_reason != "pruned":
                     yield from self._save()
@@ -120,7 +116,7 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         if options.unfreeze_epochs:  # gradual unfreezing (Howard and Ruder 2018, section 3.3)
-            for group in layer_groups(state.network)[1 + progress.epoch_index // options.unfreeze_epochs :]:
+            for group in torch_ops.layer_groups(state.network)[1 + progress.epoch_index // options.unfreeze_epochs :]:
                 for parameter in group.values():
                     parameter.grad = None
         loss = loss.detach()
@@ -166,7 +162,9 @@ class Trainer:
             eta_seconds=seconds * epochs_left / progress.epoch,
         )
 
-    def _apply_commands(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason | None]:
+    def _apply_commands(
+        self, commands: CommandQueue
+    ) -> Generator[events.TrainingEvent, None, events.StopReason | None]:
         """Apply commands, wait while paused, and save a checkpoint that is due; return the reason to stop, or None."""
         state, progress, interval = self.state, self.state.progress, self.options.checkpoint_seconds
         paused_at: float | None = None
@@ -203,20 +201,20 @@ class Trainer:
                 return None
             commands.wait(PAUSE_POLL_INTERVAL)
 
-    def _validate_and_save(self) -> Iterator[TrainingEvent]:
+    def _validate_and_save(self) -> Iterator[events.TrainingEvent]:
         """Save a checkpoint after the validation that is due, so that a resume does not repeat the validation."""
         if self.state.progress.evaluation_due:
             yield from validate(self.state)
         yield from self._save()
         self._saved_at = time.perf_counter()
 
-    def _save(self) -> Iterator[TrainingEvent]:
+    def _save(self) -> Iterator[events.TrainingEvent]:
         yield from self._report()
         if (content := self.state.serialize()) is not None:
             yield events.Snapshot(self.state.progress.step, content)
 
 
-def validate(state: TrainerState) -> Iterator[TrainingEvent]:
+def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
     """Score the validation split, and change what depends on it; every process calls it, and the main one yields."""
     options, progress, dataset = state.config.training, state.progress, state.dataset
     network = state.network if state.weight_average is None else state.weight_average.network
@@ -289,9 +287,9 @@ def _sample(model: LanguageModel, state: TrainerState) -> events.Sampled:
     max_tokens = MAX_LINE_TOKENS if is_dialogue else MAX_SAMPLE_TOKENS
     settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=max_tokens)
     if is_dialogue:
-        said = parse_line(prompt) or Turn(STRANGER, prompt)
-        speaker = next(name for name in (first_to_answer(cast), *cast) if name != said.speaker)
-        prompt = f"{turn_text(said)}{display_name(speaker)}:"
+        said = scripts.parse_line(prompt) or scripts.Turn(speakers.STRANGER, prompt)
+        speaker = next(name for name in (speakers.first_to_answer(cast), *cast) if name != said.speaker)
+        prompt = f"{scripts.turn_text(said)}{speakers.display_name(speaker)}:"
         text = begin_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
     else:
         tokenizer = model.tokenizer
@@ -326,7 +324,7 @@ def train(
     *,
     is_resume: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
-) -> Iterator[TrainingEvent]:
+) -> Iterator[events.TrainingEvent]:
     """Train from `checkpoint`, or else from `source`, and yield every event; the last one is `Finished`.
 
     Only the main process of a `distributed` training yields reports, validations and checkpoints. A loss that is not
@@ -340,14 +338,14 @@ def train(
         source = source._replace(dataset=dataset)
     if checkpoint is not None:
         checkpoint.check_config(config)
-    is_long = len(dataset.train) > MAX_KNESER_NEY_TOKENS  # then its 5-grams do not fit into memory
-    long_text = f"unigram baseline; no 5-grams beyond {MAX_KNESER_NEY_TOKENS:,} tokens"
+    is_long = len(dataset.train) > ngram.MAX_KNESER_NEY_TOKENS  # then its 5-grams do not fit into memory
+    long_text = f"unigram baseline; no 5-grams beyond {ngram.MAX_KNESER_NEY_TOKENS:,} tokens"
     yield events.Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
     is_scored = dataset.scored_mask(dataset.valid)
     unigram, *kneser_ney = distributed.broadcast_object(
         lambda: [
             evaluate(baseline(dataset.train, dataset.tokenizer), dataset.valid, is_scored).perplexity
-            for baseline in ((Unigram,) if is_long else (Unigram, KneserNey))
+            for baseline in ((ngram.Unigram,) if is_long else (ngram.Unigram, ngram.KneserNey))
         ]
     )
     # A part of the split, as `max_eval_tokens` leaves it, is not a whole number of lines.
@@ -405,15 +403,15 @@ def train(
 
 def train_run(
     config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, is_resume: bool
-) -> Iterator[TrainingEvent]:
+) -> Iterator[events.TrainingEvent]:
     """Train the run in `run_dir` as the main process, while the worker ranks call `train_as_worker_rank`."""
     checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
     if warning:
         yield events.Warned(warning)
     with distributed_context() as context:
         context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
-        weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
-        base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
+        weights = None if checkpoint else loading.read_initial_weights(run_dir, config, dataset.tokenizer)
+        base = loading.read_run_base(run_dir, config.data.mode) if directory.needs_base(config) else None
         source = TrainingInput(dataset, weights, base)
         yield from train(config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context)
 
@@ -421,10 +419,10 @@ def train_run(
 def train_as_worker_rank(context: DistributedContext) -> None:
     """Train the run that the main process broadcasts, from the same checkpoint or initial weights."""
     name, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
-    config, tokenizer = read_config_and_tokenizer(run_dir := Path(name))
+    config, tokenizer = loading.read_config_and_tokenizer(run_dir := Path(name))
     checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
-    weights = None if checkpoint else read_initial_weights(run_dir, config, tokenizer)
-    base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
+    weights = None if checkpoint else loading.read_initial_weights(run_dir, config, tokenizer)
+    base = loading.read_run_base(run_dir, config.data.mode) if directory.needs_base(config) else None
     source = TrainingInput(load_dataset(config.data, tokenizer), weights, base)
     for _ in train(config, source, checkpoint=checkpoint, is_resume=is_resume, distributed=context):
         pass

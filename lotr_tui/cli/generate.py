@@ -19,8 +19,8 @@ from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, PromptError, printable, shell_word
 from engine.generation import generate as generation
 from engine.generation import turns as conversation
-from engine.generation.best_of import MAX_ANSWERS, Answer, stream_answers
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
+from engine.generation.turns import MAX_ANSWERS, Answer, stream_answers
 from engine.models import base, dialogue
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name

@@ -8,7 +8,6 @@ from typing import Any
 from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID, WordTokenizer
 from engine.errors import InvalidInputError, describe_error
 from engine.generation import turns
-from engine.generation.best_of import Answer, AnswerChosen, stream_answers
 from engine.generation.complete_words import end_word
 from engine.generation.generate import (
     DecoderState,
@@ -21,7 +20,7 @@ from engine.generation.generate import (
     generate,
 )
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb
+from engine.generation.turns import MAX_HISTORY_TOKENS, Answer, AnswerChosen, SpeakerProb, stream_answers
 from engine.models.dialogue import DialogueModel
 from engine.runtime.process import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast

@@ -13,9 +13,9 @@ from engine.data.scripts import Turn as SpokenLine
 from engine.data.scripts import encode_speaker, encode_turns, turn_text
 from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
-from engine.generation.best_of import MAX_ANSWERS, Answer, answer_score
 from engine.generation.generate import END_OF_TEXT, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
+from engine.generation.turns import MAX_ANSWERS, Answer, answer_score
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, reads_line_ends

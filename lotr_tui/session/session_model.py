@@ -15,8 +15,8 @@ from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
-from engine.generation.best_of import NUM_ANSWERS
 from engine.generation.generate import DecoderState
+from engine.generation.turns import NUM_ANSWERS
 from engine.models.base import LanguageModel, LogProbs, ModelState
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate

@@ -11,10 +11,9 @@ import numpy as np
 
 from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn, encode_speaker, encode_turn
-from engine.generation.best_of import stream_answers
 from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import begin_turn, next_speaker_probs
+from engine.generation.turns import begin_turn, next_speaker_probs, stream_answers
 from engine.models.base import predict_tokens
 from engine.models.dialogue import cast_index
 from engine.runs.combine import load_run_dataset

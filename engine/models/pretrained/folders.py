@@ -12,10 +12,8 @@ from engine.config import ModelConfig
 from engine.errors import InvalidInputError, RunError, install_command
 from engine.models import weights as layout
 from engine.models.pretrained import base as bases
-from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
+from engine.models.pretrained import gguf_file, names
 from engine.models.pretrained.chat import SANDBOX, ChatTemplate, JinjaTemplate
-from engine.models.pretrained.gguf_file import read_gguf_base
-from engine.models.pretrained.names import BASE_FILE, SMOLLM2, PretrainedSource, base_folder, parse_pretrained_name
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.runtime.process import SandboxError, silence_descriptors
 from engine.storage.files import read_limited, write_folder
@@ -30,18 +28,18 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 ATTENTION_SETTINGS = ("attn_implementation", "_attn_implementation")  # owner/name is a program on the Hub
 
 
-def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
+def read_base(name: str, on_progress: bases.ProgressCallback | None = None) -> bases.Base:
     """Return the pre-trained model `smollm2`, `gguf:FILE`, `hf:FOLDER` or `hf:owner/name`, without PyTorch.
 
     A model that only transformers can load raises an UnsupportedModelError, a damaged one an InvalidInputError.
     """
-    if name == SMOLLM2:
+    if name == names.SMOLLM2:
         return read_stored_base(name)
-    source = parse_pretrained_name(name)
+    source = names.parse_pretrained_name(name)
     silence_descriptors()
     with bases.refuse_in_one_line(name):
         if source.kind == "gguf":
-            return read_gguf_base(source.path, name)
+            return gguf_file.read_gguf_base(source.path, name)
         return read_folder_base(find_folder(source, on_progress or (lambda progress: None)), name)
 
 
@@ -83,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"{path.name} cannot be read, or is no JSON object; fetch the model again") from error
 
 
-def read_folder_base(folder: Path, name: str) -> Base:
+def read_folder_base(folder: Path, name: str) -> bases.Base:
     """Return the model of a folder, or raise an InvalidInputError: if a file is damaged, or would run code."""
     settings = read_model_config(folder)
     config, paths = bases.read_config(settings), find_weight_files(folder)
@@ -122,7 +120,7 @@ def read_tokenizer_files(folder: Path, end_ids: list[int]) -> bases.TokenReader:
     return partial(bases.read_tokens, content, texts, first_id, template if isinstance(template, str) else None)
 
 
-def find_folder(source: PretrainedSource, on_progress: ProgressCallback) -> Path:
+def find_folder(source: names.PretrainedSource, on_progress: bases.ProgressCallback) -> Path:
     """Return the folder of a model: of one on the Hub in its local cache, after downloading the missing files."""
     if source.kind != "hub":
         return source.path
@@ -140,9 +138,9 @@ def find_folder(source: PretrainedSource, on_progress: ProgressCallback) -> Path
     except Exception as error:  # not cached or only a part of it, or a damaged cache
         cached_error = error
     try:
-        on_progress(LoadingProgress(f"asking the Hugging Face Hub for {repo_id}"))
+        on_progress(bases.LoadingProgress(f"asking the Hugging Face Hub for {repo_id}"))
         read_model_config(Path(hf_hub_download(repo_id, CONFIG_FILE)).parent)
-        on_progress(LoadingProgress(f"downloading {repo_id}"))
+        on_progress(bases.LoadingProgress(f"downloading {repo_id}"))
         return Path(snapshot_download(repo_id, **files))
     except Exception as error:  # libraries for connections raise errors of many types
         if problem := next((each for each in (error, cached_error) if isinstance(each, InvalidInputError)), None):
@@ -170,7 +168,7 @@ class StoredBase:  # content of the file that describes a stored model
     weights_sha256: str  # of the converted weights
 
 
-def store_base(base: Base, name: str, folder: Path, sha256: str, source: str) -> None:
+def store_base(base: bases.Base, name: str, folder: Path, sha256: str, source: str) -> None:
     """Convert a model, whose file has the hash `sha256` and comes from `source`, to 8 bits and write it to a folder."""
     from safetensors.numpy import save
 
@@ -182,16 +180,18 @@ def store_base(base: Base, name: str, folder: Path, sha256: str, source: str) ->
     num_tokens, template = len(base.tokenizer), base.chat.template if base.chat else None
     facts = name, base.family, base.config, sha256, source, num_tokens, base.tokenizer.specials, template
     stored = msgspec.json.encode(StoredBase(1, *facts, len(content), hashlib.sha256(content).hexdigest()))
-    write_folder(folder, {BASE_FILE: stored, TOKENIZER_FILE: base.tokenizer.to_json().encode(), WEIGHTS_FILE: content})
+    write_folder(
+        folder, {names.BASE_FILE: stored, TOKENIZER_FILE: base.tokenizer.to_json().encode(), WEIGHTS_FILE: content}
+    )
 
 
-def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
+def read_stored_base(name: str, *, check_bytes: bool = False) -> bases.Base:
     # Its size, names and shapes are checked, or with `check_bytes` all bytes.
-    folder = base_folder(name)
+    folder = names.base_folder(name)
     if not folder.exists():
         raise InvalidInputError(f"{name} has not been fetched; run `lotr-tui fetch {name}`")
     with bases.refuse_in_one_line(name):
-        stored = msgspec.json.decode(read_limited(folder / BASE_FILE, MAX_FILE_BYTES), type=StoredBase)
+        stored = msgspec.json.decode(read_limited(folder / names.BASE_FILE, MAX_FILE_BYTES), type=StoredBase)
         content = read_limited(folder / TOKENIZER_FILE, MAX_FILE_BYTES).decode()
         tokenizer = PretrainedTokenizer(content, stored.num_tokens, stored.specials)
         file = TensorFile(folder / WEIGHTS_FILE)
@@ -203,4 +203,4 @@ def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
     weights = bases.LazyTensors({tensor: partial(file.read_weight, tensor) for tensor in shapes})
     chat = ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None
     origin = stored.sha256, file.release_pages
-    return Base(name, stored.family, (file.path,), stored.config, tokenizer, weights, chat, *origin)
+    return bases.Base(name, stored.family, (file.path,), stored.config, tokenizer, weights, chat, *origin)

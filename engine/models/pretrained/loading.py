@@ -16,17 +16,13 @@ import numpy as np
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, install_command, printable
+from engine.models import numpy_transformer, weights
 from engine.models.base import HiddenVector, LogProbs
-from engine.models.numpy_transformer import merge_ends
-from engine.models.pretrained import base as bases
-from engine.models.pretrained import folders
-from engine.models.pretrained.names import parse_pretrained_name
-from engine.models.weights import num_kept_tokens
+from engine.models.pretrained import base, folders, names
 from engine.runtime import process
-from engine.runtime.process import Sandbox
 
 # Transformers first reads the settings of a model here.
-SANDBOX = Sandbox(
+SANDBOX = process.Sandbox(
     "torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", __name__, max_cpu_seconds=15
 )
 OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
@@ -36,19 +32,19 @@ CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "
 UNLIMITED_CONTEXT_SIZE = 32_768  # of models without a limit, such as Mamba
 
 
-def load_pretrained(name: str, on_progress: bases.ProgressCallback | None = None) -> "PretrainedModel":
+def load_pretrained(name: str, on_progress: base.ProgressCallback | None = None) -> "PretrainedModel":
     """Load the model of a folder or of the Hub in seconds; an InvalidInputError names the model and the remedy."""
     report = on_progress or (lambda progress: None)
-    source = parse_pretrained_name(name)
+    source = names.parse_pretrained_name(name)
     if missing := [module for module in ("torch", "transformers") if importlib.util.find_spec(module) is None]:
         raise InvalidInputError(f"{name} needs {' and '.join(missing)}; {install_command('hf')}")
-    with bases.refuse_in_one_line(name, "cannot be loaded with transformers"):
-        report(bases.LoadingProgress("importing torch and transformers"))
+    with base.refuse_in_one_line(name, "cannot be loaded with transformers"):
+        report(base.LoadingProgress("importing torch and transformers"))
         SANDBOX.start()
         silence_libraries()
         process.silence_descriptors()
         folder = folders.find_folder(source, report)
-        report(bases.LoadingProgress("checking the files"))
+        report(base.LoadingProgress("checking the files"))
         folders.read_model_config(folder)
         folders.read_json(folder / "generation_config.json")  # transformers reads it as a whole
         stored = sum(file.stat().st_size for file in folders.find_weight_files(folder))
@@ -62,8 +58,8 @@ def load_pretrained(name: str, on_progress: bases.ProgressCallback | None = None
         if torch.cuda.is_available() and MEMORY_FACTOR * stored < torch.cuda.mem_get_info()[0]:
             device, dtype, required = torch.device("cuda"), "auto", stored
         required = int(MEMORY_FACTOR * required)
-        bases.check_memory(required)
-        report(bases.LoadingProgress(f"reading {stored / 1e6:,.0f} MB of weights", required))
+        base.check_memory(required)
+        report(base.LoadingProgress(f"reading {stored / 1e6:,.0f} MB of weights", required))
         auto: Any = transformers.AutoModelForCausalLM
         module, info = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **OPTIONS)
         if absent := sorted(info.get("missing_keys") or []):
@@ -94,8 +90,8 @@ def try_config(path: str) -> int:
     silence_libraries()
     auto: Any = AutoModelForCausalLM
     config = AutoConfig.from_pretrained(Path(path), trust_remote_code=False, local_files_only=True)
-    names = config.architectures if isinstance(config.architectures, list) else []
-    is_decoder = any(str(name).endswith(("CausalLM", "LMHeadModel")) for name in names)
+    classes = config.architectures if isinstance(config.architectures, list) else []
+    is_decoder = any(str(name).endswith(("CausalLM", "LMHeadModel")) for name in classes)
     is_masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder
     is_causal = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_masked
     if not is_causal or getattr(config, "is_encoder_decoder", False):
@@ -139,7 +135,7 @@ class PretrainedModel:
 
     is_slow = True  # reading a token takes long enough to delay the keyboard, so screens call the model in a thread
 
-    def __init__(self, module: Any, read_tokens: bases.TokenReader, name: str) -> None:
+    def __init__(self, module: Any, read_tokens: base.TokenReader, name: str) -> None:
         """Adapt a model in evaluation mode; a tokenizer that cannot be used raises an InvalidInputError."""
         self.module, self.name, self._lock = module, name, threading.Lock()
         config = module.config.get_text_config()
@@ -151,7 +147,7 @@ class PretrainedModel:
         family = re.sub("(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "", type(module).__name__)
         layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
         num_parameters = sum(part.numel() for part in module.parameters())
-        self.description = bases.describe_model(family, layers, width, num_parameters)
+        self.description = base.describe_model(family, layers, width, num_parameters)
         arguments = inspect.signature(module.forward).parameters
         self._can_limit_logits = "logits_to_keep" in arguments
         self._cache_name = "cache" if "cache" in arguments else "past_key_values"  # in newer and older versions
@@ -189,7 +185,7 @@ class PretrainedModel:
         while len(ids):
             reread = ids[:0]
             if state.num_positions >= self.context_size:
-                reread = state.tokens[-num_kept_tokens(self.context_size) :]
+                reread = state.tokens[-weights.num_kept_tokens(self.context_size) :]
                 state = self.start()._replace(has_slid=True)
             num_new = min(self.context_size - state.num_positions - len(reread), MAX_CHUNK_TOKENS)
             new, ids = ids[:num_new], ids[num_new:]
@@ -234,7 +230,7 @@ class PretrainedModel:
             vectors = output.hidden_states[-1][:, -1].float().cpu().numpy()
         swapped = [EOS_ID, self.tokenizer.specials.end_id]
         log_probs[..., swapped] = log_probs[..., swapped[::-1]]
-        merge_ends(log_probs.reshape(-1, log_probs.shape[-1]), self.tokenizer)
+        numpy_transformer.merge_ends(log_probs.reshape(-1, log_probs.shape[-1]), self.tokenizer)
         with self._lock:
             if texts.tokens.shape[1] == num_read:
                 texts.tokens, texts.cache = read, cache

@@ -8,10 +8,9 @@ import pytest
 from engine.data.scripts import Turn, encode_speaker, encode_turn, encode_turns
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
-from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, stream_answers
 from engine.generation.generate import Done, TokenEvent, generate, prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import begin_turn, read_turns
+from engine.generation.turns import MAX_ANSWERS, NUM_SCORED_TOKENS, begin_turn, read_turns, stream_answers
 from engine.models.base import LanguageModel, score_sequence
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import CAST, KNESER_NEY, LINE_END_ID, LSTM, TOKENIZER, TURN_MODEL, WORD_IDS

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
-from engine.data.arrays import iter_slices
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers import EOS_ID
 from engine.errors import CorpusError
@@ -126,7 +124,7 @@ def test_scores_of_a_long_text_do_not_depend_on_the_chunks_it_is_read_in(monkeyp
             log_probs, state = model.advance(state, token)
         assert forward_sequence(model, text).log_probs.tolist() == scores
         with monkeypatch.context() as context:
-            context.setattr("engine.models.ngram.iter_slices", partial(iter_slices, chunk_size=7))
+            context.setattr("engine.models.ngram.CHUNK_SIZE", 7)
             assert forward_sequence(model, text).log_probs.tolist() == scores
 
 

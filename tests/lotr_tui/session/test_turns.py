@@ -4,16 +4,17 @@ import pytest
 
 from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.best_of import answer_score, stream_answers
 from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
     TurnStart,
+    answer_score,
     begin_turn,
     generate_scene,
     next_speaker_probs,
     read_turns,
     sample_speaker,
+    stream_answers,
 )
 from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.transcript import describe_choice, reply_figures
