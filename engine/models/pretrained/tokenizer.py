@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face: those of models by others as ours, and ours as a `tokenizer.json`."""
+"""Tokenizers of models by others as ours, and ours as tokenizers of Hugging Face."""
 
 import re
 import sys
