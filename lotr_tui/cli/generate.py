@@ -29,8 +29,8 @@ from lotr_tui import STARTED, formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
-from lotr_tui.session.session_model import chat_start, default_num_answers, find_chat_template
-from lotr_tui.session.settings import REPLY_MODE_NOTE, default_model_settings
+from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
+from lotr_tui.session.settings import REPLY_MODE_NOTE
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
 MAX_PROMPT_BYTES = 100_000  # of standard input; a large model reads it in a minute or two
@@ -128,12 +128,10 @@ def generate(
         from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
 
         model = ModelCombiner(loaded).combine(CombinationOptions(**vars(combination)), to_play=True).model
-    is_pretrained, is_chat = model.tokenizer.name == "pretrained", find_chat_template(model) is not None
-    defaults = default_model_settings(is_pretrained=is_pretrained, is_chat=is_chat).sampler
     request = Request(
         "+".join(each.name for each in loaded),
         model,
-        replace(defaults, **given),
+        replace(default_settings(model).sampler, **given),
         range(first_seed, first_seed + count),
         predicts_eos=loaded[0].config.data.mode == "line",
         as_json=as_json,

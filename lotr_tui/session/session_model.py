@@ -25,8 +25,9 @@ from engine.runs.directory import CONFIG_FILE, needs_base, read_config
 from engine.runs.loading import InferencePrecision, LoadedModel, load_model_by_name, read_dialogue_parts
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
+from lotr_tui.session import settings
 from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
-from lotr_tui.session.settings import ModelSettings, ReplyMode, default_model_settings
+from lotr_tui.session.settings import ModelSettings, ReplyMode
 
 if TYPE_CHECKING:
     from engine.models.pretrained.base import LoadingProgress
@@ -72,6 +73,14 @@ def is_slow(model: LanguageModel) -> bool:
 
 def default_num_answers(model: LanguageModel) -> int:
     return NUM_SLOW_ANSWERS if is_slow(model) else NUM_ANSWERS
+
+
+def default_settings(model: LanguageModel) -> ModelSettings:
+    """Return how a model answers at first: in `generate`, in a session, and in one that is served."""
+    if not find_cast(model) and find_chat_template(model) is not None:
+        return ModelSettings(settings.CHAT_SAMPLER)
+    is_pretrained = model.tokenizer.name == "pretrained"  # also with an adapter
+    return ModelSettings(settings.PRETRAINED_SAMPLER if is_pretrained else settings.DEFAULT_SAMPLER)
 
 
 def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
@@ -189,8 +198,7 @@ class SessionModel:
 
     @property
     def default_settings(self) -> ModelSettings:
-        is_pretrained = self.model.tokenizer.name == "pretrained"
-        return default_model_settings(is_pretrained=is_pretrained, is_chat=self.chat is not None)
+        return default_settings(self.model)
 
     @property
     def label(self) -> str:

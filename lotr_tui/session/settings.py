@@ -182,11 +182,6 @@ class SettingsStore:
             return None, f"{quarantine_file(self.path, error)}; the defaults are used"
 
 
-def default_model_settings(*, is_pretrained: bool, is_chat: bool) -> ModelSettings:
-    """Return how a model by others or with its weights, or one that answers by a chat template, answers at first."""
-    return ModelSettings(CHAT_SAMPLER if is_chat else PRETRAINED_SAMPLER if is_pretrained else DEFAULT_SAMPLER)
-
-
 def check_best_of(best_of: int) -> None:
     """Raise an InvalidInputError if a number of answers to draw for a turn is out of range."""
     if not 0 <= best_of <= MAX_ANSWERS:

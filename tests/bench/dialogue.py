@@ -18,8 +18,7 @@ from engine.models.base import predict_tokens
 from engine.models.dialogue import cast_index
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
-from lotr_tui.session.session_model import default_num_answers
-from lotr_tui.session.settings import default_model_settings
+from lotr_tui.session.session_model import default_num_answers, default_settings
 from tests.bench.measuring import Figure, Skip
 
 MIN_LINES, MIN_WORDS = 20, 4
@@ -178,9 +177,9 @@ def turn_log_prob(model, state, turn, speakers):
 def shared_beginnings(run, dataset, num_prompts):
     """Answers of Gandalf to held-out lines of a stranger, with one seed, whose first six words another one shares."""
     speaker = "GANDALF" if "GANDALF" in run.cast else run.cast[0]
-    is_pretrained, starts = run.config.data.tokenizer == "pretrained", Counter()
+    starts: Counter[tuple[str, ...]] = Counter()
     num_answers = default_num_answers(run.model)
-    settings = default_model_settings(is_pretrained=is_pretrained, is_chat=False).sampler
+    settings = default_settings(run.model).sampler
     lines = [line.text for line in [*dataset.splits.valid, *dataset.splits.test] if line.text][:num_prompts]
     for line in lines:
         ids = encode_turn(run.model.tokenizer, Turn("STRANGER", line))

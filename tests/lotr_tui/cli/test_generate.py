@@ -2,12 +2,15 @@
 
 import json
 import re
+import sys
 
 import pytest
 
 from engine.generation.settings import SamplerSettings
+from engine.runs.loading import load_model
 from lotr_tui.cli.generate import Request, continue_text
 from lotr_tui.session import settings
+from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
@@ -31,11 +34,27 @@ def test_only_the_text_is_on_stdout(generate):
     assert done.stderr.startswith("seed 3 · temperature 0.80")
 
 
-def test_settings_that_are_not_given_are_those_of_a_new_session(generate, monkeypatch):
-    monkeypatch.setattr(settings, "DEFAULT_SAMPLER", SamplerSettings(temperature=0.5, min_p=0.25, max_tokens=3))
+def test_generate_a_session_and_a_served_session_have_the_same_defaults(generate, lotr, untrained_run, monkeypatch):
+    server = pytest.importorskip("lotr_tui.serve.server", reason="needs textual-serve")
+    sampler = SamplerSettings(temperature=0.5, min_p=0.25, max_tokens=3)
+    monkeypatch.setattr(settings, "DEFAULT_SAMPLER", sampler)
+    session_model = SessionModel.from_loaded(load_model(untrained_run))
+    assert session_model.default_settings.sampler == sampler
     done = generate("the road", "--min-p", "0")
     assert "temperature 0.50 · " in done.stderr
     assert len(done.stdout.split()) <= 3
+    commands = []
+
+    class Server:
+        def __init__(self, command, *_arguments):
+            commands.append(command)
+
+        async def run(self, *_arguments):
+            return 0
+
+    monkeypatch.setattr(server, "BrowserServer", Server)
+    assert lotr("serve", "--run", untrained_run, "--port", "0").returncode == 0
+    assert commands == [[sys.executable, "-m", "lotr_tui", "--run", str(untrained_run)]]  # an ordinary session
 
 
 def test_bundled_model_is_found_from_any_folder(lotr):

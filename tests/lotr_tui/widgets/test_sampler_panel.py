@@ -9,7 +9,7 @@ from textual.widgets import Static
 
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.settings import default_model_settings
+from lotr_tui.session.settings import PRETRAINED_SAMPLER
 from lotr_tui.widgets.sampler_panel import CUSTOM_PRESET, SAMPLER_PRESETS, SamplerPanel
 from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support.app import ThemedApp
@@ -108,7 +108,7 @@ async def test_presets_keep_the_maximum_length():
     app = PanelApp(SamplerSettings(top_k=3, max_tokens=77))
     async with app.run_test(size=(80, 20)) as pilot:
         assert app.panel.preset == CUSTOM_PRESET
-        app.panel.apply(default_model_settings(is_pretrained=True, is_chat=False).sampler)
+        app.panel.apply(PRETRAINED_SAMPLER)
         assert app.panel.preset == "conversation"  # one can return to it from another preset
         app.panel.apply(SamplerSettings(top_k=3, max_tokens=77))
         for name, preset in SAMPLER_PRESETS.items():
