@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID, WordTokenizer
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, describe_error
 from engine.generation import turns
 from engine.generation.complete_words import end_word
@@ -24,7 +24,7 @@ from engine.generation.turns import MAX_HISTORY_TOKENS, Answer, AnswerChosen, Sp
 from engine.models.dialogue import DialogueModel
 from engine.runtime.process import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
-from lotr_tui.session.read_text import NextTokenContext, TextReader, context_ids, next_key, to_prompt_line
+from lotr_tui.session.read_text import NextTokenContext, TextReader, next_key, restore_reply, to_prompt_line
 from lotr_tui.session.reply import AnswerScore, Reply, Token
 from lotr_tui.session.session_file import Session, SessionError, SessionFile, load_session
 from lotr_tui.session.session_model import SessionModel, SlidingModel, default_num_answers, find_cast, split_dialogue
@@ -92,7 +92,7 @@ class Conversation:
         """Return the conversation in a file with the same replies selected; texts are read again when needed."""
         conversation = cls(pace, file, reader)
         for reply in conversation.replies.values():
-            _restore(reply, session_model)
+            restore_reply(reply, session_model)
             conversation.current_reply = reply
         current_id = file.session.current_id
         if current := conversation.current_reply if current_id is None else conversation.replies[current_id]:
@@ -497,44 +497,3 @@ class Conversation:
                 yield event[0].done
             else:
                 yield event
-
-
-# Saved replies
-
-
-def _restore(reply: Reply, session_model: SessionModel) -> None:
-    """Give a reply that was read from a file a model, and the ids of its text in the vocabulary of that model."""
-    model, tokenizer, parent = session_model.model, session_model.model.tokenizer, reply.parent
-    reply.session_model = session_model
-    problems = [] if parent is None else [parent.read_only_reason]
-    if reply.starts_turn:
-        reply.prompt = to_prompt_line(reply.prompt or "", tokenizer, reply.reply_mode)
-        roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
-        previous = reply.turn.previous_reply
-        try:
-            reply.context_ids = context_ids(model, reply.prompt, reply.reply_mode, previous, roles)
-        except InvalidInputError as error:  # the chat template accepts other messages
-            problems.append(f"{error}; this reply cannot be continued")
-        unknown = {span.text for span in tokenizer.unknown_spans(reply.prompt)}.difference(reply.unknown_tokens)
-    elif parent is not None:
-        reply.inherit_context(parent)
-        unknown = set()
-    if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:
-        problems.append(f"{session_model.name} knows no speakers and cannot continue from here")
-    for token in reply.own_tokens:
-        is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
-        # Tokens of an open vocabulary with the same text may add another text.
-        id = token.id if is_same else None
-        if id is None and isinstance(tokenizer, WordTokenizer):
-            id = tokenizer.token_to_id.get(token.text)
-        if id is None:
-            unknown.add(token.text)
-        reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else UNK_ID)
-    is_open = reply.tokenizer in OPEN_VOCABULARIES
-    if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
-        problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
-    elif unknown:
-        problems.append(f"{session_model.name} does not know {min(unknown)!r} and cannot continue from here")
-    reply.read_only_reason = next(filter(None, problems), "")
-    if not reply.read_only_reason and not reply.num_shared_tokens:
-        reply.split_context(min(reply.num_reread_tokens, len(reply.context_ids)))

@@ -8,7 +8,8 @@ from itertools import accumulate
 from engine.data.scripts import Turn as SpokenLine
 from engine.data.scripts import encode_speaker, encode_turn
 from engine.data.speakers import SOMEONE, STRANGER
-from engine.data.tokenizers import EOS_ID, ByteTokenizer, Tokenizer
+from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID, ByteTokenizer, Tokenizer, WordTokenizer
+from engine.errors import InvalidInputError
 from engine.generation import generate as generation
 from engine.generation.complete_words import CompleteWordSearch, open_word
 from engine.generation.generate import DecoderState
@@ -17,7 +18,14 @@ from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel, advance_tokens
 from lotr_tui.session.cast import NO_ROLES, Roles
 from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
-from lotr_tui.session.session_model import NO_LOG_PROBS, answers_by_template, chat_start, find_cast, find_chat_template
+from lotr_tui.session.session_model import (
+    NO_LOG_PROBS,
+    SessionModel,
+    answers_by_template,
+    chat_start,
+    find_cast,
+    find_chat_template,
+)
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 JOINERS = "\u200c\u200d"
@@ -79,6 +87,44 @@ def context_ids(
     if prompt:
         ids += encode_turn(tokenizer, SpokenLine(roles.speaking_as or STRANGER, prompt))
     return [*ids, *encode_speaker(tokenizer, roles.speaker)] if roles.speaker else ids
+
+
+def restore_reply(reply: Reply, session_model: SessionModel) -> None:
+    """Give a reply that was read from a file a model, and the ids of its text in the vocabulary of that model."""
+    model, tokenizer, parent = session_model.model, session_model.model.tokenizer, reply.parent
+    reply.session_model = session_model
+    problems = [] if parent is None else [parent.read_only_reason]
+    if reply.starts_turn:
+        reply.prompt = to_prompt_line(reply.prompt or "", tokenizer, reply.reply_mode)
+        roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
+        previous = reply.turn.previous_reply
+        try:
+            reply.context_ids = context_ids(model, reply.prompt, reply.reply_mode, previous, roles)
+        except InvalidInputError as error:  # the chat template accepts other messages
+            problems.append(f"{error}; this reply cannot be continued")
+        unknown = {span.text for span in tokenizer.unknown_spans(reply.prompt)}.difference(reply.unknown_tokens)
+    elif parent is not None:
+        reply.inherit_context(parent)
+        unknown = set()
+    if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:
+        problems.append(f"{session_model.name} knows no speakers and cannot continue from here")
+    for token in reply.own_tokens:
+        is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
+        # Tokens of an open vocabulary with the same text may add another text.
+        id = token.id if is_same else None
+        if id is None and isinstance(tokenizer, WordTokenizer):
+            id = tokenizer.token_to_id.get(token.text)
+        if id is None:
+            unknown.add(token.text)
+        reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else UNK_ID)
+    is_open = reply.tokenizer in OPEN_VOCABULARIES
+    if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
+        problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
+    elif unknown:
+        problems.append(f"{session_model.name} does not know {min(unknown)!r} and cannot continue from here")
+    reply.read_only_reason = next(filter(None, problems), "")
+    if not reply.read_only_reason and not reply.num_shared_tokens:
+        reply.split_context(min(reply.num_reread_tokens, len(reply.context_ids)))
 
 
 @dataclass(frozen=True, eq=False)
