@@ -38,7 +38,7 @@ NUM_SLOW_ANSWERS = 4  # that a slow model draws to choose from by default, which
 NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
 """Log-probabilities of a state whose own were evicted, or that has read nothing; reading a token computes new ones."""
 EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")  # suggested if the model knows all their words
-MAX_INTRODUCED_SPEAKERS = 3  # the best known, or those with most lines in the training text
+MAX_INTRODUCED_SPEAKERS = 4  # the best known, or those with most lines in the training text
 OPENING_NAMES = ("GANDALF", "FRODO", "SAM", "GOLLUM")
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
 
@@ -112,7 +112,6 @@ class SessionModel:
     corpus: str = BUNDLED  # path of the training corpus, or "bundled"; empty for a model by others
     run: Path | None = None  # of several combined runs the first; None for a model by others
     predicts_eos: bool = True  # True if each training line ended in `<eos>`, so that it can answer without a cast
-    answers_depend_on_prompt: bool = False  # True if each training line followed the line it answers
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
 
     @classmethod
@@ -188,11 +187,6 @@ class SessionModel:
         return None if self.cast else find_chat_template(self.model)
 
     @property
-    def chat_problem(self) -> str:
-        chat = getattr(self.model, "chat", None)
-        return (chat and chat.problem) or f"{self.name} has no chat template"
-
-    @property
     def settings_name(self) -> str:
         return self.source or self.name
 
@@ -221,15 +215,17 @@ class SessionModel:
         if not self.knows_speakers:
             text = f'Type "{self.example_prompt()}" and press enter'
             return f"{text}; without a chat template, this model continues texts." if self.is_by_others else f"{text}."
+        first, *others = map(display_name, self.introduced_speakers())
+        if not others:
+            return f"Say hello to {first}."
+        more = " and others" if len(answering_cast(self.cast, "")) > MAX_INTRODUCED_SPEAKERS else ""
+        return f"Say hello to {first}. {', '.join(others)}{more} can answer too."
+
+    def introduced_speakers(self) -> list[str]:
+        """Return the members of the cast whom the welcome line names: who answers first, then the best known."""
         names = answering_cast(self.cast, "")
-        first = first_to_answer(names)
         best_known = [name for name in OPENING_NAMES if name in names]
-        others = [display_name(name) for name in dict.fromkeys([*best_known, *names]) if name != first]
-        text = f"Say hello to {display_name(first)}."
-        if others:
-            more = " and others" if len(others) > MAX_INTRODUCED_SPEAKERS else ""
-            text += f" {', '.join(others[:MAX_INTRODUCED_SPEAKERS])}{more} can answer too."
-        return text
+        return list(dict.fromkeys([first_to_answer(names), *best_known, *names]))[:MAX_INTRODUCED_SPEAKERS]
 
     def example_prompt(self) -> str:
         """Return a prompt that the model knows: one of `EXAMPLE_PROMPTS`, or else two words of its vocabulary."""
@@ -237,9 +233,11 @@ class SessionModel:
         words = [token for token in islice(tokenizer.tokens, EOS_ID + 1, 200) if token.isalpha()]
         return next((text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text)), " ".join(words[:2]))
 
-    def introduction(self) -> str:
-        """Return what the user talks to, for the help line before the first prompt."""
+    def introduction(self, speaker: str = "") -> str:
+        """Return what the user talks to, for the help line before the first prompt; a `speaker` may be chosen."""
         model = {BUNDLED: "the bundled model", LSTM: "the small LSTM"}.get(self.name, self.name)
+        if self.knows_speakers and speaker:
+            return f"You are talking to {display_name(speaker)}, whom {model} plays"
         if self.knows_speakers:
             return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
         if self.chat is not None:

@@ -43,7 +43,7 @@ def make_training_app(make_app, use_job):
 async def test_quitting_asks_on_every_screen_and_a_cancel_changes_nothing(make_training_app):
     app = make_training_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        app.screen.start_training(PRESETS["tiny"])
+        app.screen.training.start(PRESETS["tiny"])
         for cancel in ("escape", "c"):
             await ask_to_quit(pilot)
             await pilot.press("ctrl+q")  # a second one changes nothing
@@ -85,7 +85,7 @@ async def test_no_question_without_a_training(make_training_app):
     job.ends = True
     app = make_training_app(job)
     async with app.run_test(size=(80, 24)) as pilot:
-        app.screen.start_training(PRESETS["tiny"])
+        app.screen.training.start(PRESETS["tiny"])
         job.release()
         await until(pilot, lambda: not app.state.is_training)
         await pilot.press(*"bilbo", "enter")
@@ -104,7 +104,7 @@ class FailingJob(FakeJob):
 async def test_a_training_that_fails_before_it_is_detached_ends_the_app(make_training_app):
     app = make_training_app(FailingJob([]))
     async with app.run_test(size=(80, 24)) as pilot:
-        app.screen.start_training(PRESETS["tiny"])
+        app.screen.training.start(PRESETS["tiny"])
         await ask_to_quit(pilot)
         await pilot.press("d")
         await until(pilot, lambda: "then lotr-tui quits" in notices(app))
@@ -163,7 +163,7 @@ def test_quitting_a_session_prints_how_the_training_goes_on(
         write_run(app.fake_job.run.path)
 
     async def drive(pilot):
-        app.screen.start_training(PRESETS["tiny"])
+        app.screen.training.start(PRESETS["tiny"])
         await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.started)
         await ask_to_quit(pilot)
         await pilot.press(key)

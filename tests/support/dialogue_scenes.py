@@ -54,8 +54,8 @@ async def conversation(pilot):
     """A conversation of three turns, a chosen speaker, and a line that is being typed."""
     await use_speakers(pilot)
     screen = pilot.app.screen
-    assert screen.query_one(ConversationView).open_session(save_conversation(), screen.session_model)
-    screen.set_roles(screen.roles._replace(speaker="GOLLUM", speaking_as="FRODO"))
+    assert screen.query_one(ConversationView).open_session(save_conversation())
+    screen.slot.set_roles(screen.slot.roles._replace(speaker="GOLLUM", speaking_as="FRODO"))
     screen.query_one("#prompt", PromptInput).value = "we walked"
     screen.show_training(view_of([*training_events(), finished(make_decoder())]))
     await pilot.pause()

@@ -4,8 +4,7 @@ import re
 import time
 
 from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.screens.session.side import NextTokenBars
-from lotr_tui.screens.session.token_inspector import TokenInspector
+from lotr_tui.screens.session.side import NextTokenBars, TokenInspector
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import entry_blocks, reply_figures

@@ -105,11 +105,11 @@ def reply_of(id, text, **changes):
 
 
 FIRST_REPLY = reply_of(0, "a very old friend of mine and i think he knows it", prompt="Bilbo Baggins is")
-BRANCH = {"prompt": None, "parent_id": 0, "parent_offset": 4, "seed": 8, "reason": "length", "name": "the pony"}
+BRANCH = {"prompt": None, "parent_id": 0, "parent_offset": 4, "seed": 8, "reason": "length"}
 
 
 def save_session():
-    """Write a session of two exchanges, the first with a named branch at its fifth token, and return its file."""
+    """Write a session of two exchanges, the first with a branch at its fifth token, and return its file."""
     branch = reply_of(1, "pony that walked all night down from the north before winter came", **BRANCH)
     text = "he kept his promise and walked with our friend down from the high tower"
     last = reply_of(2, text, prompt="Where is the wizard", unknown_tokens=("wizard",))
@@ -121,7 +121,7 @@ async def session(pilot):
     app = pilot.app
     await until(pilot, lambda: app.screen.query("#training"))
     await pilot.pause(0.1)
-    assert app.screen.query_one(ConversationView).open_session(save_session(), session_model_of(app))
+    assert app.screen.query_one(ConversationView).open_session(save_session())
     app.screen.query_one("#prompt", PromptInput).value = "the lamp"
     app.screen.show_training(view_of([*training_events(), finished(make_decoder())]))
     await pilot.pause()

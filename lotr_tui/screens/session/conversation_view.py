@@ -1,37 +1,76 @@
 """The conversation on the screen: its transcript while it is written, the cursor on its words, and its answers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
-from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.message import Message
 from textual.timer import Timer
 
 from engine.data.tokenizers import EOS, UNK
-from engine.errors import LotrError
-from engine.generation.generate import NUM_TOP_TOKENS, NextTokenProbs
+from engine.errors import InvalidInputError, LotrError, printable
+from engine.generation.complete_words import word_around
+from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs
 from engine.generation.settings import SamplerSettings
+from lotr_tui.background_task import run_in_thread
 from lotr_tui.clipboard import copy_to_clipboard
 from lotr_tui.formatting import format_lone_token
+from lotr_tui.screens.session.keys import parse_scene
+from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.screens.session.preview import Preview
-from lotr_tui.screens.session.token_inspector import InspectedToken
 from lotr_tui.screens.session.transcript import SearchBar, Transcript
 from lotr_tui.session.cast import name_column_width
 from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.export import check_session_target, export_session
 from lotr_tui.session.read_text import NextTokenContext, TextReader
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.settings import PreviewUnit
+from lotr_tui.session.session_file import load_session, session_path
 from lotr_tui.session.transcript import Note
 
 POLL_INTERVAL = 0.05  # seconds between two looks at the words that are being written
 FIRST_WORD_INTERVAL = 0.01  # before the first word, for which the user waits
 
-SettingsProvider = Callable[[], tuple[SamplerSettings, int]]
-"""Function that returns the sampler settings and a seed, and raises InvalidInputError if a control is out of range."""
+Begin = Callable[[SamplerSettings, int], Reply]
+"""Function that begins a reply with sampler settings and a seed, or raises a LotrError."""
+
+
+@dataclass(frozen=True)
+class InspectedToken:
+    """Token of a reply, and the distribution it was sampled from, whose candidates may not be known yet."""
+
+    reply: Reply
+    index: int
+    preview: NextTokenProbs
+
+    @classmethod
+    def before_reading(cls, reply: Reply, index: int) -> "InspectedToken":
+        size, entropy = len(reply.session_model.model.tokenizer), reply.tokens[index].entropy or 0.0
+        return cls(reply, index, NextTokenProbs((), 0, size, entropy, "token", "token", is_final=False))
+
+    @cached_property
+    def word(self) -> str:
+        """Word that the token belongs to."""
+        if self.reply.read_only_reason:  # the token ids belong to another model
+            return self.reply.tokens[self.index].text
+        ids = [*self.reply.context_ids, *self.reply.ids]
+        return word_around(self.reply.session_model.model.tokenizer, ids, len(self.reply.context_ids) + self.index)
+
+    @cached_property
+    def alternatives(self) -> tuple[Candidate, ...]:
+        """The likeliest tokens or words, to branch to; the one in the reply may be among them."""
+        return self.preview.candidates[:NUM_TOP_TOKENS]
+
+    @cached_property
+    def written_text(self) -> str:
+        return self.word if self.preview.candidate_unit == "word" else self.reply.tokens[self.index].text
+
+    @cached_property
+    def marked(self) -> int:
+        """Number, counted from 1, of the alternative that enter branches to: the first that is not in the reply."""
+        texts = [each.text for each in self.alternatives]
+        return next((number for number, text in enumerate(texts, 1) if text != self.written_text), 1)
 
 
 class ConversationView(Vertical):
@@ -45,36 +84,27 @@ class ConversationView(Vertical):
     ConversationView Transcript { height: 1fr; }
     """
 
-    class Changed(Message):
-        """Posted when words were written or another reply is shown; `ended` if no more words are to come."""
+    def __init__(
+        self,
+        slot: ModelSlot,
+        on_change: Callable[[bool], None],
+        on_inspect: Callable[[InspectedToken | None], None],
+    ) -> None:
+        """Start an empty conversation with the model in `slot`.
 
-        def __init__(self, *, ended: bool) -> None:
-            super().__init__()
-            self.ended = ended
-
-    class ReplyStarted(Message):
-        """Posted when a reply is being generated, before its first word."""
-
-    class InspectionChanged(Message):
-        """Posted when the cursor is on another token, or its alternatives are known; None without a cursor."""
-
-        def __init__(self, inspected: InspectedToken | None) -> None:
-            super().__init__()
-            self.inspected = inspected
-
-    def __init__(self, welcome: str, pace: float, get_settings: SettingsProvider, *, id: str | None = None) -> None:
-        """Start an empty conversation at a pace in words per second; `welcome` is at the top of the transcript."""
-        super().__init__(id=id)
+        `on_change` is called when a reply begins, grows, ends (True) or is replaced (True), and `on_inspect` when the
+        cursor is on another token (None: on none).
+        """
+        super().__init__(id="conversation")
         self.reader = TextReader()
-        self.conversation = Conversation(pace, reader=self.reader)
-        self.transcript = Transcript(welcome, id="transcript")
-        self.search_bar = SearchBar(self.transcript, id="search")
+        self.conversation = Conversation(slot.pace, reader=self.reader)
+        self.slot, self._welcome = slot, slot.session_model.welcome_text()
+        self.transcript = Transcript(self._welcome, self._inspect, self.branch, self.step_answer)
+        self.search_bar = SearchBar(self.transcript)
         self.inspected: InspectedToken | None = None
-        self.best_of = 0  # answers that are drawn for a turn of a conversation; 0 draws several where that is fast
-        self._welcome = welcome
-        self._get_settings = get_settings
+        self.edited_reply: Reply | None = None  # whose prompt is in the prompt input
+        self._on_change, self._on_inspect = on_change, on_inspect
         self._inspection = Preview(self, self._show_alternatives, NUM_TOP_TOKENS, NUM_TOP_TOKENS, reader=self.reader)
-        self._preview_unit: PreviewUnit = "word"
         self._noted_contexts: set[str] = set()  # names of the models whose full context is noted
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
 
@@ -101,12 +131,11 @@ class ConversationView(Vertical):
     def add_note(self, text: str) -> None:
         self.transcript.append(Note(text))
 
-    def set_names(self, cast: Sequence[str], model_label: str) -> None:
-        """Make room for the names of a cast, or of a model without one, before the lines of a conversation."""
-        self.transcript.set_name_width(name_column_width(cast, model_label))
-
-    def set_welcome(self, welcome: str) -> None:
-        """Show another text at the top of a new session, and now if nothing has been said yet."""
+    def adapt_to_model(self) -> None:
+        """Make room for the names of the model's cast, and say what to type, now or in a new session."""
+        model = self.slot.session_model
+        label, welcome = "" if model.chat is None else model.label, model.welcome_text()
+        self.transcript.set_name_width(name_column_width(model.cast, label))
         if welcome != self._welcome and self.conversation.current_reply is None and self.transcript.is_attached:
             self.transcript.replace_entries(0, [Note(welcome), *self.transcript.entries[1:]])
         self._welcome = welcome
@@ -133,7 +162,7 @@ class ConversationView(Vertical):
             if active is not None and active is self.conversation.current_reply and active is not reply:
                 # The next turn of a scene, unless another branch is shown.
                 self.transcript.append(active, follow=self.transcript.is_vertical_scroll_end)
-            self.post_message(self.Changed(ended=active is None))
+            self._on_change(active is None)
         if self.conversation.active_reply is None:
             self._poll_timer.pause()
             self._show_notice()
@@ -155,13 +184,14 @@ class ConversationView(Vertical):
         """Replace a full conversation by an empty one; its last reply stays visible."""
         full, last = self.conversation, self.conversation.current_reply
         full.close()
+        self.edited_reply = None
         self.search_bar.close()
-        self.conversation = Conversation(full.pace, reader=self.reader)
+        self.conversation = Conversation(self.slot.pace, reader=self.reader)
         saved = f"The previous one is saved as {full.name}; /sessions opens it."
         note = Note(f"This session is full, so a new one begins here. {saved}")
         self.transcript.replace_entries(0, [*([last] if last else []), note])
         self.transcript.scroll_end(animate=False)
-        self.post_message(self.Changed(ended=True))
+        self._on_change(True)
 
     def _show_notice(self) -> None:
         if self.conversation.notice:
@@ -170,16 +200,57 @@ class ConversationView(Vertical):
 
     # Replies
 
-    def start(
-        self, begin: Callable[[SamplerSettings, int], Reply], replaced: Reply | None, cursor_at: int | None = None
-    ) -> bool:
-        """Begin a reply with the settings and the seed of the controls, and show it while it is written.
+    def previous_reply(self) -> Reply | None:
+        """Return the reply that the next prompt answers, or None at the start of a text."""
+        edited, mode = self.edited_reply, self.slot.reply_mode
+        previous = self.conversation.current_reply if edited is None else edited.turn.previous_reply
+        if previous is None or previous not in self.conversation:
+            return None  # the reply may belong to a session that was full
+        return previous if mode != "continue" and previous.reply_mode == mode else None
 
-        It takes the place of the reply `replaced`, whose cursor moves to token `cursor_at` once that is written. Return
-        False, after a notice, if the reply cannot begin.
+    def submit(self, text: str) -> bool:
+        """Send a line; without one, go on with a conversation. Return True if a reply begins."""
+        conversation, model, previous = self.conversation, self.slot.session_model, self.previous_reply()
+        roles, mode, best_of = self.slot.roles, self.slot.reply_mode, self.slot.settings.best_of
+        if mode != "conversation" or not model.knows_speakers:
+            return self._start(
+                lambda settings, seed: conversation.submit_prompt(model, text, mode, settings, seed, previous, roles),
+                _next_reply(previous),
+            )
+        if not text.strip() and self.edited_reply is None:
+            return self.go_on()
+        return self._start(
+            lambda settings, seed: conversation.say(model, text, roles, settings, seed, previous, best_of),
+            _next_reply(previous),
+        )
+
+    def go_on(self, num_turns: int = 1, cast: Sequence[str] | None = None) -> bool:
+        """Add turns without the user, by speakers of `cast` (None: who is chosen to answer, or else anyone).
+
+        A single turn of another mode continues the reply instead. Return True if a reply begins.
+        """
+        model, speaker = self.slot.session_model, self.slot.roles.speaker
+        if not model.knows_speakers or (self.slot.reply_mode != "conversation" and num_turns == 1):
+            return self.continue_reply()
+        self.slot.set_reply_mode("conversation")
+        go_on, previous, best_of = self.conversation.go_on, self.previous_reply(), self.slot.settings.best_of
+        names = (speaker,) if speaker and num_turns == 1 and cast is None else cast
+        return self._start(
+            lambda settings, seed: go_on(model, names, num_turns, settings, seed, previous, best_of),
+            _next_reply(previous),
+        )
+
+    def play_scene(self, argument: str) -> None:
+        """Add the turns of a typed scene, such as `6 Frodo, Sam`."""
+        self.go_on(*parse_scene(argument, self.slot.session_model.cast))
+
+    def _start(self, begin: Begin, replaced: Reply | None, cursor_at: int | None = None) -> bool:
+        """Begin a reply, and show it while it is written; return False, after a notice, if it cannot begin.
+
+        It takes the place of the reply `replaced`, whose cursor moves to token `cursor_at` once that is written.
         """
         try:
-            reply = begin(*self._get_settings())
+            reply = begin(self.slot.sampler.settings, self.slot.sampler.draw_seed())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return False
@@ -192,7 +263,7 @@ class ConversationView(Vertical):
             self._pending_cursor = cursor_at
         self._poll_timer.resume()
         self._first_word_timer.resume()
-        self.post_message(self.ReplyStarted())
+        self._on_change(False)
         return True
 
     def _replace_reply(self, old: Reply, new: Reply) -> None:
@@ -204,31 +275,25 @@ class ConversationView(Vertical):
         self.conversation.select_reply(new)
         self.transcript.replace_entries(index, [*new.selected_path(), *rest])
 
-    def again(self, speaker: str = "") -> None:
-        """Draw the reply again with another seed, as a chosen speaker, or else as the same one."""
-        reply = self.target_reply
-        if reply is not None and reply.speaker and reply.reply_mode == "conversation":
-            self.answer_as(speaker or reply.speaker)
-        elif reply is not None:
-            self._branch(reply, 0)
-
-    def answer_as(self, speaker: str) -> None:
-        """Answer again as a speaker, or as whom the model chooses (empty), as another answer of the turn."""
-        reply = self.target_reply
+    def again(self) -> None:
+        """Draw the reply again with another seed, in a conversation as the chosen speaker, or else as the same one."""
+        reply, answer_as, best_of = self.target_reply, self.conversation.answer_as, self.slot.settings.best_of
         if reply is None:
             self.notify("There is no reply yet; say something first.")
-        elif reply.reply_mode != "conversation" or reply.is_chat:
-            self.notify("Only an answer of a conversation has a speaker; /set mode conversation starts one.")
+        elif reply.speaker and reply.reply_mode == "conversation":
+            name = self.slot.roles.speaker or reply.speaker
+            self._start(lambda settings, seed: answer_as(reply, name, settings, seed, best_of), reply, 0)
         else:
-            answer_as = self.conversation.answer_as
-            self.start(lambda settings, seed: answer_as(reply, speaker, settings, seed, self.best_of), reply, 0)
+            self._branch(reply, 0)
 
-    def continue_reply(self) -> None:
+    def continue_reply(self) -> bool:
         """Keep going after the last word of the reply, on a new line if the model has ended the line."""
         reply = self.target_reply
-        if reply is not None:
-            end = len(reply.tokens) + reply.has_ended_line
-            self.start(lambda settings, seed: self.conversation.continue_reply(reply, settings, seed), reply, end)
+        if reply is None:
+            return False
+        return self._start(
+            partial(self.conversation.continue_reply, reply), reply, len(reply.tokens) + reply.has_ended_line
+        )
 
     def branch(self, number: int | None = None) -> None:
         """Branch to an alternative of the word under the cursor, counted from 1; None is the marked one."""
@@ -249,7 +314,7 @@ class ConversationView(Vertical):
 
     def _branch(self, reply: Reply, index: int, forced_ids: Sequence[int] = (), *, ends_word: bool = False) -> None:
         branch = self.conversation.branch
-        self.start(
+        self._start(
             lambda settings, seed: branch(reply, index, forced_ids, settings, seed, ends_word=ends_word), reply, index
         )
 
@@ -269,7 +334,7 @@ class ConversationView(Vertical):
             self.transcript.put_cursor(self.transcript.entries.index(new), min(cursor[1], len(new.tokens) - 1))
         elif cursor is not None:
             self._pending_cursor = 0
-        self.post_message(self.Changed(ended=True))
+        self._on_change(True)
 
     def toggle_answers(self) -> None:
         """Show or hide all other answers below this one."""
@@ -287,35 +352,36 @@ class ConversationView(Vertical):
 
     # Cursor
 
-    def leave_words(self) -> bool:
-        """Remove the cursor, and return True if there was one."""
+    def leave_words(self) -> None:
+        """Remove the cursor."""
         was_inspecting = self.inspected is not None
         self.inspected = self._pending_cursor = None
         self._inspection.cancel()
         self.transcript.remove_cursor()
         if was_inspecting:
-            self.post_message(self.InspectionChanged(None))
-        return was_inspecting
+            self._on_inspect(None)
 
-    def set_preview_unit(self, unit: PreviewUnit) -> None:
+    def put_cursor(self) -> None:
+        """Put the cursor on the last word of the latest reply."""
+        if self.conversation.current_reply is None:
+            self.notify("There is no reply yet; type a prompt first.")
+        else:
+            self.transcript.put_cursor()
+
+    def step_vertically(self, offset: int) -> None:
+        """Go to another reply, or while searching to another match."""
+        if self.search_bar.has_focus_within:
+            self.search_bar.step_match(offset)
+        else:
+            self.transcript.step_reply(offset)
+
+    def scroll_by_pages(self, pages: int) -> None:
+        (self.transcript.scroll_page_up if pages < 0 else self.transcript.scroll_page_down)(animate=False)
+
+    def update_preview_unit(self) -> None:
         """Show words or tokens as the alternatives to the token under the cursor."""
-        self._preview_unit = unit
         if self.inspected is not None:
             self._inspect(self.inspected.reply, self.inspected.index)
-
-    @on(Transcript.CursorMoved)
-    def _cursor_moved(self, event: Transcript.CursorMoved) -> None:
-        event.stop()
-        self._inspect(event.reply, event.token_index)
-
-    @on(Transcript.TokenActivated)
-    def _branch_to_marked(self) -> None:
-        self.branch()
-
-    @on(Transcript.AnswerRequested)
-    def _answer_requested(self, event: Transcript.AnswerRequested) -> None:
-        event.stop()
-        self.step_answer(event.offset, event.reply)
 
     def _inspect(self, reply: Reply, index: int) -> None:
         """Show a token at once, and its alternatives once the model has read the text before it."""
@@ -324,7 +390,7 @@ class ConversationView(Vertical):
             self._set_inspected(InspectedToken.before_reading(reply, index))
         is_idle = self.conversation.active_reply is None  # otherwise a slow model is left to the reply
         text = NextTokenContext.of_reply(reply, index)
-        self._inspection.request(text, reply.settings, self._preview_unit, may_read=is_idle, pause=0)
+        self._inspection.request(text, reply.settings, self.slot.preview_unit, may_read=is_idle, pause=0)
 
     def _show_alternatives(self, context: NextTokenContext, settings: SamplerSettings, probs: NextTokenProbs) -> None:
         if self.inspected is not None:
@@ -332,21 +398,56 @@ class ConversationView(Vertical):
 
     def _set_inspected(self, inspected: InspectedToken) -> None:
         self.inspected = inspected
-        self.post_message(self.InspectionChanged(inspected))
+        self._on_inspect(inspected)
 
     # Saved sessions
+
+    def export(self, path: str = "") -> None:
+        """Export the session to a path that does not exist yet, or ask for one."""
+        from lotr_tui.screens.dialogs.sessions import ask_to_export_session  # with the exporters, only if needed
+
+        if not self.conversation.name:
+            raise InvalidInputError("this session has no reply yet that could be exported")
+        session = session_path(self.conversation.name)
+        if path:
+            self.run_worker(self._export_to(session, path), group="export")
+        else:
+            ask_to_export_session(self.screen, session, "md", partial(self.notify, markup=False))  # type: ignore[arg-type]
+
+    async def _export_to(self, session: Path, path: str) -> None:
+        try:
+            target = await run_in_thread(check_session_target, path)
+            if target.missing_folder is not None:
+                raise InvalidInputError(f"the folder {target.missing_folder} does not exist; choose another one")
+            await run_in_thread(lambda: export_session(load_session(session), target.path))
+        except LotrError as error:
+            self.notify(str(error), severity="warning", markup=False)
+        else:
+            self.notify(f"Exported to {printable(str(target.path))}", markup=False)
 
     def begin_session(self) -> None:
         """Show an empty conversation in place of the current one, which stays saved."""
         if self._can_leave():
-            self._show_conversation(Conversation(self.conversation.pace, reader=self.reader))
+            self._show_conversation(Conversation(self.slot.pace, reader=self.reader))
 
-    def open_session(self, path: Path, session_model: SessionModel) -> bool:
+    def choose_session(self) -> None:
+        """List the saved sessions, and open the chosen one in place of this one."""
+        from lotr_tui.screens.dialogs.sessions import SessionChoice, SessionsScreen
+
+        def chosen(choice: SessionChoice | None) -> None:
+            if choice == "new":
+                self.begin_session()
+            elif choice is not None:
+                self.open_session(choice)
+
+        self.app.push_screen(SessionsScreen(self.conversation), chosen)
+
+    def open_session(self, path: Path) -> bool:
         """Open a saved session in place of the current conversation, and return True if that was possible."""
         if not self._can_leave():
             return False
         try:
-            conversation = Conversation.resume(path, session_model, self.conversation.pace, self.reader)
+            conversation = Conversation.resume(path, self.slot.session_model, self.slot.pace, self.reader)
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return False
@@ -363,6 +464,7 @@ class ConversationView(Vertical):
     def _show_conversation(self, conversation: Conversation) -> None:
         """Close the current conversation, and show another one in its place."""
         self._noted_contexts.clear()
+        self.edited_reply = None
         self.leave_words()
         self.search_bar.close()
         self.conversation.close()
@@ -370,4 +472,9 @@ class ConversationView(Vertical):
         self.transcript.replace_entries(0, [Note(self._welcome), *conversation.selected_replies()])
         self.transcript.scroll_end(animate=False)
         self._show_notice()
-        self.post_message(self.Changed(ended=True))
+        self._on_change(True)
+
+
+def _next_reply(previous: Reply | None) -> Reply | None:
+    """Return the reply whose place a new one after `previous` takes."""
+    return None if previous is None or previous.next_turn is None else previous.next_turn.selected_reply

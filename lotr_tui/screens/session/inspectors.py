@@ -1,65 +1,61 @@
 """The screens that inspect the model of a session; each module is imported when its screen is opened."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from textual.screen import Screen
 
-from engine.generation.settings import SamplerSettings
-
-if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
-    from lotr_tui.session.columns import PromptContext
-    from lotr_tui.session.session_model import SessionModel
-
-Inspector = Literal["temperatures", "compare", "lens", "copied", "inside"]
-
-
-@dataclass(frozen=True)
-class InspectionContext:
-    """State of the session that an inspector starts from."""
-
-    session_model: "SessionModel"  # that answers the next prompt
-    prompt: str  # text in the prompt, or the prompt of the inspected reply if it is empty
-    prompt_context: "PromptContext"  # reply mode and earlier turns with which the session reads that prompt
-    sampler_settings: SamplerSettings
-    seed: int | None  # fixed seed, or the seed of the inspected reply if its prompt is repeated; None for a random one
-    text: str
-    """Everything that the model has read and written up to the end of the inspected reply, with a line break for each
-    `<eos>`; without a reply, the text in the prompt."""
-    text_model: "SessionModel"  # that has read `text`, or reads it now
-    runs_dir: Path | None
-    pace: float  # words per second; 0 is no limit
+from engine.analysis.activations import find_attention_model
+from lotr_tui.screens.session.conversation_view import ConversationView
+from lotr_tui.session.cast import Roles
+from lotr_tui.session.columns import PromptContext
+from lotr_tui.session.read_text import to_prompt_line
+from lotr_tui.session.session_model import SessionModel
 
 
-def create_inspector_screen(inspector: Inspector, context: InspectionContext) -> Screen[None]:
-    """Create the screen of an inspector."""
-    model, text_model, text = context.session_model, context.text_model, context.text
-    columns = context.prompt, context.sampler_settings, context.seed, context.pace, context.prompt_context
-    match inspector:
-        case "temperatures":
+def create_inspector_screen(
+    inspector: str, view: ConversationView, draft: str, answerer: str, runs_dir: Path | None
+) -> Screen[None]:
+    """Create the screen of an inspector on the typed `draft`, or on the reply under the cursor or the latest one.
+
+    Unless a speaker is chosen, `answerer` answers the draft.
+    """
+    slot, model, reply = view.slot, view.slot.session_model, view.target_reply
+    if inspector in ("temperatures", "compare"):
+        prompt, seed, roles = draft, slot.sampler.seed, slot.roles
+        if slot.reply_mode == "conversation":
+            roles = roles._replace(speaker=roles.speaker or answerer)
+        context = PromptContext(slot.reply_mode, view.previous_reply(), roles)
+        if reply is not None and not draft:
+            roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
+            prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
+            seed = reply.seed if seed is None and reply.starts_turn else seed
+        if inspector == "temperatures":
             from lotr_tui.screens.inspect.comparison import LadderScreen
 
-            return LadderScreen(model, *columns)
-        case "compare":
-            from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
+            return LadderScreen(model, prompt, slot.sampler.settings, seed, slot.pace, context)
+        from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 
-            return SideBySideScreen(model, context.runs_dir, *columns)
-        case "lens":
-            from lotr_tui.screens.inspect.lens import LensScreen
+        return SideBySideScreen(model, runs_dir, prompt, slot.sampler.settings, seed, slot.pace, context)
+    text = to_prompt_line(draft) if reply is None else reply.full_text()
+    if reply is not None and not (reply.session_model.knows_speakers and model.knows_speakers):
+        model = reply.session_model  # a conversation is the same text for all models that know speakers
+    if inspector == "lens":
+        from lotr_tui.screens.inspect.lens import LensScreen
 
-            return LensScreen(text_model, text, reads_line_ends="\n" in text and not text_model.knows_speakers)
-        case "copied":
-            from lotr_tui.screens.inspect.copied import CopiedScreen
+        return LensScreen(model, text, reads_line_ends="\n" in text and not model.knows_speakers)
+    if inspector == "copied":
+        from lotr_tui.screens.inspect.copied import CopiedScreen
 
-            return CopiedScreen(text_model, text)
-        case "inside":
-            from engine.analysis.activations import find_attention_model
+        return CopiedScreen(model, text)
+    return create_inside_screen(model, text)
 
-            if find_attention_model(text_model.model) is not None:
-                from lotr_tui.screens.inspect.attention import AttentionScreen
 
-                return AttentionScreen(text_model, text)
-            from lotr_tui.screens.inspect.activations import ActivationsScreen
+def create_inside_screen(model: SessionModel, text: str) -> Screen[None]:
+    """Create the screen of the attention of a model, or else of its gates, on a text."""
+    if find_attention_model(model.model) is not None:
+        from lotr_tui.screens.inspect.attention import AttentionScreen
 
-            return ActivationsScreen(text_model, text)
+        return AttentionScreen(model, text)
+    from lotr_tui.screens.inspect.activations import ActivationsScreen
+
+    return ActivationsScreen(model, text)

@@ -1,66 +1,92 @@
-"""The keys and slash commands of the session: one table each, from which footer, help, palette and menu are made."""
+"""The keys and slash commands of the session: one table, from which footer, help, palette and menu are made."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from textual.binding import Binding, BindingType
 
+from engine.data.speakers import SOMEONE, STRANGER, display_name, find_speaker
 from engine.errors import InvalidInputError, printable, suggest_nearest
+from lotr_tui.learn.chapters import CHAPTERS
+from lotr_tui.session.cast import A_STRANGER
+from lotr_tui.session.model_loading import known_model_names
+from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.keys import FooterKey
 from lotr_tui.widgets.prompt import Choice, Completion
+from lotr_tui.widgets.sampler_panel import SAMPLER_PRESETS
+
+if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+    from lotr_tui.session.session_model import SessionModel
 
 SessionState = Literal["start", "idle", "writing", "words", "panes", "search", "controls"]
 """start: nothing is written yet; idle: after a reply; writing: a reply is being written; words: the cursor is on a
 word; panes: another pane has the focus, so that letters are keys; search and controls: one of these has the focus."""
 
-# Name, key that also works in the prompt, letter, action, label in the footer, help.
-_KEYS = """
-stop         | escape    |   | stop                     | stop     | Stop, close, or change panes
-interrupt    | ctrl+c    |   | interrupt                | stop     | Stop the reply; ctrl+q quits
-pane         | tab       |   | pane(1)                  | pane     | The next pane
-pane-back    | shift+tab |   | pane(-1)                 | back     | The previous pane
-enter        | enter     |   | enter                    | pick     | Pick the marked alternative, or go to the prompt
-words        | ctrl+g    |   | words                    | words    | Why each word was picked, and its alternatives
-again        | ctrl+r    | r | again       | again    | Answer again with another seed
-next         | ctrl+n    | n | go_on                    | go on    | The next turn, or more of the reply
-hotter       | ctrl+up   | plus | call('sampler.step_temperature', 1) | hotter   | Raise the temperature by 0.05
-cooler       | ctrl+down | minus | call('sampler.step_temperature', -1) | cooler   | Lower the temperature by 0.05
-models       | ctrl+o    |   | choose_model             | models   | Models and runs: use one, compare, delete
-train        | ctrl+t    |   | train                    | train    | Start a training, or watch the running one
-find         | ctrl+f    | slash | call('view.search_bar.open')  | find     | Find words in the conversation
-export       | ctrl+s    |   | export_session           | export   | Write this session to a file
-redraw       | ctrl+l    |   | redraw                   | redraw   | Draw the screen again
-talk         |           | p | talk                     | talk     | Talk to the model of the training
-edit         |           | e | edit                     | edit     | Change the prompt and send it again
-copy         |           | y | call('view.copy_reply')       | copy     | Copy the prompt and its reply
-earlier      |           | left_square_bracket | call('view.step_answer', -1)  | answer   | The answer before
-later        |           | right_square_bracket | call('view.step_answer', 1)   | answer   | The next answer
-answers      |           | z | call('view.toggle_answers')   | all      | All answers, from where they differ
-who          |           | w | choose_cast              | who      | Who answers and who you are
-options      |           | o | options                  | options  | All sampling controls and the seed
-units        |           | u | toggle_units             | units    | Next words whole, or as their tokens
-lens         |           | l | inspect('lens')          | lens     | Surprise per word in any text
-temperatures |           | t | inspect('temperatures')  | temperatures | The prompt at several temperatures
-compare      |           | c | inspect('compare')       | compare  | The prompt with several models
-inside       |           | i | inspect('inside')        | inside   | Gates of an LSTM, or attention of a Transformer
-copied       |           | m | inspect('copied')        | copied   | Which parts are copied from training
-left         |           | left | call('view.transcript.step', -1) | word     | The previous word
-right        |           | right | call('view.transcript.step', 1) | word     | The next word
-up           |           | up | vertical(-1)             | reply    | The previous reply or match
-down         |           | down | vertical(1)              | reply    | The next reply or match
-home         |           | home | call('view.transcript.go_to_token', 0) | first word | First word of the reply
-end          |           | end | call('view.transcript.go_to_token', -1) | last word | Last word of the reply
-page-up      |           | pageup | scroll_page(-1)          | scroll up | Earlier replies
-page-down    |           | pagedown | scroll_page(1)           | scroll down | Later replies
+# Name, key that also works in the prompt, letter, slash command's argument (- for none), action (of a command: without
+# its argument; empty if it needs one), method of the screen's objects for the argument, label in the footer, help.
+_TABLE = """
+stop | escape | | | stop | | stop | Stop, close, or change panes
+interrupt | ctrl+c | | | interrupt | | stop | Stop the reply; ctrl+q quits
+pane | tab | | | pane(1) | | pane | The next pane
+pane-back | shift+tab | | | pane(-1) | | back | The previous pane
+enter | enter | | | enter | | pick | Pick the marked alternative, or go to the prompt
+words | ctrl+g | | | call('view.put_cursor') | | words | Why each word was picked, and its alternatives
+again | ctrl+r | r | | call('view.again') | | again | Answer again with another seed
+next | ctrl+n | n | | call('view.go_on') | | go on | The next turn, or more of the reply
+as | | | NAME | choose_cast('speaking-as') | slot.read_speaking_as | | Speak as one of the cast, or as a stranger
+to | | | NAME | choose_cast | slot.read_speaker | | Choose who answers; anyone: the model chooses
+scene | | | TURNS NAMES | call('view.go_on', 4) | view.play_scene | | Go on for some turns, such as /scene 6 Frodo, Sam
+system | | | TEXT | choose_cast | slot.set_system_prompt | | Tell a chat model who it is: /system You are Gandalf
+new | | | - | call('view.begin_session') | | | Begin a new session; this one stays saved
+sessions | | | - | call('view.choose_session') | | | Saved sessions: open, rename, delete, export
+hotter | ctrl+up | plus | | call('slot.sampler.step_temperature', 1) | | hotter | Raise the temperature by 0.05
+cooler | ctrl+down | minus | | call('slot.sampler.step_temperature', -1) | | cooler | Lower the temperature by 0.05
+export | ctrl+s | | PATH | call('view.export') | view.export | export | Write this session to a .md, .txt or .json file
+model | ctrl+o | | NAME | call('slot.choose') | slot.load | models | Models and runs; hf:FOLDER, hf:NAME, gguf:FILE
+train | ctrl+t | | - | call('training.open') | | train | Start a training, or watch the running one
+learn | | | CHAPTER | learn | action_learn | | The class: what a language model is
+find | ctrl+f | slash | | call('view.search_bar.open') | | find | Find words in the conversation
+redraw | ctrl+l | | | redraw | | redraw | Draw the screen again
+talk | | p | | call('training.talk') | | talk | Talk to the model of the training
+edit | | e | | edit | | edit | Change the prompt and send it again
+copy | | y | | call('view.copy_reply') | | copy | Copy the prompt and its reply
+earlier | | left_square_bracket | | call('view.step_answer', -1) | | answer | The answer before
+later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The next answer
+answers | | z | | call('view.toggle_answers') | | all | All answers, from where they differ
+who | | w | | choose_cast | | who | Who answers and who you are
+options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
+units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
+inspect | | | WHAT | | action_inspect | | Look at the text: lens, temperatures, compare, copied or inside
+lens | | l | | inspect('lens') | | lens | Surprise per word in any text
+temperatures | | t | | inspect('temperatures') | | temperatures | The prompt at several temperatures
+compare | | c | | inspect('compare') | | compare | The prompt with several models
+inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
+copied | | m | | inspect('copied') | | copied | Which parts are copied from training
+preset | | | NAME | | slot.sampler.apply_preset | | Set all sampling controls, such as /preset chat
+temperature | | | NUMBER | | slot.set_temperature | | Set the temperature, from 0 to 2
+penalty | | | NUMBER | | slot.set_penalty | | Make words that were used less likely, such as 1.1
+set | | | NAME VALUE | | slot.set_control | | Set another control, such as /set seed 7
+left | | left | | call('view.transcript.step', -1) | | word | The previous word
+right | | right | | call('view.transcript.step', 1) | | word | The next word
+up | | up | | call('view.step_vertically', -1) | | reply | The previous reply or match
+down | | down | | call('view.step_vertically', 1) | | reply | The next reply or match
+home | | home | | call('view.transcript.go_to_token', 0) | | first word | First word of the reply
+end | | end | | call('view.transcript.go_to_token', -1) | | last word | Last word of the reply
+page-up | | pageup | | call('view.scroll_by_pages', -1) | | scroll up | Earlier replies
+page-down | | pagedown | | call('view.scroll_by_pages', 1) | | scroll down | Later replies
+help | | | - | app.toggle_help | | | All keys and commands
+quit | | | - | app.quit | | | Quit lotr-tui
 """
 _DIGITS = "".join(
-    f"branch-{n} | | {n} | call('view.branch', {n}) | pick | Branch to alternative {n}\n" for n in range(1, 9)
+    f"branch-{n} | | {n} | | call('view.branch', {n}) | | pick | Branch to alternative {n}\n" for n in range(1, 9)
 )
+_ROWS = [[field.strip() for field in line.split("|")] for line in (_TABLE + _DIGITS).strip().splitlines()]
 
 # Footer of each state, the most important key first: names, with a label or `label@keys` where it differs.
 _FOOTERS: Mapping[SessionState, str] = {
-    "start": "prompt.send pane hotter=temperature@^↑↓ models train",
-    "idle": "words again next={more} pane hotter=temperature@^↑↓ find models train export",
+    "start": "prompt.send pane hotter=temperature@^↑↓ model train",
+    "idle": "words again next={more} pane hotter=temperature@^↑↓ find model train export",
     "writing": "stop pane hotter=temperature@^↑↓ words",
     "words": "left={noun}@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter={more} "
     "later=answer@[_] edit copy who find-letter lens temperatures compare inside copied answers units options",
@@ -68,28 +94,13 @@ _FOOTERS: Mapping[SessionState, str] = {
     "search": "up=earlier@↑ down=later@↓ stop=close",
     "controls": "slider.lower=change@←→ stop=prompt options who",
 }
-
-# Name, argument, action without one (empty if it is needed), help.
-_COMMANDS = """
-as          | NAME    | choose_cast('speaking-as') | Speak as one of the cast, or as a stranger
-to          | NAME    | choose_cast('answering') | Choose who answers; anyone: the model chooses
-scene       | TURNS NAMES | go_on(4) | Go on for some turns, such as /scene 6 Frodo, Sam
-system      | TEXT    | choose_cast         | Tell a chat model who it is, such as /system You are Gandalf
-new         |         | call('view.begin_session') | Begin a new session; this one stays saved
-sessions    |         | choose_session      | Saved sessions: open, rename, delete, export
-export      | PATH    | export_session      | Write this session to a .md, .txt or .json file
-model       | NAME    | choose_model        | Use the model of a run, hf:FOLDER, hf:owner/name or gguf:FILE
-train       |         | train               | Start a training, or watch the running one
-learn       | CHAPTER | learn               | The class: what a language model is
-inspect     | WHAT    |                     | Look at the text: lens, temperatures, compare, copied or inside
-preset      | NAME    |                     | Set all sampling controls, such as /preset chat
-temperature | NUMBER  |                     | Set the temperature, from 0 to 2
-penalty     | NUMBER  |                     | Make words that were used less likely, such as 1.1
-set         | NAME VALUE |                  | Set another control, such as /set seed 7
-help        |         | app.toggle_help     | All keys and commands
-quit        |         | app.quit            | Quit lotr-tui
-"""
+STATE_HELP = {
+    "words": "← → choose a {noun}; 1-8 replace it and go on; esc back",
+    "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
+}
 SETTINGS = {
+    "temperature": "From 0 to 2",
+    "penalty": "Make words that were used less likely, such as 1.1",
     "top-k": "Sample only from so many of the most likely words or tokens",
     "top-p": "Sample only from the most likely words with this total probability",
     "min-p": "Leave out words this much less likely than the best one",
@@ -100,50 +111,27 @@ SETTINGS = {
     "pace": "Words or tokens per second; 0 is full speed",
 }
 """Controls that /set sets, with what they do."""
-INSPECTORS = {
-    "lens": "Surprise per word in any text",
-    "temperatures": "The prompt at several temperatures",
-    "compare": "The prompt with several models",
-    "copied": "Which parts are copied from training",
-    "inside": "Gates of an LSTM, or attention of a Transformer",
-}
+INSPECTORS = {row[0]: row[7] for row in _ROWS if row[4].startswith("inspect(")}
 CAST_COMMANDS = ("as", "to", "scene")  # whose argument is a name in the cast, in any case
-ArgumentChoices = Callable[[str], Sequence[str] | Mapping[str, str]]
-"""Function that returns the values that are offered for the argument of a command, perhaps with their help."""
-
-HINTS = {
-    "plain": (
-        "Next: ctrl+↑ and ctrl+↓ change the temperature: watch the bars",
-        "Next: ctrl+g shows the alternatives to each word",
-        "Next: ctrl+r replies again, ctrl+n keeps going",
-        "The bars: the most likely next words, after sampling and raw from the model",
-        "Next: ctrl+t trains a model of your own; f1 lists all keys",
-    ),
-    "conversation": (
-        "Next: /to Gollum chooses who answers, and /as Frodo who you are",
-        "Next: ctrl+n goes on with the scene, ctrl+r answers again",
-        "Next: ctrl+g shows the alternatives to each word",
-        "Next: ctrl+↑ and ctrl+↓ change the temperature: watch the bars",
-        "Next: ctrl+t trains a model of your own; f1 lists all keys",
-    ),
-    "chat": (
-        "Next: /system You are Gandalf … tells the model who it is",
-        "Next: ctrl+g shows the alternatives to each word",
-        "Next: ctrl+r answers again, ctrl+n keeps going",
-        "Next: ctrl+↑ and ctrl+↓ change the temperature: watch the bars",
-        "Next: ctrl+t trains a model of your own; f1 lists all keys",
-    ),
+SCENE_TURNS, MAX_SCENE_TURNS = 4, 100
+FIRST_HINTS = {
+    "plain": "Next: see the most likely next words, after sampling and raw from the model",
+    "conversation": "Next: /to Gollum chooses who answers, and /as Frodo who you are",
+    "chat": "Next: /system You are Gandalf … tells the model who it is",
 }
-"""The next thing to try, after each of the first prompts of a user, by what the model can do."""
-
-
-def _parse(table: str) -> list[list[str]]:
-    return [[field.strip() for field in line.split("|")] for line in table.strip().splitlines()]
+"""The next thing to try, after the first prompt of a user, by what the model can do."""
+HINTS = (
+    "Next: ctrl+g shows the alternatives to each word",
+    "Next: ctrl+r answers again, ctrl+n goes on",
+    "Next: ctrl+↑ and ctrl+↓ change the temperature: watch the bars",
+    "Next: ctrl+t trains a model of your own; f1 lists all keys",
+)
+"""The next thing to try, after each of the prompts that follow."""
 
 
 def _bindings() -> list[BindingType]:
     bindings: list[BindingType] = []
-    for name, key, letter, action, label, help in _parse(_KEYS + _DIGITS):
+    for name, key, letter, _, action, _, label, help in _ROWS:
         for keys, id in ((key, name), (letter, f"{name}-letter" if key else name)):
             priority = keys.startswith(("ctrl+", "escape"))  # a focused input would otherwise take them
             if keys:
@@ -157,10 +145,8 @@ def _footer(keys: str) -> tuple[FooterKey, ...]:
     footer = []
     for key in keys.split():
         name, _, label = key.partition("=")
-        label, _, shown = label.partition("@")
-        footer.append(
-            FooterKey(name if "." in name else f"session.{name}", label.replace("_", " "), shown.replace("_", " "))
-        )
+        label, _, shown = label.replace("_", " ").partition("@")
+        footer.append(FooterKey(name if "." in name else f"session.{name}", label, shown))
     return tuple(footer)
 
 
@@ -173,16 +159,20 @@ class SlashCommand(NamedTuple):
     name: str
     argument: str  # such as NUMBER; empty if the command takes none
     action: str  # without an argument; empty if it needs one
+    method: str  # that gets the argument
     help: str
 
     @property
     def usage(self) -> str:
         """The command as the user types it, such as `/model [NAME]`."""
-        argument = f"[{self.argument}]" if self.argument and self.action else self.argument
-        return f"/{self.name} {argument}".strip()
+        return f"/{self.name} {f'[{self.argument}]' if self.argument and self.action else self.argument}".strip()
 
 
-SLASH_COMMANDS = {row[0]: SlashCommand(*row) for row in _parse(_COMMANDS)}
+SLASH_COMMANDS = {
+    name: SlashCommand(name, typed.strip("-"), action, method, help)
+    for name, _, _, typed, action, method, _, help in _ROWS
+    if typed
+}
 
 
 def is_command(text: str) -> bool:
@@ -209,25 +199,85 @@ def parse_command(text: str) -> tuple[SlashCommand, str]:
     return command, argument
 
 
-def complete_command(text: str, argument_choices: ArgumentChoices) -> Completion:
+def check_usable(command: str, model: "SessionModel | None") -> None:
+    """Raise an InvalidInputError if a command needs another model, or one that is loaded."""
+    if command in ("model", "train", "learn", "help", "quit"):
+        return
+    if model is None:
+        raise InvalidInputError(f"/{command} needs a model, and none is loaded yet")
+    if command == "system" and model.chat is None:
+        raise InvalidInputError("/system needs a model with a chat template, such as an instruct model from hf:")
+    if command in CAST_COMMANDS and not model.cast:
+        needed = "a model that knows speakers: /model bundled, or train one with --mode dialogue"
+        raise InvalidInputError(f"/{command} needs {needed}")
+
+
+def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...] | None]:
+    """Return the number of turns and the speakers of a typed scene, such as `6 Frodo, Sam`; None for all speakers.
+
+    Raises:
+        InvalidInputError: If the number is out of range, or a name is not in the cast.
+    """
+    number, _, names = argument.partition(" ")
+    if not number.isdecimal():
+        number, names = str(SCENE_TURNS), argument
+    num_turns = int(number) if len(number) < 10 else 0
+    if not 1 <= num_turns <= MAX_SCENE_TURNS:
+        raise InvalidInputError(f"{number[:20]} turns is out of range; use 1 to {MAX_SCENE_TURNS}")
+    return num_turns, tuple(
+        dict.fromkeys(find_speaker(name, cast) for name in names.split(",") if name.strip())
+    ) or None
+
+
+def find_name(name: str, known: Mapping[str, str]) -> str:
+    """Return a known name, or raise an InvalidInputError with the nearest one."""
+    if name.lower() not in known:
+        raise InvalidInputError(f"{name[:40]!r} is unknown{suggest_nearest(name, known)} Use {', '.join(known)}.")
+    return name.lower()
+
+
+def argument_choices(
+    command: str, cast: Sequence[str], runs_dir: Path | None, recent_models: Sequence[str]
+) -> Sequence[str] | Mapping[str, str]:
+    """Return the values that complete the argument of a command, perhaps with their help."""
+    match command:
+        case "as" | "to" | "scene":
+            others = {"to": ("anyone",), "as": (A_STRANGER,)}.get(command, ())
+            return [*(display_name(name) for name in cast if name not in (STRANGER, SOMEONE)), *others]
+        case "system":
+            return (EXAMPLE_SYSTEM_PROMPT,)
+        case "learn":
+            return [chapter.name for chapter in CHAPTERS]
+        case "inspect":
+            return INSPECTORS
+        case "preset":
+            return {name: preset.describe() for name, preset in SAMPLER_PRESETS.items()}
+        case "set":
+            return SETTINGS
+        case "model":
+            from engine.runs.directory import bundled_runs, find_run_dirs  # not needed for the first paint
+            from engine.storage.files import default_runs_dir
+
+            names = [printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())]
+            return [*sorted(names), *bundled_runs().values(), *known_model_names(recent_models)]
+    return ()
+
+
+def complete_command(text: str, choices_of: Callable[[str], Sequence[str] | Mapping[str, str]]) -> Completion:
     """Return the commands that a typed text may become, or the values of its argument, as a menu."""
     name, space, argument = text.removeprefix("/").partition(" ")
     if not space:
         commands = [each for each in SLASH_COMMANDS.values() if each.name.startswith(name.lower())]
         commands.sort(key=lambda command: command.name != name.lower())  # /to before /to…
-        if not commands:
-            return Completion(hint="No such command; begin with // to send it as text")
-        choices = [Choice(f"/{c.name}{' ' if c.argument else ''}", c.usage, c.help) for c in commands]
         # A command that works without an argument is complete without the space.
-        choices = [
-            choice._replace(text=choice.text.rstrip()) if command.action else choice
-            for command, choice in zip(commands, choices, strict=True)
-        ]
-        return Completion(commands[0].name[len(name) :] if name else "", "↑ ↓ choose, enter runs, esc clears", choices)
+        choices = [Choice(f"/{c.name}{'' if c.action else ' '}", c.usage, c.help) for c in commands]
+        if choices:
+            rest = commands[0].name[len(name) :] if name else ""
+            return Completion(rest, "↑ ↓ choose, enter runs, esc clears", choices)
     command = SLASH_COMMANDS.get(name.lower())
     if command is None:
         return Completion(hint="No such command; begin with // to send it as text")
-    values = argument_choices(command.name)
+    values = choices_of(command.name)
     helps = values if isinstance(values, Mapping) else {}
     typed = argument.replace(",", " ").rpartition(" ")[2] if command.name == "scene" else argument
     before = text[: len(text) - len(typed)]

@@ -35,14 +35,15 @@ class Preview:
         num_candidates: int,
         min_words: int,
         on_completion: Callable[[], None] = lambda: None,
-        reader: TextReader | None = None,
+        *,
+        reader: TextReader,
     ) -> None:
         """Prepare to call `show` with up to `num_candidates`, again if more words are found.
 
         The screen or widget `owner` calls `cancel` when it is closed. `min_words` are searched even if they are
         unlikely. `on_completion` is called once a slow model has completed a draft.
         """
-        self.reader = reader or TextReader()
+        self._reader = reader
         self._owner, self._show, self._on_completion = owner, show, on_completion
         self._num_candidates, self._min_words = num_candidates, min_words
         self._completer = WordCompleter()
@@ -78,10 +79,10 @@ class Preview:
         self._settings, self._unit = settings, unit
         if self._text is not None and text.is_same_text(self._text):
             self.update(settings, unit)
-        elif (known := self.reader.find(text)) is not None:
+        elif (known := self._reader.find(text)) is not None:
             self._begin(text, known)
         elif not is_slow(text.model):
-            self._begin(text, read_next_token(self.reader, text))
+            self._begin(text, read_next_token(self._reader, text))
         elif may_read:
             self._begin(text, None)
             self._draft, self._completion = draft, ""
@@ -134,7 +135,7 @@ class Preview:
             return
 
         def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
-            context = read_next_token(self.reader, text, cancellation)
+            context = read_next_token(self._reader, text, cancellation)
             if context is not None:
                 yield context
                 yield self._completer.complete(text.model, draft, cancellation)

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise, takewhile
 from typing import ClassVar
 
@@ -12,8 +12,7 @@ from rich.style import Style
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.geometry import Offset, Region, Size
-from textual.message import Message
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widgets import Input, Label
 
@@ -25,7 +24,6 @@ from lotr_tui.session.transcript import (
     Entry,
     Note,
     Span,
-    SpeakerLabel,
     entry_blocks,
     reply_figures,
     token_index_at,
@@ -48,17 +46,15 @@ MOUSE_HELP = "Click a word to see why it was picked; a double click branches to 
 class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     """Prompts, replies and notes, the latest last; the view follows the end unless the reader has scrolled away.
 
-    A text that grows twenty times per second must not lay out the whole screen each time, so the entries are painted
-    instead of composed of widgets. The height of every entry is known, but its lines are built only while visible. An
-    empty line follows each entry. It shows the number of answers, or the figures of a reply under the cursor, so
-    nothing moves when they appear.
+    Entries are painted, because a growing text must not lay out the screen; their lines are built only while visible.
+    The empty line after an entry shows the number of answers, or the figures of a reply under the cursor.
     """
 
     FOCUS_ON_CLICK = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"transcript--{name}"
         for name in (
-            "text", "prompt", "accent", "muted", "warning", "branch", "cursor", "hover", "match", "current-match"
+            "text", "prompt", "accent", "muted", "warning", "branch", "cursor", "match", "current-match"
         )
     } | speaker_classes("transcript")  # fmt: skip
     DEFAULT_CSS = f"""
@@ -70,32 +66,24 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         .transcript--warning {{ color: $warning; }}
         .transcript--branch {{ color: $accent; text-style: underline; }}
         .transcript--cursor {{ text-style: reverse; }}
-        .transcript--hover {{ text-style: underline; }}
         .transcript--match {{ text-style: underline bold; }}
         .transcript--current-match {{ color: $accent; text-style: reverse bold; }}
         {speaker_css("transcript")}
     }}
     """
 
-    class CursorMoved(Message):
-        """Posted when the cursor moves to another word."""
-
-        def __init__(self, reply: Reply, token_index: int) -> None:
-            super().__init__()
-            self.reply, self.token_index = reply, token_index
-
-    class TokenActivated(Message):
-        """Posted after a double click on a word, which is then under the cursor."""
-
-    class AnswerRequested(Message):
-        """Posted after a click on the arrows beside the number of answers."""
-
-        def __init__(self, reply: Reply, offset: int) -> None:
-            super().__init__()
-            self.reply, self.offset = reply, offset
-
-    def __init__(self, welcome: str, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(
+        self,
+        welcome: str,
+        on_cursor: Callable[[Reply, int], None],
+        branch: Callable[[], None],
+        step_answer: Callable[[int, Reply], None],
+    ) -> None:
+        """Call `on_cursor` when the cursor is on another token, `branch` after a double click on it, and `step_answer`
+        after a click on the arrows beside the number of answers.
+        """
+        super().__init__(id="transcript")
+        self._on_cursor, self._branch, self._step_answer = on_cursor, branch, step_answer
         self.entries: list[Entry] = [Note(welcome)]
         self.cursor: tuple[int, int] | None = None  # indices of the entry and of its token
         self._heights: list[int] = []
@@ -105,7 +93,6 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         self._style_cache: dict[str, Style] = {}
         self._name_width = MIN_NAME_WIDTH
         self._layout_size = Size(0, 0)  # that the lines are wrapped for
-        self._hovered: tuple[int, int] | None = None  # like the cursor
         self._query = ""
         self._current_match: tuple[int, int, int] | None = None  # entry, block, character
 
@@ -138,7 +125,6 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
 
     def replace_entries(self, start: int, entries: Sequence[Entry]) -> None:
         """Replace all entries from index `start` on; a cursor on one of them is removed."""
-        self._hovered = None
         if self.cursor is not None and self.cursor[0] >= start:
             self.cursor = None
         shown = self.scroll_offset.y + self.scrollable_content_region.height
@@ -250,9 +236,12 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     def _line(self, block: Block, spans: Sequence[Span], start: int, end: int, *, is_first: bool) -> Strip:
         line_spans = [span for span in spans if span[0] < end and span[1] > start]
         cuts = sorted({start, end, *(min(max(at, start), end) for span in line_spans for at in span[:2])})
-        label = block.label if is_first else None
-        blank = Segment(" " * self._indent(block), self.rich_style)
-        segments = [blank] if label is None else self._label_segments(label)
+        label, width = block.label if is_first else None, self._shown_name_width
+        segments = [Segment(" " * self._indent(block), self.rich_style)]
+        if label is not None:
+            name = set_cell_size(truncate(label.text, width), width + NAME_GAP)
+            mark = Segment(label.mark.ljust(MARK_WIDTH), self._text_style("accent"))
+            segments = [mark, Segment(name, self._text_style(label.style))]
         for left, right in pairwise(cuts):
             style = self._text_style(block.style)
             for span_start, span_end, name in line_spans:
@@ -261,24 +250,15 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
             segments.append(Segment(block.text[left:right], style))
         return Strip(segments)
 
-    def _label_segments(self, label: SpeakerLabel) -> list[Segment]:
-        """Return the mark and the name before a line, and the gap after them."""
-        width = self._shown_name_width
-        name = set_cell_size(truncate(label.text, width), width + NAME_GAP)
-        mark = Segment(label.mark.ljust(MARK_WIDTH), self._text_style("accent"))
-        return [mark, Segment(name, self._text_style(label.style))]
-
     def _highlights(self, index: int, block_index: int, block: Block) -> list[Span]:
-        """Return the spans of the matches, of the cursor and of the token under the mouse in a block."""
+        """Return the spans of the matches and of the cursor in a block."""
         spans: list[Span] = []
         for start in _find_matches(block.text, self._query):
             is_current = (index, block_index, start) == self._current_match
             spans.append((start, start + len(self._query), "current-match" if is_current else "match"))
         entry = self.entries[index]
-        if block.is_reply and isinstance(entry, Reply):
-            for position, style in ((self._hovered, "hover"), (self.cursor, "cursor")):
-                if position is not None and position[0] == index and position[1] < len(entry.tokens):
-                    spans.append((*token_span(entry, position[1]), style))
+        if block.is_reply and isinstance(entry, Reply) and self.cursor is not None and self.cursor[0] == index:
+            spans.append((*token_span(entry, self.cursor[1]), "cursor"))
         return spans
 
     def _figures(self, index: int) -> str:
@@ -312,10 +292,9 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     # Cursor
 
     def put_cursor(self, index: int | None = None, token_index: int = -1) -> bool:
-        """Put the cursor on a token of an entry, by default on the last one of the latest reply, and take the focus.
+        """Take the focus, and put the cursor on a token of an entry, by default the last of the latest reply.
 
-        Returns:
-            True if there is a reply to put the cursor on.
+        Return True if there is a reply.
         """
         replies = self._reply_indices()
         if replies:
@@ -363,14 +342,12 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
             self._repaint_entry(before[0])
         self._repaint_entry(index)
         self._scroll_to_cursor()
-        self.post_message(self.CursorMoved(reply, self.cursor[1]))
+        self._on_cursor(reply, self.cursor[1])
 
     def _scroll_to_cursor(self) -> None:
-        reply = None if self.cursor is None else self.entries[self.cursor[0]]
-        if self.cursor is not None and isinstance(reply, Reply):
-            index, token_index = self.cursor
+        if self.cursor is not None and isinstance(reply := self.entries[self.cursor[0]], Reply):
             block_index = next(i for i, block in enumerate(entry_blocks(reply)) if block.is_reply)
-            self._scroll_to_character(index, block_index, token_span(reply, token_index)[0])
+            self._scroll_to_character(self.cursor[0], block_index, token_span(reply, self.cursor[1])[0])
 
     # Mouse
 
@@ -378,56 +355,38 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         """Put the cursor on the clicked token, or on the first one after a clicked prompt, or show another answer."""
         offset = event.get_content_offset(self)
         if event.chain == 2 and self.cursor is not None:  # the first click may have moved the words under the mouse
-            self.post_message(self.TokenActivated())
-        elif (position := self._token_at(offset)) is not None:
-            self.put_cursor(*position)
-        elif offset is not None:
-            line = offset.y + self.scroll_offset.y
-            index = bisect_right(self._end_lines, line)
-            entry = self.entries[index] if index < len(self.entries) else None
-            figures = self._figures(index) if entry is not None and line == self._end_lines[index] - 1 else ""
-            at = offset.x - self._figures_indent(index) if figures.startswith("‹") else -1
-            if isinstance(entry, Reply) and 0 <= at < len(figures):
-                self.post_message(self.AnswerRequested(entry, -1 if at < len(figures) // 2 else 1))
-
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Underline the token that a click would put the cursor on."""
-        self._hover(self._token_at(event.get_content_offset(self)))
-
-    def on_leave(self) -> None:
-        self._hover(None)
-
-    def _hover(self, position: tuple[int, int] | None) -> None:
-        before, self._hovered = self._hovered, position
-        if position != before:
-            for index in {each[0] for each in (before, position) if each is not None}:
-                self._repaint_entry(index)
-
-    def _token_at(self, offset: Offset | None) -> tuple[int, int] | None:
-        """Return the indices of the entry and of its token at an offset; a prompt counts as the first token."""
-        if offset is None:
-            return None
-        line = offset.y + self.scroll_offset.y
+            self._branch()
+            return
+        line = -1 if offset is None else offset.y + self.scroll_offset.y
         index = bisect_right(self._end_lines, line)
         entry = self.entries[index] if index < len(self.entries) else None
-        if not isinstance(entry, Reply) or not entry.tokens:
-            return None
-        line -= self._end_lines[index] - self._heights[index]
-        for block_index, block in enumerate(entry_blocks(entry)):
+        if offset is None or not isinstance(entry, Reply):
+            return
+        if line == self._end_lines[index] - 1:
+            at, figures = offset.x - self._figures_indent(index), self._figures(index)
+            if figures.startswith("‹") and 0 <= at < len(figures):
+                self._step_answer(-1 if at < len(figures) // 2 else 1, entry)
+        elif (
+            token_index := self._token_at(entry, line - self._end_lines[index] + self._heights[index], offset.x)
+        ) >= 0:
+            self.put_cursor(index, token_index)
+
+    def _token_at(self, entry: Reply, line: int, x: int) -> int:
+        """Return the index of the token at a place in an entry, or -1; a prompt counts as the first token."""
+        for block_index, block in enumerate(entry_blocks(entry) if entry.tokens else ()):
             lines = self._wrap(block)
             if line >= len(lines):
                 line -= len(lines)
                 continue
             start, end = lines[line]
-            cells = offset.x - self._indent(block)
+            cells = x - self._indent(block)
             while start < end and cells >= cell_len(block.text[start]):
                 cells -= cell_len(block.text[start])
                 start += 1
             if cells < 0 or start == end:
-                return None
-            token_index = token_index_at(entry, start) if block.is_reply else 0 if block_index == 0 else -1
-            return (index, token_index) if token_index >= 0 else None
-        return None
+                return -1
+            return token_index_at(entry, start) if block.is_reply else 0 if block_index == 0 else -1
+        return -1
 
     # Search
 
@@ -475,8 +434,8 @@ class SearchBar(Horizontal):
     SearchBar #matches { margin: 0 0 0 2; }
     """
 
-    def __init__(self, transcript: Transcript, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, transcript: Transcript) -> None:
+        super().__init__(id="search")
         self._transcript = transcript
 
     def compose(self) -> ComposeResult:

@@ -58,7 +58,7 @@ def suggested_folder(app):
 
 
 def model(app):
-    return app.screen.session_model.name if screen_name(app) == "SessionScreen" else ""
+    return app.screen.slot.session_model.name if screen_name(app) == "SessionScreen" else ""
 
 
 async def runs(pilot):

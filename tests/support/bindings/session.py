@@ -168,7 +168,7 @@ SESSION = Stage(
         *keys("session", branch_count, again=becomes(2)),
         *keys("session", lambda app: len(reply(app).tokens), next=increases),
         *keys("session", lambda app: app.screen.query_one("SearchBar").has_class("-open"), find=becomes(True)),
-        *opens("session", train=("NewTrainingDialog", "dialog.cancel"), models=("RunsScreen", "runs.back")),
+        *opens("session", train=("NewTrainingDialog", "dialog.cancel"), model=("RunsScreen", "runs.back")),
         *opens("session", export=("ExportDialog", "dialog.cancel")),
         *opens("app", help=("HelpScreen", "help.close"), palette="AppCommandPalette"),
     ],

