@@ -1,14 +1,13 @@
 """Inside of a model: the activations of an LSTM, and the attention and the predictions by layer of a Transformer."""
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from engine.data.arrays import Float32Array, Float64Array, Int64Array
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers import EOS_ID, TokenIds
 from engine.generation.generate import entropy_bits, top_tokens
 from engine.models.base import LanguageModel, LogProbs
@@ -19,7 +18,6 @@ from engine.models.numpy_transformer import AttentionRecord, NumpyTransformer
 
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
 ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
-BATCH_SIZE = 64  # lines read at once when a corpus is searched
 
 
 def iter_parts(model: LanguageModel) -> Iterator[Any]:
@@ -196,94 +194,3 @@ def _layer_activations(
 ) -> LayerActivations:
     input_, forget, output, candidate = np.split(gates, 4, axis=1)
     return LayerActivations(input_, forget, output, candidate, cell, hidden, mogrifier)
-
-
-class ActivationExample(NamedTuple):
-    line_index: int
-    position: int  # number of tokens in the line before the token
-    value: float
-    context_before: tuple[str, ...]
-    token: str  # text that the token adds to the line, or the name of a byte inside a character
-    context_after: tuple[str, ...]  # text of the tokens that the unit has not read yet
-
-
-class TopActivations(NamedTuple):
-    highest: tuple[ActivationExample, ...]  # in descending order
-    lowest: tuple[ActivationExample, ...]  # in ascending order
-    num_tokens: int  # number of tokens read; less than the whole corpus if the search was cancelled
-
-
-def find_top_activations(
-    lstm: NumpyLSTM,
-    lines: Sequence[TokenIds],
-    layer: int,
-    unit: int,
-    activation: ActivationName = "cell",
-    top_n: int = 10,
-    context_size: int = 6,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> TopActivations:
-    """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
-
-    Examples have `context_size` words before and after the token; equal beginnings of lines are listed once. Each line
-    is read on its own after `<eos>`, long ones first. When `cancelled` returns True, the tokens read so far count.
-    """
-    lengths = np.array([len(line) for line in lines], np.int64)
-    line_starts = np.cumsum(lengths) - lengths
-    values = np.full(int(lengths.sum()), np.nan, np.float32)  # of all lines, one after the other
-    longest_first = np.argsort(-lengths, kind="stable")
-    for begin in range(0, len(lines), BATCH_SIZE):
-        batch = longest_first[begin : begin + BATCH_SIZE]
-        steps = _batched_unit_activations(lstm, [lines[i] for i in batch], layer, unit, activation)
-        for position, step_values in enumerate(steps):
-            values[line_starts[batch[: len(step_values)]] + position] = step_values
-            if cancelled():
-                break
-        if cancelled():
-            break
-    read = np.flatnonzero(~np.isnan(values))
-
-    def make_example(line_index: int, position: int) -> ActivationExample:
-        ids, tokenizer = lines[line_index].tolist(), lstm.tokenizer
-        pieces = tokenizer.pieces(ids)
-        word_starts = np.append(np.flatnonzero(tokenizer.word_starts[ids]), len(ids)).tolist()
-        first = bisect_left(word_starts, position) - context_size
-        last = bisect_right(word_starts, position) + context_size
-        return ActivationExample(
-            line_index=line_index,
-            position=position,
-            value=float(values[line_starts[line_index] + position]),
-            context_before=tuple(pieces[word_starts[first] if first >= 0 else 0 : position]),
-            token=pieces[position] or tokenizer.tokens[ids[position]],
-            context_after=tuple(pieces[position + 1 : word_starts[min(last, len(word_starts) - 1)]]),
-        )
-
-    def make_examples(sort_keys: Float32Array) -> tuple[ActivationExample, ...]:
-        order: Int64Array = read[np.argsort(sort_keys[read], kind="stable")]
-        chosen: dict[bytes, tuple[int, int]] = {}  # by the line up to the token
-        for index in order.tolist():
-            if len(chosen) == top_n:
-                break
-            line_index = int(np.searchsorted(line_starts, index, side="right")) - 1
-            position = index - int(line_starts[line_index])
-            chosen.setdefault(lines[line_index][: position + 1].tobytes(), (line_index, position))
-        return tuple(make_example(*place) for place in chosen.values())
-
-    return TopActivations(highest=make_examples(-values), lowest=make_examples(values), num_tokens=len(read))
-
-
-def _batched_unit_activations(
-    lstm: NumpyLSTM, lines: Sequence[TokenIds], layer: int, unit: int, activation: ActivationName
-) -> Iterator[Float32Array]:
-    # `lines` are sorted from the longest down; a step yields the values `[lines that have this token]`.
-    # The state after <eos> is the same for all lines. Layers above `layer` are not needed.
-    _, state = lstm.advance_state(lstm.start()[: layer + 1], EOS_ID)
-    state = tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state)
-    lengths = np.array([len(line) for line in lines])
-    for position in range(lengths[0]):
-        num_unfinished = int(np.count_nonzero(lengths > position))
-        tokens = np.array([line[position] for line in lines[:num_unfinished]], np.int32)
-        unfinished = tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state)
-        gates, state = lstm.advance_state(unfinished, tokens)
-        hidden, cell = state[layer]
-        yield _layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]

@@ -1,36 +1,29 @@
 """Training data of runs, loaded once per session: searches in it, and models that are built from it to compare."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
 from engine.analysis.evaluation import evaluate
 from engine.analysis.memorization import MemorizationReport, TrainingIndex
 from engine.analysis.tokenized_text import TokenizedText
 from engine.config import Config
-from engine.data.corpus import Line
 from engine.data.dataset import Dataset
-from engine.data.speakers import SOMEONE, display_name
 from engine.data.tokenizers import Tokenizer
 from engine.errors import LotrError, RunError, printable
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
 from engine.runs.directory import resolve_run, summarize_run
 from engine.runs.loading import load_model
-from engine.runtime.process import Cancellation
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.session_model import SessionModel
 
 MAX_CACHED_RUNS = 2  # whose training data stay in memory
-UnitId = tuple[int, int, ActivationName]
-"""Layer and unit, both counted from 0, and the activation."""
 
 
 @lru_cache(MAX_CACHED_RUNS)
@@ -64,42 +57,6 @@ def is_line_mode(run: Path) -> bool:
         return summarize_run(run).mode == "line"
     except (LotrError, OSError):  # the run was deleted after its model was loaded
         return False
-
-
-class UnitSearch:
-    """Search of a run's training text for the tokens on which one LSTM unit is highest and lowest."""
-
-    def __init__(self, run: Path, decoder: NumpyLSTM, unit: UnitId) -> None:
-        self.unit = unit
-        self._source_lines: Sequence[Line] = ()
-        self._has_speakers = False
-        self._run, self._decoder = run, decoder
-        self._total_steps = self._completed_steps = 0
-
-    @property
-    def progress(self) -> float | None:
-        """Fraction of the text searched, from 0 to 1; None while the text is being loaded."""
-        return min(1.0, self._completed_steps / self._total_steps) if self._total_steps else None
-
-    def line_text(self, line_index: int) -> str:
-        """Return a searched line as written in the corpus, in dialogue mode with the name of its speaker."""
-        line = self._source_lines[line_index]
-        return f"{display_name(line.speaker or SOMEONE)}: {line.text}" if self._has_speakers else line.text
-
-    def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
-        """Load the text, search it in a thread until a cancellation, and yield the one result, or raise a LotrError."""
-        data = _load_matching_data(self._run, self._decoder.tokenizer)
-        self._source_lines, self._has_speakers = data.train_source_lines, bool(data.cast)
-        # The search asks after each token of a batch's longest line, and after each batch, whether it is cancelled.
-        longest = sorted(map(len, data.train_lines), reverse=True)[::BATCH_SIZE]
-        self._total_steps = sum(longest) + len(longest)
-
-        def count_step() -> bool:
-            self._completed_steps += 1
-            return cancellation()
-
-        layer, unit, activation = self.unit
-        yield find_top_activations(self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step)
 
 
 # Models to compare with

@@ -1,50 +1,34 @@
-"""Activations: an LSTM layer on each token of a text, one unit along the text, and its top activations."""
+"""Activations: an LSTM layer on each token of a text, and one unit along the text."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
-from rich.cells import cell_len, set_cell_size
-from textual import on
+from rich.cells import set_cell_size
 from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Rule
 
 from engine.analysis.activations import (
     ACTIVATION_NAMES,
-    ActivationExample,
     ActivationName,
     LayerActivations,
-    TopActivations,
     find_lstm,
     record_activations,
 )
 from engine.analysis.tokenized_text import TokenizedText
-from engine.data.tokenizers import UNK
-from engine.errors import describe_error
 from engine.runtime.process import Cancellation
-from lotr_tui.background_task import BackgroundTask, is_closed
-from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.inspect.heat_strip import NEGATIVE_CHARS, POSITIVE_CHARS, ZERO_CHAR, HeatStrips, StripRow
 from lotr_tui.screens.inspect.layers import LayerScreen, keep_last_tokens
-from lotr_tui.screens.inspect.page import Page, sanitize_text, token_names, visible_part
+from lotr_tui.screens.inspect.page import Page, token_names
 from lotr_tui.screens.inspect.row_list import Row, RowList
-from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.training_text import UnitId, UnitSearch
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS, bar
-from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import StatusBar
 
 MAX_TOKENS = 1000
 """Maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB."""
-PROGRESS_INTERVAL = 0.1
-"""Seconds between two updates of the progress of a search."""
 PLACEHOLDER = "Type a text below and press enter to see the gates of the LSTM."
 SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
 """Activations between 0 and 1; the others have a sign."""
@@ -57,6 +41,8 @@ HELP_LINES: dict[ActivationName, str] = {
     "hidden": "hidden: what the layer passes on after this {noun}, -1 to 1",
 }
 LABEL_WIDTH, TOKEN_WIDTH, NUMBER_WIDTH = 18, 14, 8
+UnitId = tuple[int, int, ActivationName]
+"""Layer and unit, both counted from 0, and the activation."""
 
 
 def value_scale(layer: LayerActivations, gate: ActivationName) -> float:
@@ -98,25 +84,11 @@ class ActivationsScreen(LayerScreen[ActivationReading]):
     HEADING = "activations: inside the LSTM"
     FAILURE_MESSAGE = "cannot compute the activations"
     VERB = "on reading"
-    PANES = ("text", "strips", "along", "search", "line")
-    TAKING_TURNS = ("along", "search")
-    BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "activations",
-        "find | slash | toggle_search | find | Search for what activates this unit most",
-        show=True,
-    )
+    PANES = ("text", "strips", "along", "line")
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
         self._lstm = self.inspected_part = find_lstm(session_model.model)
-        self._search: UnitSearch | None = None
-        self._stopped_early = False
-        self.examples: tuple[ActivationExample, ...] = ()
-        """Results of the last search: the highest activations and then the lowest."""
-        self._marks: tuple[str, ...] = ()  # of the examples
-        self.side_task: BackgroundTask[TopActivations] = BackgroundTask(
-            self, "unit-search", self._show_examples, self._show_search_failure
-        )
 
     def compose_body(self) -> ComposeResult:
         noun = self._noun
@@ -127,20 +99,9 @@ class ActivationsScreen(LayerScreen[ActivationReading]):
         mogrifier.display = self._lstm is not None and self._lstm.config.mogrifier_rounds > 0
         yield mogrifier
         yield StatusBar(id="legend")
-        with Container(id="body"):
-            with Vertical(id="left"):
-                yield StatusBar(id="along-heading")
-                help_line = f"Value of one unit on each {noun}; ↑ ↓ choose a {noun}, space pins the unit"
-                yield RowList("Activations of a unit", help_line, id="along")
-            with Vertical(id="right"):
-                yield StatusBar(id="search-heading")
-                help_line = f"Training {noun}s with the highest ▲ and lowest ▼ value; enter shows their line"
-                yield RowList("Top activations of a unit", help_line, can_choose=True, id="search")
-
-    def on_mount(self) -> None:
-        self._progress_timer = self.set_interval(PROGRESS_INTERVAL, self._show_progress, pause=True)
-        hint = f"/ searches the training text for the {self._noun}s that activate this unit most"
-        self.show_line("#search-heading", (hint, MUTED))
+        yield StatusBar(id="along-heading")
+        help_line = f"Value of one unit on each {noun}; ↑ ↓ choose a {noun}, space pins the unit"
+        yield RowList("Activations of a unit", help_line, id="along")
 
     # Analysis
 
@@ -203,98 +164,6 @@ class ActivationsScreen(LayerScreen[ActivationReading]):
     def find_selected(self) -> UnitId:
         return self.layer_index, self.query_one(HeatStrips).item, self.gate
 
-    # Search
-
-    def action_toggle_search(self) -> None:
-        """Search the training text for the top activations of the current unit, or stop the running search."""
-        if self.side_task.is_running:
-            self._stop_search()
-        elif self._lstm is None or self.reading is None:
-            self.notify("There is no unit to search for.", markup=False)
-        elif self.session_model.run is None:
-            self.notify("No training text to search: this model has no run.", markup=False)
-        else:
-            self.set_class(True, "-search")
-            self._search = UnitSearch(self.session_model.run, self._lstm, self.pinned or self.find_selected())
-            self._stopped_early, self.examples = False, ()
-            self.query_one("#search", RowList).clear()
-            self._show_progress()
-            self._progress_timer.resume()
-            self.side_task.start(self._search.results)
-
-    def _stop_search(self) -> None:
-        """End the search early, and show the results so far."""
-        self._stopped_early = True
-        self.side_task.stop()
-
-    def _show_progress(self) -> None:
-        if is_closed(self):
-            return
-        assert self._search is not None, "the timer runs during a search"
-        progress = self._search.progress
-        status = "reading the text" if progress is None else f"{100 * progress:.0f} %"
-        text = f"searching for {self.unit_label(self._search.unit)} … {status} · esc stops"
-        self.show_line("#search-heading", (text, MUTED))
-
-    def _show_search_failure(self, error: BaseException) -> None:
-        self._progress_timer.pause()
-        self.show_line("#search-heading", ("the search failed", MUTED))
-        self.query_one("#search", RowList).clear(describe_error(error))
-
-    def _show_examples(self, results: list[TopActivations]) -> None:
-        assert self._search is not None, "results belong to a search"
-        self._progress_timer.pause()
-        [top] = results
-        count = f"{top.num_tokens:,} {self._noun}s"
-        scope = f"of {count}, stopped early" if self._stopped_early else f"of all {count}"
-        unit = (self.unit_label(self._search.unit), "bold")
-        self.show_line("#search-heading", unit, (f" · highest ▲ and lowest ▼ {scope}", MUTED))
-        self.examples = (*top.highest, *top.lowest)
-        spaces = [" " * (len(examples) - 1) for examples in (top.highest, top.lowest)]
-        self._marks = (*f"▲{spaces[0]}"[: len(top.highest)], *f"▼{spaces[1]}"[: len(top.lowest)])
-        self._move_to_example(0)
-
-    def _move_to_example(self, index: int) -> None:
-        self.query_one("#search", RowList).show(len(self.examples), self._draw_example, index)
-
-    @on(RowList.Selected, "#search")
-    def _select_example(self, message: RowList.Selected) -> None:
-        if not isinstance(message, RowList.Chosen):
-            self._move_to_example(message.index)
-            return
-        example = self.examples[message.index]
-        assert self._search is not None, "examples belong to a search"
-        self.text = sanitize_text(self._search.line_text(example.line_index)).replace("\n", " ")
-        self.query_one(TextInputBar).set_text(self.text)
-        strips = self.query_one(HeatStrips)
-        self.layer_index, strips.item, gate = self._search.unit
-        strips.row = ACTIVATION_NAMES.index(gate)
-        self.analyse(example.position)
-
-    def _draw_example(self, index: int, width: int) -> Row:
-        """Return the value of an example and its token in context, the tokens of all rows aligned."""
-        example = self.examples[index]
-        # The space before a word stays outside the brackets.
-        starts_word = example.token.startswith(" ") and not example.token.isspace()
-        before = _join_pieces(example.context_before) + " " * starts_word
-        context_width = max(0, (width - 13) * 2 // 5) + 1
-        while cell_len(before) > context_width:
-            before = before[1:]
-        return [
-            (f"{self._marks[index]}{example.value:+8.3f}", "plain"),
-            ("  " + " " * (context_width - cell_len(before)) + before, "muted"),
-            (f"[{visible_part(_join_pieces([example.token]))}]", "strong"),
-            (_join_pieces(example.context_after), "muted"),
-        ]
-
-    # Keys
-
-    def action_close(self) -> None:
-        if self.side_task.is_running:
-            self._stop_search()
-        else:
-            super().action_close()
-
 
 def _draw_value(name: str, value: float, scale: float, width: int, *, is_signed: bool) -> Row:
     """Return a token, the value of a unit and its bar, which starts in the middle if the value has a sign."""
@@ -306,8 +175,3 @@ def _draw_value(name: str, value: float, scale: float, width: int, *, is_signed:
     half = (bar_width - 1) // 2
     left = "▒" * round(max(0.0, min(-fraction, 1.0)) * half)
     return [text, (left.rjust(half), "negative"), ("│", "muted"), (bar(fraction, half), "positive")]
-
-
-def _join_pieces(pieces: Sequence[str]) -> str:
-    text = "".join(piece.replace(UNK, "‹rare word›") if piece.strip(" ") == UNK else piece for piece in pieces)
-    return sanitize_text(text).replace("\n", LINE_END_MARK)

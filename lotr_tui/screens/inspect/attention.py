@@ -161,7 +161,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         self._targets_of: tuple[AttentionReading | None, HeadId | None] = None, None
         self._is_on_input = False  # the cursor of the layers is on the embedding
         self._predictions: dict[int, tuple[LayerPrediction, ...]] = {}  # of the layers, by token
-        self.side_task: BackgroundTask[tuple[int, tuple[LayerPrediction, ...]]] = BackgroundTask(
+        self._lens_task: BackgroundTask[tuple[int, tuple[LayerPrediction, ...]]] = BackgroundTask(
             self, "logit-lens", self._store_predictions, self._show_lens_failure, interval=POLL_INTERVAL
         )
 
@@ -185,6 +185,13 @@ class AttentionScreen(LayerScreen[AttentionReading]):
                 yield StatusBar(id="lens-columns")
                 yield RowList("Logit lens", "Logit lens: what each layer would predict; ↑ ↓ choose one", id="lens")
 
+    @property
+    def is_idle(self) -> bool:
+        return super().is_idle and not self._lens_task.is_running
+
+    def on_unmount(self) -> None:
+        self._lens_task.cancel()
+
     # Analysis
 
     def find_problem(self) -> str:
@@ -192,7 +199,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
 
     def show_page(self, page: Page, cursor: int | None) -> None:
         self._predictions, self._levels = {}, np.empty(0, np.intp)
-        self.side_task.cancel()
+        self._lens_task.cancel()
         super().show_page(page, cursor)
 
     def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> list[AttentionReading]:
@@ -319,10 +326,10 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         self.show_line("#lens-columns", (LENS_HEADER, MUTED))
         if token not in self._predictions:
             # Until the predictions are there, the ones before stay.
-            if not self.side_task.is_running:  # otherwise `_store_predictions` asks for the token then
+            if not self._lens_task.is_running:  # otherwise `_store_predictions` asks for the token then
                 target = int(reading.page.tokens.ids[token])
                 query = reading.query_position(token)
-                self.side_task.start(
+                self._lens_task.start(
                     lambda _: iter([(token, logit_lens(model, reading.record, query, target, NUM_PREDICTIONS))])
                 )
             return
@@ -358,7 +365,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
 
     def _store_predictions(self, results: list[tuple[int, tuple[LayerPrediction, ...]]]) -> None:
         self._predictions.update(results)
-        self.side_task.cancel()  # it has delivered its only item
+        self._lens_task.cancel()  # it has delivered its only item
         if self.reading is not None:
             self._show_lens()
 

@@ -9,7 +9,6 @@ from textual.binding import BindingType
 from textual.content import Content
 
 from engine.analysis.tokenized_text import TokenizedText
-from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import plural, token_noun
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.screens.inspect.page import Page, visible_part
@@ -73,8 +72,6 @@ class LayerScreen(TextScreen[ReadingT]):
     ]
     VERB: ClassVar[str]
     """What the model does with the token under the cursor."""
-    side_task: BackgroundTask[Any]
-    """Task beside the analysis of the text."""
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
@@ -98,20 +95,13 @@ class LayerScreen(TextScreen[ReadingT]):
         """Show strips and lists for the token under the cursor."""
         raise NotImplementedError
 
-    @property
-    def is_idle(self) -> bool:
-        return super().is_idle and not self.side_task.is_running
-
-    def on_unmount(self) -> None:
-        self.side_task.cancel()
-
     def show_page(self, page: Page, cursor: int | None) -> None:
         self.reading = None
         self.query_one(TextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
         for line in self.query(StatusBar):
-            if line.id not in ("status", "search-heading"):
+            if line.id != "status":
                 line.show(Content(""), Content(""))
-        for rows in self.query("RowList").exclude("#search").results(RowList):
+        for rows in self.query(RowList):
             rows.clear()
 
     def show_message(self, message: str) -> None:

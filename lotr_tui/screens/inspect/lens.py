@@ -192,7 +192,7 @@ class LensScreen(TextScreen[TokenScores]):
     def is_idle(self) -> bool:
         tasks = self.analysis, self._baseline_task, self._loading_task
         is_scored = self.page is not None and not self._typing.is_waiting and not any(task.is_running for task in tasks)
-        return is_scored and all(pane.guesser.is_idle for pane in self.query(WhoPane))
+        return is_scored and not any(pane.guesses.is_running for pane in self.query(WhoPane))
 
     # Text
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.segment import Segment
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 
 from lotr_tui.widgets.line_list import LineList, line_bindings
@@ -24,10 +24,7 @@ class RowList(LineList):
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"row-list--{name}" for name in _STYLES}
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *line_bindings("row-list"),
-        Binding("enter", "choose", "use", id="row-list.choose", tooltip="Use the line under the cursor"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = line_bindings("row-list")
 
     @dataclass
     class Selected(Message):
@@ -40,14 +37,10 @@ class RowList(LineList):
         def control(self) -> "RowList":
             return self.rows
 
-    class Chosen(Selected):
-        """Posted when the row under the cursor is to be used."""
-
-    def __init__(self, title: str, help_line: str, *, can_choose: bool = False, id: str) -> None:
+    def __init__(self, title: str, help_line: str, *, id: str) -> None:
         super().__init__(id=id)
         self.BINDING_GROUP_TITLE = title
         self.HELP_LINE = help_line
-        self._can_choose = can_choose
         self._num_rows = 0
         self._draw: DrawRow = lambda index, width: []
         self._last_shown: tuple[int | None, int, list[Row]] | None = None
@@ -92,16 +85,3 @@ class RowList(LineList):
     def select_line(self, line: int) -> None:
         if line != self.cursor:
             self.post_message(self.Selected(self, line))
-
-    def click_line(self, line: int) -> None:
-        if line == self.cursor:
-            self.action_choose()
-        else:
-            self.select_line(line)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "choose" or self._can_choose
-
-    def action_choose(self) -> None:
-        if self._can_choose and self.cursor is not None:
-            self.post_message(self.Chosen(self, self.cursor))

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,7 +10,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message_pump import MessagePump
 from textual.strip import Strip
 from textual.widgets import Rule
 
@@ -42,9 +41,7 @@ MAX_WORD_WIDTH = 16
 POLL_INTERVAL = 0.02
 """Seconds between two looks at what the thread has computed."""
 FIRST_WORDS = 4
-"""Number of words that are read before the first result of a new text; each further result reads twice as many."""
-MINUS = "−"
-"""Minus sign; a hyphen after a word would look like a part of it."""
+"""Number of words that are read before the first result of a new line."""
 WRITTEN_MARK = "●"
 """Mark of the speaker whose name is written before the line."""
 GIVEAWAY_MARKS = ("[", "]")
@@ -105,15 +102,6 @@ class LineEvidence:
     guess: SpeakerGuess
 
     @property
-    def is_partial(self) -> bool:
-        """True if only the beginning of the line has been read."""
-        return len(self.guess.words) < len(self.line.text.split())
-
-    @property
-    def progress(self) -> str:
-        return f"{len(self.guess.words)} of {plural(len(self.line.text.split()), 'word')}" if self.is_partial else ""
-
-    @property
     def word_bits(self) -> list[float]:
         """Bits of each word for the speaker who leads after the line."""
         return [word.gain / math.log(2) for word in self.guess.words]
@@ -121,7 +109,8 @@ class LineEvidence:
     @property
     def giveaway(self) -> int | None:
         """Index of the word that gave the leading speaker away; None if no word speaks for that speaker."""
-        return _strongest_word([word.gain for word in self.guess.words])
+        gains = [word.gain for word in self.guess.words]
+        return gains.index(max(gains)) if max(gains, default=0) > 0 else None
 
     def ranking(self, num_words: int | None = None) -> list[SpeakerProb]:
         """Return the speakers after the first words of the line (None: after all), likeliest first."""
@@ -139,99 +128,13 @@ class LineEvidence:
             metrics.append([("no word gives a speaker away", MUTED)])
         else:
             word = f"“{truncate(self.guess.words[index].word, MAX_WORD_WIDTH)}”"
-            bits = f" {format_bits(self.word_bits[index])} bits"
+            bits = f" +{self.word_bits[index]:.1f} bits"
             metrics.append([("given away by ", MUTED), (word, "bold"), (bits, "")])
         if speaker := self.line.speaker:
             position, prob = next((n, each.prob) for n, each in enumerate(ranking, 1) if each.name == speaker)
             written = f"no. {position}, {format_percent(prob)}"
             metrics.append([(f"written as {shown_name(speaker)}: ", MUTED), (written, "")])
         return [*metrics, prior]
-
-
-def _strongest_word(values: Sequence[float]) -> int | None:
-    """Return the index of the highest value, if it is above 0."""
-    index = max(range(len(values)), key=values.__getitem__, default=None)
-    return None if index is None or values[index] <= 0 else index
-
-
-def format_bits(bits: float) -> str:
-    """Return bits with a sign and one decimal, such as "+2.1" or "−0.3"."""
-    rounded = round(bits, 1)
-    return f"{'+' if rounded > 0 else MINUS if rounded < 0 else '±'}{abs(rounded):.1f}"
-
-
-class SpeakerGuesser:
-    """Guesses of who says the current line, one after the other, each for a longer part of the line.
-
-    Only what has changed since the line before is read.
-    """
-
-    def __init__(
-        self,
-        owner: MessagePump,
-        model: DialogueModel,
-        on_guess: Callable[[UnknownLine, SpeakerGuess], None],
-        on_error: Callable[[str], None],
-    ) -> None:
-        self._model = model
-        self._lock = threading.Lock()  # of all fields below, which the threads of two lines may want
-        self._context: tuple[Turn, ...] = ()
-        self._state: DecoderState | None = None
-        self._posterior: SpeakerPosterior | None = None
-        self._words: list[str] = []
-        self._task: BackgroundTask[tuple[UnknownLine, SpeakerGuess]] = BackgroundTask(
-            owner,
-            "who",
-            lambda guesses: on_guess(*guesses[-1]),
-            lambda error: on_error(f"Cannot guess the speaker: {describe_error(error)}"),
-            interval=POLL_INTERVAL,
-        )
-
-    @property
-    def is_idle(self) -> bool:
-        return not self._task.is_running
-
-    def guess(self, line: UnknownLine) -> None:
-        """Guess who says a line, in a thread, and drop the line before."""
-
-        def source(cancellation: Cancellation) -> Iterator[tuple[UnknownLine, SpeakerGuess]]:
-            words = line.text.split()
-            num_read, step = 0, FIRST_WORDS
-            while not num_read or num_read < len(words):
-                with self._lock:
-                    if cancellation():
-                        return
-                    num_read = min(len(words), max(num_read, self._num_known(line, words)) + step)
-                    guess = self._update(line, words[:num_read])
-                yield line, guess
-                step *= 2
-                if not words:
-                    return
-
-        self._task.start(source)
-
-    def cancel(self) -> None:
-        self._task.cancel()
-
-    def _num_known(self, line: UnknownLine, words: list[str]) -> int:
-        """Return the number of words at the start of a line that have been read."""
-        if self._posterior is None or line.context != self._context:
-            return 0
-        pairs = zip(self._words, words, strict=False)
-        return next((i for i, (old, new) in enumerate(pairs) if old != new), min(len(self._words), len(words)))
-
-    def _update(self, line: UnknownLine, words: list[str]) -> SpeakerGuess:
-        """Read the context, if it has changed, and the words."""
-        if self._posterior is None or line.context != self._context:
-            is_longer = self._context and line.context[: len(self._context)] == self._context
-            start, state = (len(self._context), self._state) if is_longer else (0, None)
-            self._posterior = None  # an error leaves no posterior of another context
-            self._state = read_turns(self._model, line.context[start:], state) if line.context else None
-            self._context = line.context
-            self._posterior = SpeakerPosterior(self._model, self._state)
-        self._words = words
-        is_complete = line.is_complete and len(words) == len(line.text.split())
-        return self._posterior.update(" ".join(words), is_complete=is_complete)
 
 
 class WhoWouldSayBars(SpeakerBars):
@@ -241,42 +144,51 @@ class WhoWouldSayBars(SpeakerBars):
     TITLE: ClassVar[str] = "WHO WOULD SAY THIS"
     MARK_STYLE: ClassVar[str] = "speaker-bars--title"
     _ranking: Sequence[SpeakerProb] = ()
-    _marks: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    _written = ""
     _note = ""
 
     def show(self, ranking: Sequence[SpeakerProb], written: str, note: str) -> None:
-        self._ranking, self._note = ranking, note
-        self._marks = {written: WRITTEN_MARK} if written else {}
+        self._ranking, self._written, self._note = ranking, written, note
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        rows = shown_speakers(self._ranking, list(self._marks), min(MAX_SPEAKERS, height - 1))
+        """Draw the first speakers; the one whose name is written replaces the last of them."""
+        count = max(0, min(MAX_SPEAKERS, height - 1))
+        rows = list(self._ranking[:count])
+        written = next((each for each in self._ranking[count:] if each.name == self._written), None)
+        if rows and written is not None:
+            rows[-1] = written
         num_others = len(self._ranking) - len(rows)
         others = f"and {num_others} others" if num_others > 0 else ""
         if len(f"{self.TITLE}  {others}") > width:
             others = ""
-        return self.draw_rows(self._note or others, rows, self._marks, 1.0, width)
-
-
-def shown_speakers(ranking: Sequence[SpeakerProb], needed: Sequence[str], count: int) -> list[SpeakerProb]:
-    """Return the first `count` speakers; the `needed` ones replace the last of the others."""
-    first = [speaker for speaker in ranking if speaker.name in needed][: max(0, count)]
-    others = [speaker for speaker in ranking if speaker not in first][: max(0, count - len(first))]
-    return [speaker for speaker in ranking if speaker in first or speaker in others]
+        return self.draw_rows(self._note or others, rows, {self._written: WRITTEN_MARK}, 1.0, width)
 
 
 class WhoPane(Vertical):
-    """Line with its telling words, the bars of its likely speakers, and what they say in one line."""
+    """Line with its telling words, the bars of its likely speakers, and what they say in one line.
+
+    A guess reads only what has changed since the line before, the first words of a new line before the rest.
+    """
 
     def __init__(self, model: DialogueModel) -> None:
         super().__init__(id="who")
-        self._cast: Sequence[str] = model.cast
-        self.guesser = SpeakerGuesser(
-            self, model, self._show_guess, lambda text: self.notify(text, severity="error", markup=False)
-        )
+        self._model = model
         self.evidence: LineEvidence | None = None
         """Evidence of the current line; None before the first guess."""
         self._line = UnknownLine()
+        self._lock = threading.Lock()  # of what is read below, which the threads of two lines may want
+        self._turns: tuple[Turn, ...] = ()
+        self._state: DecoderState | None = None
+        self._posterior: SpeakerPosterior | None = None
+        self._words: list[str] = []
+        self.guesses: BackgroundTask[tuple[UnknownLine, SpeakerGuess]] = BackgroundTask(
+            self,
+            "who",
+            lambda guesses: self._show_guess(*guesses[-1]),
+            lambda error: self._show_summary(f"cannot guess the speaker: {describe_error(error)}"),
+            interval=POLL_INTERVAL,
+        )
 
     def compose(self) -> ComposeResult:
         yield MetricsBar(id="who-summary")
@@ -285,11 +197,11 @@ class WhoPane(Vertical):
             placeholder = "Type a line below: who of the cast would say it?"
             help_line = "← → word by word: the bars show who was likely after it; e: another line"
             yield TextView(placeholder, help_line, self._styles_of, id="who-text")
-            yield WhoWouldSayBars(self._cast, id="who-bars")
+            yield WhoWouldSayBars(self._model.cast, id="who-bars")
         yield StatusBar(id="who-legend")
 
     def on_unmount(self) -> None:
-        self.guesser.cancel()
+        self.guesses.cancel()
 
     def guess(self, line: UnknownLine) -> None:
         """Guess who says a line, unless it is the current one."""
@@ -297,7 +209,25 @@ class WhoPane(Vertical):
             self._line = line
             if self.evidence is None or self.evidence.line.context != line.context:
                 self._show_summary("reading the lines …")
-            self.guesser.guess(line)
+            self.guesses.start(lambda cancelled: self._read(line, cancelled))
+
+    def _read(self, line: UnknownLine, cancelled: Cancellation) -> Iterator[tuple[UnknownLine, SpeakerGuess]]:
+        words = line.text.split()
+        with self._lock:
+            if self._posterior is None or line.context != self._turns:
+                is_longer = self._turns and line.context[: len(self._turns)] == self._turns
+                start, state = (len(self._turns), self._state) if is_longer else (0, None)
+                self._posterior = None  # an error leaves no posterior of another context
+                self._state = read_turns(self._model, line.context[start:], state) if line.context else None
+                self._turns, self._words = line.context, []
+                self._posterior = SpeakerPosterior(self._model, self._state)
+            first = [] if self._words[:FIRST_WORDS] == words[:FIRST_WORDS] else words[:FIRST_WORDS]
+            for part in (first, words) if 0 < len(first) < len(words) else (words,):
+                if cancelled():
+                    return
+                is_complete = line.is_complete and len(part) == len(words)
+                guess, self._words = self._posterior.update(" ".join(part), is_complete=is_complete), part
+                yield line, guess
 
     def _show_guess(self, line: UnknownLine, guess: SpeakerGuess) -> None:
         self.evidence = evidence = LineEvidence(line, guess)
@@ -309,7 +239,8 @@ class WhoPane(Vertical):
         is_same_text = text.page.tokens.text == line.text
         text.show(page.with_marks(before, after), text.cursor if is_same_text else len(page.starts) - 1)
         self._show_bars()
-        self._show_summary(evidence.progress)
+        num_read, num_words = len(evidence.guess.words), len(line.text.split())
+        self._show_summary(f"{num_read} of {plural(num_words, 'word')}" if num_read < num_words else "")
         note = (" gave the speaker away: it raised the odds most", MUTED)
         self.query_one("#who-legend", StatusBar).show(Content.assemble("word".join(GIVEAWAY_MARKS), note))
 

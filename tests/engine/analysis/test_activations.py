@@ -9,7 +9,6 @@ from engine.analysis.activations import (
     attention_rollouts,
     find_attention_model,
     find_lstm,
-    find_top_activations,
     logit_lens,
     read_steps,
     record_activations,
@@ -57,54 +56,6 @@ def test_activations_match_a_plain_cell(name):
         for index_of_round, factors in enumerate(layer.mogrifier):
             expected = plain_activation(lstm, ids, index, str(index_of_round))
             assert factors == pytest.approx(expected, abs=2e-5), index_of_round
-
-
-def values_by_prefix(lstm, lines, layer, unit, activation):
-    return {
-        tuple(line[: position + 1].tolist()): float(value)
-        for line in lines
-        for position, value in enumerate(plain_activation(lstm, line, layer, activation)[:, unit])
-    }
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("num_lines", [1, activations.BATCH_SIZE + 20])
-def test_top_activations_match_an_exhaustive_search(name, num_lines):
-    lstm, rng = make_lstm(name), np.random.default_rng(num_lines)
-    lines = [random_ids(int(rng.integers(1, 15)), SIZE, 100 * num_lines + i) for i in range(num_lines)]
-    for layer, (_, size) in enumerate(lstm.config.layer_sizes()):
-        activation = activations.ACTIVATION_NAMES[(layer + num_lines) % 6]
-        expected = values_by_prefix(lstm, lines, layer, size - 1, activation)
-        result = find_top_activations(lstm, lines, layer, size - 1, activation, top_n=5)
-        assert result.num_tokens == sum(map(len, lines))
-        for examples, ranked in (
-            (result.lowest, sorted(expected.values())[:5]),
-            (result.highest, sorted(expected.values(), reverse=True)[:5]),
-        ):
-            values = [example.value for example in examples]
-            assert values == pytest.approx(ranked, abs=2e-5)
-            prefixes = [tuple(lines[example.line_index][: example.position + 1].tolist()) for example in examples]
-            assert len(set(prefixes)) == len(prefixes)
-            assert values == pytest.approx([expected[prefix] for prefix in prefixes], abs=2e-5)
-
-
-def test_examples_have_the_tokens_around_them():
-    lstm = make_lstm("one layer, tied")
-    lines = [np.array([2, 3, 4, 5, 6, 7], np.int32), np.array([8], np.int32)]
-    result = find_top_activations(lstm, lines, 0, 0, top_n=99, context_size=2)
-    assert result.highest == result.lowest[::-1]
-    contexts = {
-        (example.line_index, example.position): (example.context_before, example.token, example.context_after)
-        for example in result.highest
-    }
-    assert len(contexts) == 7
-    assert contexts[0, 0] == ((), "w0", (" w1", " w2"))
-    assert contexts[0, 3] == ((" w1", " w2"), " w3", (" w4", " w5"))
-    assert contexts[0, 5] == ((" w3", " w4"), " w5", ())
-    assert contexts[1, 0] == ((), "w6", ())
-    for empty in ([], [random_ids(0, SIZE)]):
-        nothing = find_top_activations(lstm, empty, 0, 0)
-        assert (nothing.highest, nothing.lowest, nothing.num_tokens) == ((), (), 0)
 
 
 def test_steps_of_the_bundled_model_match_its_dequantized_weights():

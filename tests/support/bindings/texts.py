@@ -225,15 +225,12 @@ ACTIVATIONS = Stage(
         *keys("heat-strips", lambda app: app.screen.query_one("#strips").columns().sizes.max(), zoom=becomes(1)),
         *keys("layers", lambda app: app.screen.pinned is None, pin=becomes(False)),
         *keys("layers", of_screen("layer_index"), layer=becomes(1), previous=becomes(0)),
-        *keys("activations", of_screen("examples"), find=changes),
     ],
 )
-TOP_ACTIVATIONS = Stage(
-    with_focus(activations, "#search", "slash"),
-    [
-        *keys("row-list", of("#search", "cursor"), **LIST),
-        Row("row-list.choose", of_screen("text"), changes),
-    ],
+ALONG = Stage(
+    with_focus(activations, "#along", "tab", "home"),
+    keys("row-list", of("#along", "cursor"), **LIST),
+    size=(60, 14),
 )
 ATTENTION = Stage(
     attention,
@@ -249,6 +246,6 @@ TEXT_APPS = {
     "saved sessions": [COMPLETION, SESSIONS],
     "new session": [NEW_SESSION],
     "lens and copied passages": [WHO_LENS, LENS, OCCURRENCES],
-    "activations": [ACTIVATIONS, TOP_ACTIVATIONS],
+    "activations": [ACTIVATIONS, ALONG],
     "attention": [ATTENTION],
 }

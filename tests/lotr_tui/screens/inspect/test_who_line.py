@@ -4,12 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.analysis.speakers import explain_guess
 from engine.data.scripts import Turn
-from engine.generation.turns import SpeakerProb
 from lotr_tui.screens.inspect.who import (
     MAX_CONTEXT_LINES,
     MAX_WORDS,
@@ -17,7 +14,6 @@ from lotr_tui.screens.inspect.who import (
     UnknownLine,
     cut_words,
     line_at,
-    shown_speakers,
 )
 from tests.support.dialogues import CAST
 
@@ -80,16 +76,3 @@ def test_a_line_without_words_or_evidence():
     even = LineEvidence(UnknownLine("w0"), make_guess([[0.0] * 5]))
     assert "no word gives a speaker away" in summary_text(even)
     assert even.giveaway is None
-
-
-@given(st.integers(0, 8), st.sets(st.integers(0, 9), max_size=3))
-def test_needed_speakers_are_always_among_the_shown_ones(count, needed):
-    ranking = [SpeakerProb(str(number), 0.1) for number in range(10)]
-    shown = shown_speakers(ranking, [str(number) for number in needed], count)
-    assert len(shown) == min(count, 10)
-    assert shown == sorted(shown, key=lambda speaker: int(speaker.name))
-    if count >= len(needed):
-        names = [int(speaker.name) for speaker in shown]
-        assert needed <= set(names)
-        others = [number for number in names if number not in needed]
-        assert others == [number for number in range(10) if number not in needed][: len(others)]
