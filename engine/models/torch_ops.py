@@ -13,6 +13,7 @@ from engine.runtime.distributed import DistributedContext
 
 # The operator that torch.compile replaces `linear` by is private and may disappear.
 HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+NO_ACTIVATION: tuple[str, list[Any], str] = ("none", [], "")  # last arguments of that operator
 HAS_ONEDNN_LINEAR = HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 MAX_EXPLICIT_TIME = 1024  # the matrix of the attention weights of longer windows takes too much memory
 CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory at once
@@ -55,20 +56,17 @@ class _OneDNNLinear(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.has_bias = bias is not None
-        return _onednn_matmul(inputs, weight, bias)
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, *NO_ACTIVATION)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         inputs, weight = ctx.saved_tensors
         gradient = gradients[0].flatten(0, -2)
-        grad_inputs = _onednn_matmul(gradient, weight.t()).view_as(inputs)
-        grad_weight = _onednn_matmul(gradient.t(), inputs.flatten(0, -2).t())
+        multiply = torch.ops.mkldnn._linear_pointwise
+        grad_inputs = multiply(gradient, weight.t(), None, *NO_ACTIVATION).view_as(inputs)
+        grad_weight = multiply(gradient.t(), inputs.flatten(0, -2).t(), None, *NO_ACTIVATION)
         return grad_inputs, grad_weight, gradient.sum(0) if ctx.has_bias else None
-
-
-def _onednn_matmul(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
-    return product
 
 
 def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:

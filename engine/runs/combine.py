@@ -81,7 +81,7 @@ class ModelCombiner:
     @cached_property
     def _dynamic_models(self) -> list[Any]:  # models that score whole texts only
         require_package("torch", "--dynamic")
-        from engine.models.dynamic_evaluation import DynamicEvaluation
+        from engine.models.lstm import DynamicEvaluation
 
         decoders = [run.decoder for run in self.runs if isinstance(run.decoder, numpy_lstm.NumpyLSTM)]
         lstms = [decoder for decoder in decoders if not decoder.int8]

@@ -7,9 +7,8 @@ import torch
 from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, RunError
-from engine.models import dynamic_evaluation
 from engine.models.base import forward_sequence
-from engine.models.dynamic_evaluation import LR_GRID, SEGMENT_LENGTH, DynamicEvaluation
+from engine.models.lstm import LR_GRID, SEGMENT_LENGTH, DynamicEvaluation
 from tests.support.models import make_tokenizer, random_lstm
 
 SIZE = 11
@@ -113,7 +112,7 @@ def model(lstm):
 
 @pytest.mark.parametrize("segment_length", [1, 3, 5])
 def test_scores_of_a_text_match_the_reference(lstm, segment_length, monkeypatch):
-    monkeypatch.setattr(dynamic_evaluation, "SEGMENT_LENGTH", segment_length)
+    monkeypatch.setattr("engine.models.lstm.SEGMENT_LENGTH", segment_length)
     ids = make_ids(38, seed=1)
     scores = forward_sequence(DynamicEvaluation(lstm, TRAINING_IDS, LR), ids).log_probs
     static_scores = forward_sequence(lstm, ids).log_probs

@@ -15,7 +15,7 @@ from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import forward_sequence
 from engine.models.combinations import Mixture, NeuralCache, tune_cache
-from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation
+from engine.models.lstm import LR_GRID, DynamicEvaluation
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.weights import weight_shapes
