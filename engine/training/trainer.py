@@ -2,10 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -33,9 +32,6 @@ REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses ar
 PAUSE_POLL_INTERVAL = 0.1  # seconds
 STOP_REASONS: dict[str, events.StopReason] = {"stop": "stopped", "detach": "detached", "prune": "pruned"}  # by command
 MAX_SAMPLE_TOKENS, MAX_LINE_TOKENS = 25, 60  # the latter of an answer, which ends with its line
-MEASURED_LAYERS = (1, 3)  # of the Transformers that are measured in place of a deeper one
-MEASURED_COLUMNS, MEASURED_STEPS = 2, 3
-FORWARD_FRACTION = 1 / 3  # time of a token in a validation, which needs no gradients, as a fraction of that in training
 
 
 class StepResult(NamedTuple):
@@ -426,35 +422,3 @@ def train_as_worker_rank(context: DistributedContext) -> None:
     source = TrainingInput(load_dataset(config.data, tokenizer), weights, base)
     for _ in train(config, source, checkpoint=checkpoint, is_resume=is_resume, distributed=context):
         pass
-
-
-def estimate_training_seconds(config: Config, source: TrainingInput, cancelled: Callable[[], bool]) -> float:
-    """Measure a few steps, and return about how many seconds all epochs take; NaN if that is cancelled.
-
-    Further layers of a Transformer take as long as those measured; the time of a token hardly depends on the columns.
-    """
-    source, device = source._replace(initial_weights=None), prepare_device(config.training)
-
-    def seconds_per_token(**values: int) -> float:
-        """Return the median time of a token in the first steps after the first one, which allocates memory."""
-        trainer, times = Trainer(config.with_values(**values), source, device), []
-        for _ in range(1 + MEASURED_STEPS):
-            if cancelled():
-                return math.nan
-            started_at = time.perf_counter()
-            result = trainer.train_step()
-            result.loss.item()  # waits for the device
-            times.append((time.perf_counter() - started_at) / result.num_tokens)
-        return median(times[1:])
-
-    layers, (few, more) = config.model.num_layers, MEASURED_LAYERS
-    if config.model.architecture != "transformer" or layers <= more:
-        seconds = seconds_per_token()
-    else:
-        columns = min(config.training.batch_size, MEASURED_COLUMNS)
-        shallow, deeper = (seconds_per_token(batch_size=columns, num_layers=number) for number in (few, more))
-        seconds = shallow + (deeper - shallow) * (layers - few) / (more - few)
-    epochs = config.training.epochs + config.training.fine_tune_epochs
-    validations = epochs / config.training.eval_every_epochs
-    tokens = epochs * len(source.dataset.train) + FORWARD_FRACTION * validations * len(source.dataset.valid)
-    return tokens * seconds

@@ -24,7 +24,7 @@ from engine.training.job import TrainingJob, configure, prepare_job, resume_job
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration, format_percent, plural
-from lotr_tui.monitor import background, training_log
+from lotr_tui.monitor import background, training_view
 from lotr_tui.trackers import follower, libraries
 
 if TYPE_CHECKING:  # these modules import optuna
@@ -201,7 +201,7 @@ class ProgressFormatter:
         self._last_line_time = time.perf_counter()
         self._last_step: events.Step | None = None
         self._started: events.Started | None = None
-        self._unit = training_log.PERPLEXITY
+        self._unit = training_view.PERPLEXITY
 
     def format(self, event: events.TrainingEvent) -> str:
         """Return the line to print for `event`, or ""; the event of a failed training raises a TrainingError."""
@@ -210,7 +210,7 @@ class ProgressFormatter:
             case events.Preparing():
                 return f"{event.message} ..."
             case events.Started():
-                self._started, self._unit = event, (unit := training_log.LossUnit.of(event))
+                self._started, self._unit = event, (unit := training_view.LossUnit.of(event))
                 origin = f", from run {settings.init}" if settings.init else ""
                 tokens = "tokens" if self._job.dataset.tokenizer.is_open else "words"
                 return (

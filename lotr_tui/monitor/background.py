@@ -14,12 +14,9 @@ from engine.runs.directory import lock_owner, run_word
 from engine.runtime.process import get_process_info
 from engine.storage.files import open_regular_file
 
-CONSOLE_LOG = "console.txt"
-"""Output of a training in the background, in its run directory."""
-MAX_LOG_BYTES = 2_000_000
-"""Size from which the output is rotated; only one rotated file is kept."""
-START_TIMEOUT = 60.0
-"""Seconds to wait until the background process has locked the run."""
+CONSOLE_LOG = "console.txt"  # output of a training in the background, in its run directory
+MAX_LOG_BYTES = 2_000_000  # from which the output is rotated; only one rotated file is kept
+START_TIMEOUT = 60.0  # seconds to wait until the background process has locked the run
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
@@ -76,7 +73,6 @@ def rotate_console_log(path: Path) -> None:
 
 
 def _output_descriptors() -> set[int]:
-    """Return the descriptors of standard output and standard error: Python's own, and the ones of libraries."""
     return {1, 2, *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)}
 
 

@@ -1,4 +1,4 @@
-"""Comparison of runs: the settings that differ, the figures, their differences to a baseline, and the best ones."""
+"""Comparison of runs: the settings that differ, the figures, their differences to a baseline, and tables of them."""
 
 import hashlib
 import math
@@ -10,40 +10,30 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+import numpy as np
+from rich.cells import cell_len, chop_cells
+from rich.console import RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from engine import events
 from engine.config import Config
+from engine.data.arrays import Float64Array
 from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers import OPEN_VOCABULARIES, TOKENIZER_FILES
-from engine.errors import InvalidInputError
-from engine.events import Evaluated, Finished, Started, Step
-from engine.runs.directory import (
-    MAX_FILE_BYTES,
-    METRICS_FILE,
-    RunState,
-    directory_size,
-    drop_superseded,
-    read_config,
-    read_events,
-    run_state,
-    saved_perplexity,
-)
+from engine.errors import InvalidInputError, printable
+from engine.runs import directory
 from engine.storage.files import read_limited
-from lotr_tui.formatting import PRETRAINED_NOTE, format_bytes, format_count, format_duration, format_perplexity
+from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_bytes, format_count, format_duration, format_perplexity
 
-PERPLEXITY_PARTS = ("corpus", "split", "mode", "vocabulary")
-"""Parts of `ScoredText` that have to be equal for a comparison of perplexities."""
-BITS_PARTS = ("corpus", "split", "form")
-"""Parts of `ScoredText` that have to be equal for a comparison of bits per character."""
-
-
-@dataclass(frozen=True)
-class ScoredText:
-    """Identity of the text that the figures of a run are measured on. A part that is None is unknown, equal to none."""
-
-    corpus: str | None = None
-    split: str | None = None
-    mode: str | None = None
-    vocabulary: str | None = None
-    form: str | None = None  # in which characters are counted: lower-case words, or as written; a script has speakers
+PERPLEXITY_PARTS = ("corpus", "split", "mode", "vocabulary")  # of the scored text, equal if perplexities compare
+BITS_PARTS = ("corpus", "split", "form")  # of the scored text, equal if bits per character compare
+Role = Literal["heading", "best", "better", "worse", "muted"]
+"""Role of a piece of text in a table, from which terminal and screen choose its style."""
+DIRECTION_MARKS = {"lower": " ↓", "higher": " ↑", "": ""}
+MIN_RUN_WIDTH, MAX_VALUE_WIDTH, GAP = 12, 20, 2
+UNLIMITED_WIDTH = 1000  # from which names and values are not shortened
 
 
 @dataclass(frozen=True)
@@ -52,11 +42,12 @@ class ComparedRun:
 
     name: str
     path: Path
-    state: RunState
+    state: directory.RunState
     device: str  # of the training; "" if unknown
     settings: Mapping[str, object] | None  # None if the configuration is missing or damaged
-    text: ScoredText
+    text: Mapping[str, str | None]  # parts that identify the text of the figures; an unknown one is equal to none
     figures: Mapping[str, float]  # by the name of their metric; unknown ones are absent
+    curve: tuple[Float64Array, Float64Array]  # epochs and validation perplexities [evaluation], those that are known
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class Metric:
     label: str
     better: Literal["lower", "higher", ""]
     format: Callable[[float], str]
-    parts: tuple[str, ...] = ()  # of `ScoredText` that have to be equal
+    parts: tuple[str, ...] = ()  # of the scored text that have to be equal
     is_of_finished: bool = False  # the figure of another run is of a part of its training, which cannot be the best
 
 
@@ -81,7 +72,6 @@ METRICS = (
     Metric("parameters", "parameters", "lower", format_count),
     Metric("size_bytes", "size", "lower", format_bytes),
 )
-"""Figures in the order of a report."""
 
 
 @dataclass(frozen=True)
@@ -121,69 +111,63 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
     """
     config = None
     with suppress(InvalidInputError):
-        config = read_config(path)
-    all_events = list(read_events(path / METRICS_FILE, subsample=True))
-    events = drop_superseded(all_events)
-    started = next((event for event in reversed(events) if isinstance(event, Started)), None)
-    steps = [event for event in events if isinstance(event, Step)]
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
-    finished = next((event for event in reversed(events) if isinstance(event, Finished)), None)
-    perplexities = (event.valid_perplexity for event in evaluations if event.valid_perplexity > 0)
-    valid_perplexity = saved_perplexity(all_events) or min(perplexities, default=None)
-    progress: list[Step | Evaluated] = [*steps[-1:], *evaluations[-1:]]
+        config = directory.read_config(path)
+    recorded = list(directory.read_events(path / directory.METRICS_FILE, subsample=True))
+    current = directory.drop_superseded(recorded)
+    started = next((event for event in reversed(current) if isinstance(event, events.Started)), None)
+    finished = next((event for event in reversed(current) if isinstance(event, events.Finished)), None)
+    steps = [event for event in current if isinstance(event, events.Step)]
+    evaluations = [event for event in current if isinstance(event, events.Evaluated)]
+    points = [(event.epoch, event.valid_perplexity) for event in evaluations if event.valid_perplexity > 0]
+    epochs, perplexities = np.array([point for point in points if all(map(math.isfinite, point))]).reshape(-1, 2).T
+    valid = directory.saved_perplexity(recorded) or min((perplexity for _, perplexity in points), default=None)
+    progress: list[events.Step | events.Evaluated] = [*steps[-1:], *evaluations[-1:]]
     speeds = [event.tokens_per_second for event in steps if math.isfinite(event.tokens_per_second)]
     figures: dict[str, float | None] = {
-        "valid_perplexity": valid_perplexity,
+        "valid_perplexity": valid,
         "test_perplexity": finished.test_perplexity if finished else None,
-        "valid_bits_per_character": started.bits_per_character(valid_perplexity)
-        if started and valid_perplexity
-        else None,
+        "valid_bits_per_character": started.bits_per_character(valid) if started and valid else None,
         "epochs": finished.epochs if finished else max((event.epoch for event in progress), default=None),
         "seconds": finished.seconds if finished else max((event.seconds for event in progress), default=None),
         "tokens_per_second": median(speeds) if speeds else None,  # a pause or a busy minute hardly changes it
         "parameters": started.parameters if started else None,
-        "size_bytes": directory_size(path),
+        "size_bytes": directory.directory_size(path),
     }
     return ComparedRun(
         name=name or path.name,
         path=path,
-        state=run_state(path, events),
+        state=directory.run_state(path, current),
         device=started.device if started else "",
         settings=None if config is None else config.settings(),
-        text=ScoredText() if config is None else _scored_text(path, config, started),
+        text={} if config is None else _scored_text(path, config, started),
         figures={key: value for key, value in figures.items() if value is not None and math.isfinite(value)},
+        curve=(epochs, perplexities),
     )
 
 
-def _scored_text(path: Path, config: Config, started: Started | None) -> ScoredText:
-    def join(parts: Sequence[object]) -> str:
-        return "\n".join(map(str, parts))
-
+def _scored_text(path: Path, config: Config, started: events.Started | None) -> dict[str, str | None]:
     data = config.data
     columns = [data.corpus_format, *([data.text_column] if data.corpus_format == "csv" else [])]
-    held_out = (
-        [data.valid_corpus, data.test_corpus] if data.valid_corpus else [data.split, data.split_seed, data.held_out]
-    )
-    scenes: list[object] = []
-    files = [TOKENIZER_FILES[data.tokenizer]]
+    split: list[object] = [data.split, data.split_seed, data.held_out]
+    if data.valid_corpus:
+        split = [data.valid_corpus, data.test_corpus]
+    files, scenes = [TOKENIZER_FILES[data.tokenizer]], list[object]()
     if data.mode == "dialogue":
         scenes = [data.speaker_column, data.scene_column, data.scene_lines, data.min_speaker_lines]
         files.append(CAST_FILE)
-    vocabulary = hashlib.sha256(data.tokenizer.encode())
-    has_files = True
-    for name in files:
-        try:
-            vocabulary.update(read_limited(path / name, MAX_FILE_BYTES))
-        except OSError:
-            has_files = False
+    vocabulary: str | None = None
+    with suppress(OSError):
+        contents = [read_limited(path / name, directory.MAX_FILE_BYTES) for name in files]
+        vocabulary = hashlib.sha256(b"".join([data.tokenizer.encode(), *contents])).hexdigest()
+    # Characters are counted in lower-case words, or as written; a script has speakers.
     form = "original" if data.tokenizer in OPEN_VOCABULARIES else data.tokenizer
-    return ScoredText(
-        corpus=join([(started.corpus_sha256 if started else "") or data.corpus, *columns]),
-        split=join([*held_out, data.min_characters, config.training.max_eval_tokens]),
-        mode=join([data.mode, *scenes]),
-        vocabulary=vocabulary.hexdigest() if has_files else None,
-        form=join([form, *scenes, started.valid_characters]) if started else None,
-    )
+    parts: dict[str, list[object]] = {
+        "corpus": [(started.corpus_sha256 if started else "") or data.corpus, *columns],
+        "split": [*split, data.min_characters, config.training.max_eval_tokens],
+        "mode": [data.mode, *scenes],
+        "form": [form, *scenes, started.valid_characters] if started else [],
+    }
+    return {name: "\n".join(map(str, values)) or None for name, values in parts.items()} | {"vocabulary": vocabulary}
 
 
 def compare_runs(runs: Sequence[ComparedRun], baseline: int = 0) -> RunComparison:
@@ -197,12 +181,12 @@ def compare_runs(runs: Sequence[ComparedRun], baseline: int = 0) -> RunCompariso
         for name in dict.fromkeys(chain.from_iterable(known))
         if len({str(each[name]) if name in each else None for each in known}) > 1
     }
-    metrics = tuple(_compare_metric(metric, runs, baseline) for metric in METRICS)
-    return RunComparison(tuple(runs), baseline, settings, metrics, tuple(_notes(runs, baseline, metrics)))
+    rows = tuple(_compare_metric(metric, runs, baseline) for metric in METRICS)
+    return RunComparison(tuple(runs), baseline, settings, rows, tuple(_notes(runs, runs[baseline], rows)))
 
 
 def _unequal_parts(run: ComparedRun, other: ComparedRun, parts: Sequence[str]) -> list[str]:
-    pairs = [(part, getattr(run.text, part), getattr(other.text, part)) for part in parts]
+    pairs = [(part, run.text.get(part), other.text.get(part)) for part in parts]
     return [part for part, value, other_value in pairs if value is None or value != other_value]
 
 
@@ -230,50 +214,135 @@ def _compare_metric(metric: Metric, runs: Sequence[ComparedRun], baseline: int) 
     return MetricRow(metric, values, tuple(differences), best, is_comparable)
 
 
-def _notes(runs: Sequence[ComparedRun], baseline: int, metrics: Sequence[MetricRow]) -> list[str]:
-    notes = []
-    if running := [run.name for run in runs if run.state == "running"]:
-        notes.append(f"Still training, with figures so far: {', '.join(running)}.")
-    if imported := [run.name for run in runs if run.state == "imported"]:
-        notes.append(f"Trained by other programs, with unknown settings: {', '.join(imported)}.")
-    if unknown := [run.name for run in runs if run.settings is None and run.name not in imported]:
-        notes.append(f"Settings unknown, because config.json is missing or damaged: {', '.join(unknown)}.")
-    if pretrained := [run.name for run in runs if (run.settings or {}).get("tokenizer") == "pretrained"]:
-        notes.append(f"{PRETRAINED_NOTE.capitalize()}: {', '.join(pretrained)}.")
+def _notes(runs: Sequence[ComparedRun], baseline: ComparedRun, rows: Sequence[MetricRow]) -> list[str]:
+    unknown = "Settings unknown, because config.json is missing or damaged"
+    kinds: list[tuple[str, Callable[[ComparedRun], bool]]] = [
+        ("Still training, with figures so far", lambda run: run.state == "running"),
+        ("Trained by other programs, with unknown settings", lambda run: run.state == "imported"),
+        (unknown, lambda run: run.settings is None and run.state != "imported"),
+        (PRETRAINED_NOTE.capitalize(), lambda run: (run.settings or {}).get("tokenizer") == "pretrained"),
+    ]
+    named = [(note, [run.name for run in runs if applies(run)]) for note, applies in kinds]
+    notes = [f"{note}: {', '.join(names)}." for note, names in named if names]
     names_by_reason: dict[str, list[str]] = {}
-    for index, run in enumerate(runs):
-        unequal = [] if index == baseline else _unequal_parts(run, runs[baseline], PERPLEXITY_PARTS)
-        if unequal and (run.figures.get("valid_perplexity") or run.figures.get("test_perplexity")):
-            names_by_reason.setdefault(_describe_parts(run, runs[baseline], unequal), []).append(run.name)
+    devices: dict[str, list[str]] = {}
+    for run in runs:
+        parts = [] if run is baseline else _unequal_parts(run, baseline, PERPLEXITY_PARTS)
+        if parts and (run.figures.get("valid_perplexity") or run.figures.get("test_perplexity")):
+            missing = [part for part in parts if run.text.get(part) is None or baseline.text.get(part) is None]
+            kinds_of_parts = ("other", [part for part in parts if part not in missing]), ("unknown", missing)
+            reasons = [f"{adjective} {_join_words(names)}" for adjective, names in kinds_of_parts if names]
+            names_by_reason.setdefault(", ".join(reasons), []).append(run.name)
+        if run.device:
+            devices.setdefault(run.device, []).append(run.name)
     notes += [
-        f"Perplexities of {', '.join(names)} are not comparable with {runs[baseline].name}: {reason}."
+        f"Perplexities of {', '.join(names)} are not comparable with {baseline.name}: {reason}."
         for reason, names in names_by_reason.items()
     ]
     if names_by_reason:
-        bits = next(row for row in metrics if row.metric.parts == BITS_PARTS)
+        bits = next(row for row in rows if row.metric.parts == BITS_PARTS)
         if sum(value is not None for value in bits.values) > 1 and bits.is_comparable:
             notes.append("Bits per character are comparable.")
         else:
             notes.append("`lotr-tui eval A B` compares any models by bits per character of the same text.")
-    devices: dict[str, list[str]] = {}
-    for run in sorted(runs, key=lambda run: run.device):
-        if run.device:
-            devices.setdefault(run.device, []).append(run.name)
     if len(devices) > 1:
-        places = "; ".join(f"{device}: {', '.join(names)}" for device, names in devices.items())
+        places = "; ".join(f"{device}: {', '.join(names)}" for device, names in sorted(devices.items()))
         notes.append(f"Time and tokens/s are of different devices ({places}).")
-    if any(row.best for row in metrics if row.metric.name == "test_perplexity"):
+    if any(row.best for row in rows if row.metric.name == "test_perplexity"):
         notes.append("Choose a run by its validation figures; the test split is for the run that is chosen.")
     return notes
 
 
-def _describe_parts(run: ComparedRun, baseline: ComparedRun, parts: Sequence[str]) -> str:
-    """Return why figures are not comparable, such as "other split and vocabulary"."""
-    unknown = [part for part in parts if getattr(run.text, part) is None or getattr(baseline.text, part) is None]
-    different = [part for part in parts if part not in unknown]
-    reasons = []
-    for adjective, names in (("other", different), ("unknown", unknown)):
-        if names:
-            words = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-            reasons.append(f"{adjective} {words}")
-    return ", ".join(reasons)
+def _join_words(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+# Tables
+
+
+def comparison_tables(
+    comparison: RunComparison, names: Sequence[str], width: int, styles: Mapping[Role, str | Style]
+) -> list[RenderableType]:
+    """Return tables with one column per run, and the notes.
+
+    Each table has as many runs as fit `width` cells, first the baseline. `names` are the headings of the runs.
+    """
+    baseline = comparison.baseline
+    rows = [row for row in comparison.metrics if any(value is not None for value in row.values)]
+    title = "different settings" if comparison.settings else "no setting differs"
+    figure_labels = [f"{row.metric.label}{DIRECTION_MARKS[row.metric.better]}" for row in rows]
+    labels = [title, *comparison.settings, "", "results", *figure_labels]
+    label_width = min(max(map(cell_len, labels)), max(1, width // 2))
+    share = (width - label_width) // min(len(names), 6) - GAP
+    limit = width if width >= UNLIMITED_WIDTH else max(MIN_RUN_WIDTH, min(MAX_VALUE_WIDTH, share))
+    settings = [_setting_texts(values, limit) for values in comparison.settings.values()]
+    columns: list[list[Text]] = []
+    for run, name in enumerate(map(printable, names)):
+        heading = Text(_truncate_middle(name, limit), styles["heading"])
+        figures = [_figure_cell(row, run, run == baseline, styles) for row in rows]
+        columns.append([heading, *(Text(texts[run]) for texts in settings), Text(""), heading, *figures])
+    widths = [max(cell_len(line) for cell in column for line in cell.plain.split("\n")) for column in columns]
+    blocks = [[baseline]]
+    for run in (run for run in range(len(names)) if run != baseline):
+        used = label_width + sum(widths[each] + GAP for each in [*blocks[-1], run])
+        if len(blocks[-1]) > 1 and used > width:
+            blocks.append([baseline])
+        blocks[-1].append(run)
+    parts: list[RenderableType] = []
+    for block in blocks:
+        table = Table.grid(padding=(0, 0, 0, GAP))
+        table.add_column(width=label_width, no_wrap=True)
+        for run in block:
+            table.add_column(justify="right", min_width=min(widths[run], MIN_RUN_WIDTH), no_wrap=True)
+        for index, label in enumerate(labels):
+            style = styles["heading"] if label in (title, "results") else ""
+            table.add_row(Text(label, style), *(columns[run][index] for run in block))
+        parts += [table, Text("")]
+    legend = ["* best"] if any(row.best for row in rows) else []
+    legend += ["↓ lower is better", "↑ higher is better", f"baseline {names[baseline]}"]
+    notes = [" · ".join(legend), *comparison.notes]
+    return [*parts, Text("\n".join(map(printable, notes)), styles["muted"])]
+
+
+def _figure_cell(row: MetricRow, run: int, is_baseline: bool, styles: Mapping[Role, str | Style]) -> Text:
+    """Return a figure, marked if it is the best, and below it the difference to the baseline, as "+3.1 +4.2 %"."""
+
+    def figure(value: float) -> str:
+        text = row.metric.format(value)
+        return text if len(text) <= 16 else f"{value:.1e}"  # of damaged metrics
+
+    value, difference = row.values[run], row.differences[run]
+    if value is None:
+        return Text(MISSING, styles["muted"])
+    cell = Text(f"*{figure(value)}", styles["best"]) if run in row.best else Text(figure(value))
+    if difference is None or is_baseline:
+        return cell
+    absolute, percent = difference.absolute, difference.percent
+    if not absolute:
+        return Text("\n").join([cell, Text("=", styles["muted"])])
+    text = f"{'+' if absolute > 0 else '-'}{figure(abs(absolute))}"
+    if math.isfinite(percent):
+        decimals = 1 if abs(percent) < 9.95 else 0
+        text += f" {percent:+,.{decimals}f} %" if abs(percent) < 1e5 else f" {percent:+.0e} %"
+    is_better = (absolute < 0) == (row.metric.better == "lower")
+    role: Role = "muted" if not row.metric.better else "better" if is_better else "worse"
+    return Text("\n").join([cell, Text(text, styles[role])])
+
+
+def _setting_texts(values: Sequence[object], width: int) -> list[str]:
+    """Return the values of a setting as `--set` takes them, with at most six significant digits, in `width` cells."""
+    texts = [
+        "?" if value is None else str(value).lower() if isinstance(value, bool) else str(value) for value in values
+    ]
+    rounded = [f"{value:.6g}" if isinstance(value, float) else text for value, text in zip(values, texts, strict=True)]
+    if len(set(rounded)) == len(set(texts)):  # rounding hides no difference
+        texts = rounded
+    return [_truncate_middle(printable(text) or '""', width) for text in texts]
+
+
+def _truncate_middle(text: str, width: int) -> str:
+    """Return start and end of a text that is too long: names of a series and paths differ at their end."""
+    if cell_len(text) <= width:
+        return text
+    end = chop_cells(text[::-1], width * 2 // 3)[0][::-1]
+    return f"{chop_cells(text, width - 1 - cell_len(end))[0]}…{end}"

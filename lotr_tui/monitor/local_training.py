@@ -15,8 +15,7 @@ from lotr_tui.trackers.follower import TrackerSupervisor
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
 
-TrainingUpdate = TrainingEvent | TrainingView
-"""New event, or the view of an earlier training that is resumed."""
+TrainingUpdate = TrainingEvent | TrainingView  # new event, or the view of an earlier training that is resumed
 
 
 class LocalTraining:
@@ -25,10 +24,8 @@ class LocalTraining:
     def __init__(self, prepare_job: "Callable[[], TrainingJob]", resume_path: Path | None = None) -> None:
         """Start the thread, which calls `prepare_job`; `resume_path` is the directory of a run that is resumed."""
         self.view = TrainingView()
-        self.trackers: TrackerSupervisor | None = None
-        """Processes that send the training to trackers; None until the training is prepared."""
-        self._prepare_job = prepare_job
-        self._resume_path = resume_path
+        self.trackers: TrackerSupervisor | None = None  # until the training is prepared
+        self._prepare_job, self._resume_path = prepare_job, resume_path
         self._job: TrainingJob | None = None
         self._early_commands: list[ControlCommand] = []
         self._job_lock = threading.Lock()  # of the job and the commands that wait for it
@@ -70,9 +67,8 @@ class LocalTraining:
 
     def wait_until_finished(self) -> None:
         """Wait for the end of the thread and discard its events, which are in the run directory."""
-        while self._worker.is_alive():
+        while not self.join(0.5):
             self._worker.drain()
-            self._worker.join(0.5)
 
     @property
     def has_unsaved_progress(self) -> bool:
@@ -87,7 +83,9 @@ class LocalTraining:
 
     def _generate_updates(self, cancellation: Cancellation) -> Iterator[TrainingUpdate]:
         if self._resume_path is not None:
-            yield TrainingView.from_resumed_run(self._resume_path)
+            view = TrainingView.from_run(self._resume_path)
+            view.finished, view.failure, view.phase, view.activity = None, "", "preparing", "resuming"
+            yield view
         yield Preparing("reading the corpus")
         job = self._prepare_job()
         with self._job_lock:

@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 from engine.control import ControlCommand
 from engine.events import TrainingEvent
+from engine.runs import locked_run
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, RecordFollower, lock_owner, run_word
-from engine.runs.locked_run import send_command
 from engine.runtime.process import Cancellation, GeneratorThread
 from lotr_tui.monitor.steps import RecordItem, group_steps
 from lotr_tui.monitor.training_view import TrainingView
 
-POLL_INTERVAL = 0.25
-"""Seconds between two reads of a file that has been read to its end."""
+POLL_INTERVAL = 0.25  # seconds between two reads of a file that has been read to its end
 READ_BUDGET = 0.01  # seconds of reading per chunk; freeing the rows of a longer chunk blocks the screen
 READ_PAUSE = 0.006  # seconds between two chunks, in which the screen can run Python code
 APPLY_BUDGET = 0.01  # seconds of applying chunks per poll, so that the screen stays responsive
@@ -30,10 +29,8 @@ class _Chunk(NamedTuple):
     metrics: tuple[RecordItem, ...]
     samples: tuple[TrainingEvent, ...]
     is_new_record: bool  # the files were replaced, so that everything read before is obsolete
-    at_end: bool
-    fraction_read: float
     max_steps: int  # upper bound of the number of steps in the file
-    problem: str
+    notice: str  # about reading
     is_locked: bool
 
 
@@ -44,10 +41,6 @@ class RunFollower:
         """Start to follow the run directory `path`."""
         self.path = path
         self.view = TrainingView(activity=READING)
-        self.fraction_read = 0.0
-        """Fraction of `metrics.jsonl` that is in the view, 0 to 1."""
-        self.at_end = False
-        """True if the view contained all rows at the last poll."""
         self._queued_chunks: deque[_Chunk] = deque()
         self._worker: GeneratorThread[_Chunk] = GeneratorThread(
             "follow", self._read_chunks, max_pending=MAX_QUEUED_CHUNKS
@@ -56,32 +49,27 @@ class RunFollower:
     def poll(self) -> bool:
         """Apply new rows to the view. Return True if there were any."""
         self._queued_chunks += self._worker.drain()
-        deadline, num_applied = time.perf_counter() + APPLY_BUDGET, 0
-        while self._queued_chunks and (not num_applied or time.perf_counter() < deadline):
-            chunk = self._queued_chunks.popleft()
-            num_applied += 1
+        deadline, is_changed = time.perf_counter() + APPLY_BUDGET, False
+        while self._queued_chunks and (not is_changed or time.perf_counter() < deadline):
+            chunk, is_changed = self._queued_chunks.popleft(), True
             if chunk.is_new_record:
                 self.view = TrainingView(activity=READING)
             self.view.steps.reserve(min(chunk.max_steps, MAX_RESERVED_STEPS))
             self.view.apply_metrics(chunk.metrics)
             self.view.apply_samples(chunk.samples)
-            self.view.notice = chunk.problem
-            if not chunk.problem and not chunk.at_end:
-                self.view.notice = f"{READING}: {chunk.fraction_read:.0%}"
-            elif not chunk.problem and self.view.is_active and not chunk.is_locked:
+            self.view.notice = chunk.notice
+            if not chunk.notice and self.view.is_active and not chunk.is_locked:
                 resume = f"lotr-tui train --resume {run_word(self.path)}"
                 self.view.notice = f"no process is training it; resume with: {resume}"
-            self.fraction_read, self.at_end = chunk.fraction_read, chunk.at_end
         if (started := self.view.started) is not None and started.run != self.path.name:
             self.view.started = replace(started, run=self.path.name)  # the run was renamed
-        return bool(num_applied)
+        return is_changed
 
     def send_command(self, command: ControlCommand) -> None:
         """Send a command to the process that trains the run; without one, raise a RunError."""
-        send_command(self.path, command)
+        locked_run.send_command(self.path, command)
 
     def stop(self) -> None:
-        """Stop to follow the run."""
         self._worker.cancellation.set()
 
     def _read_chunks(self, cancellation: Cancellation) -> Iterator[_Chunk]:
@@ -94,23 +82,17 @@ class RunFollower:
             if is_new_record:  # both files are read from the start
                 metrics, samples = (RecordFollower(each.path) for each in (metrics, samples))
                 new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
-            problem = metrics.problem and f"{METRICS_FILE} cannot be read: {metrics.problem}"
-            if problem and not self.path.is_dir():
-                problem = "the run directory was deleted; showing what was read"
-            elif problem and not metrics.path.exists():
-                problem = f"there is no {METRICS_FILE} in the run directory"
-            chunk = _Chunk(
-                metrics=tuple(group_steps(new_metrics)),
-                samples=tuple(new_samples),
-                is_new_record=is_new_record,
-                at_end=metrics.at_end and samples.at_end,
-                fraction_read=metrics.fraction_read,
-                max_steps=metrics.file_size // MIN_ROW_BYTES,
-                problem=problem,
-                is_locked=locked,
-            )
-            status = (problem, locked, chunk.at_end)
+            at_end = metrics.at_end and samples.at_end
+            notice = "" if at_end else f"{READING}: {metrics.fraction_read:.0%}"
+            if metrics.problem and not self.path.is_dir():
+                notice = "the run directory was deleted; showing what was read"
+            elif metrics.problem and not metrics.path.exists():
+                notice = f"there is no {METRICS_FILE} in the run directory"
+            elif metrics.problem:
+                notice = f"{METRICS_FILE} cannot be read: {metrics.problem}"
+            status = (metrics.problem and notice, locked, at_end)
             if new_metrics or new_samples or is_new_record or status != previous_status:
-                yield chunk
+                items, max_steps = tuple(group_steps(new_metrics)), metrics.file_size // MIN_ROW_BYTES
+                yield _Chunk(items, tuple(new_samples), is_new_record, max_steps, notice, locked)
             previous_status = status
-            cancellation.wait(POLL_INTERVAL if chunk.at_end else READ_PAUSE)
+            cancellation.wait(POLL_INTERVAL if at_end else READ_PAUSE)

@@ -12,13 +12,10 @@ from engine.events import Step, TrainingEvent
 
 STEP_FIELDS = tuple(item.name for item in fields(Step))
 CHUNK_SIZE = 10_000  # steps per array; as events they take ten times the memory
-MAX_PERPLEXITY = 1e300
-"""Perplexity from which a value is treated as missing."""
-BLOCK_SIZE = 32
-"""Values that are smoothed by one row of a matrix product."""
+MAX_PERPLEXITY = 1e300  # from which a value is treated as missing
+BLOCK_SIZE = 32  # values that are smoothed by one row of a matrix product
 SMOOTHED_STEPS = 256 * BLOCK_SIZE  # at once; larger temporary arrays are allocated anew, which takes ten times as long
-RecordItem = Float64Array | TrainingEvent
-"""Steps `[field, step]`, or an event of another type."""
+RecordItem = Float64Array | TrainingEvent  # steps `[field, step]`, or an event of another type
 
 
 def group_steps(events: Iterable[TrainingEvent]) -> Iterator[RecordItem]:
@@ -49,15 +46,7 @@ class StepColumns:
     def __len__(self) -> int:
         return self._length
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, StepColumns) and bool(
-            np.array_equal(self._values[:, : len(self)], other._values[:, : len(other)], equal_nan=True)
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
     def append(self, event: Step) -> None:
-        """Append one step."""
         self.extend(np.array([[getattr(event, name)] for name in STEP_FIELDS], np.float64))
 
     def extend(self, values: Float64Array) -> None:
@@ -69,7 +58,7 @@ class StepColumns:
         self._length = needed
 
     def reserve(self, capacity: int) -> None:
-        """Allocate memory for `capacity` steps in all. Memory that is not used yet is not resident.
+        """Allocate memory for `capacity` steps in all; memory that is not used yet is not resident.
 
         Growing an array of half a million steps later would block the screen for 0.2 s.
         """
@@ -89,7 +78,6 @@ class StepColumns:
 
     @property
     def last(self) -> Step | None:
-        """Latest step; None before the first step."""
         if not self._length:
             return None
         step, *values = self._values[:, self._length - 1].tolist()
@@ -101,11 +89,9 @@ class SmoothedPerplexity:
 
     def __init__(self, decay: float) -> None:
         """Smooth with `decay`, the weight of the previous mean in each new mean."""
-        self.decay = decay
+        self._decay = decay
         self._source: tuple[StepColumns, int] | None = None
-        self._values = np.empty(0)
-        self._length = 0
-        self._mean = math.nan
+        self._values, self._length, self._mean = np.empty(0), 0, math.nan
 
     def compute(self, steps: StepColumns) -> Float64Array:
         """Return the smoothed values `[step]`; NaN if the perplexity is not a positive number."""
@@ -117,7 +103,7 @@ class SmoothedPerplexity:
         while self._length < len(steps):
             chunk = slice(self._length, min(self._length + SMOOTHED_STEPS, len(steps)))
             logs = log10_or_nan(perplexities[chunk])
-            self._values[chunk], self._mean = exponential_moving_average(logs, self.decay, self._mean)
+            self._values[chunk], self._mean = exponential_moving_average(logs, self._decay, self._mean)
             self._length = chunk.stop
         return self._values[: self._length]
 

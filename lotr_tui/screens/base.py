@@ -15,7 +15,6 @@ class AppScreen(TextualFixesScreen, Screen[ResultT]):
 
     @property
     def state(self) -> AppState:
-        """What the screens share."""
         state: AppState = self.app.state  # type: ignore[attr-defined]  # `LotrApp` imports the screens
         return state
 

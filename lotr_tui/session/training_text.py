@@ -1,7 +1,6 @@
 """Training data of runs, loaded once per session: searches in it, and models that are built from it to compare."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Literal
 from engine.analysis.evaluation import evaluate
 from engine.analysis.memorization import MemorizationReport, TrainingIndex
 from engine.analysis.tokenized_text import TokenizedText
-from engine.config import Config
 from engine.data.dataset import Dataset
 from engine.data.tokenizers import Tokenizer
 from engine.errors import LotrError, RunError, printable
@@ -111,21 +109,3 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionMode
         valid = evaluate(model, combiner.dataset.valid).perplexity
     model, corpus = loaded.with_cast(model), loaded.config.data.corpus
     return SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)
-
-
-_measured: dict[tuple[Config, Path | None], float] = {}
-"""Seconds of the trainings that this process has measured."""
-
-
-def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: Callable[[], bool]) -> float:
-    """Return about how many seconds a training takes on this machine now; NaN if that is cancelled."""
-    key = config, runs_dir
-    if key not in _measured:
-        from engine.training.job import load_training_input
-        from engine.training.trainer import estimate_training_seconds  # loads PyTorch
-
-        seconds = estimate_training_seconds(config, load_training_input(config, runs_dir), cancelled)
-        if math.isnan(seconds):
-            return seconds
-        _measured[key] = seconds
-    return _measured[key]

@@ -15,8 +15,7 @@ from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
 from lotr_tui.monitor.steps import MAX_PERPLEXITY, SmoothedPerplexity, log10_or_nan
-from lotr_tui.monitor.training_log import PERPLEXITY, LossUnit
-from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.monitor.training_view import PERPLEXITY, LossUnit, TrainingView
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
 BrailleCells = npt.NDArray[np.uint8]  # bits of the braille dots that are set, `[rows, columns]`; 0 is an empty cell

@@ -49,9 +49,8 @@ from engine.training.trainer import train
 from lotr_tui.cli.data import print_data_summary
 from lotr_tui.cli.runs import print_status
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.monitor.comparison import compare_runs, read_compared_run
-from lotr_tui.monitor.comparison_table import Role, comparison_tables
-from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
+from lotr_tui.monitor.comparison import Role, compare_runs, comparison_tables, read_compared_run
+from lotr_tui.monitor.run_list import list_selectable_runs
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
 from lotr_tui.session.export import to_json, to_markdown
@@ -160,8 +159,6 @@ def _list_runs(home, path):
     runs = [*list_runs(), *list_selectable_runs(None)]
     comparison = compare_runs([read_compared_run(run.path) for run in runs] + [read_compared_run(run_dir(home))])
     comparison_tables(comparison, [run.name for run in comparison.runs], 80, dict.fromkeys(get_args(Role), ""))
-    for run in runs:
-        read_validation_curve(run)
     list_epoch_checkpoints(run_dir(home))
     summarize_run(run_dir(home))
 

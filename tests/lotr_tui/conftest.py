@@ -1,6 +1,5 @@
 """Fixtures of the app: a small model with random weights, and apps that use it."""
 
-import math
 from functools import cache, partial
 
 import pytest
@@ -52,12 +51,6 @@ Stylesheet._parse_rules = parse_rules_once  # noqa: SLF001
 def plain_sampler(monkeypatch):
     """Let sessions begin with the engine's own sampler settings, which the tests compare with."""
     monkeypatch.setattr(settings, "DEFAULT_SAMPLER", SamplerSettings())
-
-
-@pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
-    """Measure no training for the dialog of a new one; a test that needs a time replaces this."""
-    monkeypatch.setattr("lotr_tui.screens.dialogs.new_training.measure_training_seconds", lambda *_: math.nan)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Parts of the dashboard that show text: progress and figures, a problem, samples and the log."""
+"""Parts of the dashboard that show text: progress and figures, samples and the log."""
 
 import math
 import textwrap
@@ -15,15 +15,14 @@ from textual.widget import Widget
 from engine.errors import printable
 from engine.events import Sampled
 from lotr_tui.formatting import format_duration
-from lotr_tui.monitor.training_log import LogKind, LogLine, describe_training_end
-from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 from lotr_tui.widgets.line_list import LineList
 
 TIME_WIDTH = 7
+# Mark of each kind of line, which also shows on terminals without colour
 KIND_MARKS: dict[LogKind, str] = {"plain": " ", "evaluation": " ", "command": "›", "warning": "!", "error": "✗"}
-"""Mark of each kind of line, which also shows on terminals without colour."""
 SAMPLES_TEXT = "After every evaluation, the model continues the same prompt with the same seed."
 get_step = attrgetter("step")
 
@@ -47,13 +46,12 @@ class TrainingMetrics(StripWidget):
         self._view = view
 
     def show(self, view: TrainingView) -> None:
-        """Show the figures of `view`."""
         self._view = view
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
         view, styles = self._view, self.component_styles()
-        name_style = styles["training-metrics--name"]
+        name_style, step, best, unit = styles["training-metrics--name"], view.steps.last, view.best, view.unit
         if view.phase == "preparing":
             text = f" {printable(view.activity)} …"
         elif view.phase == "failed":
@@ -61,7 +59,7 @@ class TrainingMetrics(StripWidget):
         elif view.finished:
             text = f" {describe_training_end(view.finished)} after {format_duration(view.finished.seconds)}"
         else:
-            left = format_duration(view.steps.last.eta_seconds) if view.steps.last else "-"
+            left = format_duration(step.eta_seconds) if step else "-"
             text = f" epoch {view.epoch:.1f}/{view.epochs} · " + ("paused" if view.paused else f"{left} left")
             longest = f" epoch {view.epochs}.0/{view.epochs} · 0:00:00 left"
             text = f"{text:<{len(longest)}}"  # the bar then keeps its length
@@ -74,7 +72,6 @@ class TrainingMetrics(StripWidget):
             Segment("─" * (bar_width - done_width), name_style),
             Segment(text, styles[f"training-metrics--{'failed' if view.phase == 'failed' else 'state'}"]),
         ]
-        step, best, unit = view.steps.last, view.best, view.unit
         figures = [  # with fixed widths, so that the line does not move
             ("train", unit.format(step.train_perplexity if step else None), 6),
             ("valid", unit.format(view.evaluations[-1].valid_perplexity if view.evaluations else None), 6),
@@ -87,10 +84,10 @@ class TrainingMetrics(StripWidget):
             figures.append(("the notebook prints", f"{printed:.3f}", 6))
         figures += [("step", f"{view.step:,}", 7), ("elapsed", format_duration(view.seconds), 7)]
         groups = (
-            [Segment(f"{name} ", name_style), Segment(f"{value:<{value_width}}", self.rich_style)]
+            [Segment(f"{name} ", name_style), Segment(f"{value:<{value_width}}", styles[""])]
             for name, value, value_width in figures
         )
-        return [Strip(progress), fit_groups(groups, width, self.rich_style, gap=2)]
+        return [Strip(progress), fit_groups(groups, width, styles[""], gap=2)]
 
 
 class SampleTimeline(Widget):
@@ -101,55 +98,37 @@ class SampleTimeline(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._view = TrainingView()
-        self._cursor_step: int | None = None
+        self._cursor: int | None = None  # update up to which the last sample is shown; None follows the latest one
         self._last_shown: tuple[object, ...] = ()
 
-    def show(self, view: TrainingView) -> None:
-        """Show the sample of `view` at the cursor."""
-        self._view = view
-        self._refresh_if_changed()
-
-    def set_cursor(self, step: int | None) -> None:
-        """Show the last sample up to an update; None follows the latest sample."""
-        self._cursor_step = step
-        self._refresh_if_changed()
-
-    def adjacent_sample_step(self, offset: int) -> int | None:
-        """Return the update of the sample `offset` samples after the cursor; None for the latest sample or later."""
-        samples = self._view.samples
-        if not samples:
-            return None
-        if self._cursor_step is None:
-            index = len(samples) - 1 + offset
-        elif offset > 0:
-            index = bisect_right(samples, self._cursor_step, key=get_step) - 1 + offset
-        else:
-            index = bisect_left(samples, self._cursor_step, key=get_step) + offset
-        return samples[max(0, index)].step if index < len(samples) - 1 else None
-
-    def _sample_index(self) -> int | None:
-        samples = self._view.samples
-        if not samples:
-            return None
-        if self._cursor_step is None:
-            return len(samples) - 1
-        return max(0, bisect_right(samples, self._cursor_step, key=get_step) - 1)
-
-    def _refresh_if_changed(self) -> None:
-        index = self._sample_index()
-        shown = (index, len(self._view.samples), None if index is None else self._view.samples[index])
+    def show(self, view: TrainingView, cursor: int | None) -> None:
+        """Show the last sample of `view` up to an update; None follows the latest sample."""
+        self._view, self._cursor = view, cursor
+        shown = (self._index(), view.samples[-1:], len(view.samples))
         if shown != self._last_shown:
             self._last_shown = shown
             self.refresh()
 
+    def adjacent_sample_step(self, offset: int) -> int | None:
+        """Return the update of the sample `offset` samples after the cursor; None for the latest sample or later."""
+        samples, index = self._view.samples, self._index() + offset
+        if self._cursor is not None and offset < 0:
+            index = bisect_left(samples, self._cursor, key=get_step) + offset
+        return samples[max(0, index)].step if samples and index < len(samples) - 1 else None
+
+    def _index(self) -> int:
+        """Return the index of the sample at the cursor; -1 without samples."""
+        samples = self._view.samples
+        if self._cursor is None or not samples:
+            return len(samples) - 1
+        return max(0, bisect_right(samples, self._cursor, key=get_step) - 1)
+
     def render(self) -> Content:
-        index = self._sample_index()
-        if index is None:
+        samples, index, (width, height) = self._view.samples, self._index(), self.content_size
+        if not samples:
             return Content.styled(SAMPLES_TEXT, MUTED)
-        samples, (width, height) = self._view.samples, self.content_size
-        sample = samples[index]
-        position = "latest" if self._cursor_step is None else f"{index + 1} of {len(samples)}"
-        width = max(3, width)
+        sample, width = samples[index], max(3, width)
+        position = "latest" if self._cursor is None else f"{index + 1} of {len(samples)}"
         dot = round(index / (len(samples) - 1) * (width - 1)) if len(samples) > 1 else width - 1
         lines = [
             Content.assemble((self._heading(sample), "bold"), (f"  {position}", MUTED)),
@@ -168,9 +147,9 @@ class SampleTimeline(Widget):
         index = bisect_left(evaluations, sample.step, key=get_step)
         if index == len(evaluations) or evaluations[index].step != sample.step:
             return f"epoch {sample.epoch:.1f}"
-        evaluation = evaluations[index]
-        best = " · best" if evaluation is self._view.best else ""
-        return f"epoch {sample.epoch:.1f} · valid {self._view.unit.format(evaluation.valid_perplexity)}{best}"
+        best = " · best" if evaluations[index] is self._view.best else ""
+        valid = self._view.unit.format(evaluations[index].valid_perplexity)
+        return f"epoch {sample.epoch:.1f} · valid {valid}{best}"
 
 
 class _WrappedLine(NamedTuple):
@@ -206,15 +185,14 @@ class LogPane(LineList, can_focus=False):
             num_kept -= 1
         if num_kept == len(log) == len(self._log):
             return
-        while len(self._log) > num_kept:
-            removed = self._log.pop()
+        for removed in reversed(self._log[num_kept:]):
             while self._wrapped_lines and self._wrapped_lines[-1].source is removed:
                 self._wrapped_lines.pop()
+        self._log[num_kept:] = log[num_kept:]
         width = max(10, self.scrollable_content_region.width - TIME_WIDTH - 3)
         for line in log[num_kept:]:
             parts = [line.text] if len(line.text) <= width else textwrap.wrap(line.text, width)
             self._wrapped_lines += [_WrappedLine(line, part, number == 0) for number, part in enumerate(parts)]
-            self._log.append(line)
         self.update_virtual_size()
         self.refresh()
         if self._at_end and self._wrapped_lines:

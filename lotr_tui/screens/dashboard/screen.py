@@ -3,11 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -17,37 +15,33 @@ from textual.widgets import Rule, Static
 
 from engine.control import CommandKind, ControlCommand
 from engine.errors import LotrError, printable
-from engine.events import Checkpointed, CommandApplied, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
+from engine.events import Checkpointed, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
 from engine.runs.loading import LoadedModel
 from lotr_tui.app_state import OpenSession, TrainingChanged
 from lotr_tui.formatting import PRETRAINED_NOTE
-from lotr_tui.monitor.export import export_csv
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dashboard.chart import TrainingChart
 from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline, TrainingMetrics
 from lotr_tui.screens.dashboard.tiles import MetricTiles
-from lotr_tui.screens.dialogs.paths import ask_to_export
+from lotr_tui.screens.dialogs.paths import ask_to_export_csv
 from lotr_tui.screens.dialogs.questions import SamplePromptDialog, confirm
 from lotr_tui.screens.runs.open_run import choose_run, load_run
-from lotr_tui.session.export import check_export_target
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import KeyFooter, binding_table
 from lotr_tui.widgets.screen_lines import PaneTabs, StatusBar
 
-DASHBOARD_PANES = {"chart": "curve", "samples": "samples", "tiles": "metrics", "log": "log"}
+PANES = {"chart": "curve", "samples": "samples", "tiles": "metrics", "log": "log"}
 """Ids and labels of the panes, of which a narrow terminal shows one at a time."""
-REFRESH_INTERVAL = 1.0
-"""Seconds between two updates of frequently changing figures; over a slow line, an update of 3 KB takes time."""
-FOLLOW_INTERVAL = 0.05
-"""Seconds between two polls of a run that another process trains."""
-FREQUENT_EVENTS = (Step, Evaluated, Sampled, Checkpointed)
-"""Events that are shown at the next update; all other events are shown at once."""
+REFRESH_INTERVAL = 1.0  # seconds between two updates of frequent figures; over a slow line, 3 KB take time
+FOLLOW_INTERVAL = 0.05  # seconds between two polls of a run that another process trains
+FREQUENT_EVENTS = (Step, Evaluated, Sampled, Checkpointed)  # shown at the next update; all others at once
 MIN_LR_SCALE = 2.0**-10
+# Actions that need an active training
 CONTROL_ACTIONS = ("toggle_pause", "stop_training", "send_command", "change_prompt", "halve_lr", "reset_lr")
-"""Actions that need an active training."""
+# Label of each command until the training has applied it
 PENDING_LABELS: dict[CommandKind, str] = {
     "pause": "pausing",
     "resume": "resuming",
@@ -55,12 +49,11 @@ PENDING_LABELS: dict[CommandKind, str] = {
     "stop": "stopping",
     "detach": "detaching",
 }
-"""Label of each command until the training has applied it."""
+# Ids of the bindings that help against a problem while the training is active
 REMEDIES: dict[DiagnosisKind, str] = {
     **dict.fromkeys(("rising_validation", "forgetting", "unigram_model", "vanishing_gradients"), "dashboard.stop"),
     **dict.fromkeys(("loss_spike", "exploding_gradients"), "dashboard.halve-lr"),
 }
-"""Ids of the bindings that help against a problem while the training is active."""
 
 
 class DashboardScreen(AppScreen[LoadedModel | None]):
@@ -102,7 +95,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             cursor-left   | left                 | move_cursor(-1)  | cursor left   | Cursor on the curve to the left
             cursor-right  | right                | move_cursor(1)   | cursor right  | Cursor on the curve to the right
             first         | home                 | first_sample     | first sample  | The first sample
-            latest        | end                  | follow_latest    | latest        | Follow the latest sample
+            latest        | end                  | select_step(None) | latest        | Follow the latest sample
             log-up        | up                   | log('step', -1)  | log up        | A line up in the log
             log-down      | down                 | log('step', 1)   | log down      | A line down in the log
             log-page-up   | pageup               | log('page', -1)  | log page up   | A page up in the log
@@ -126,11 +119,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         closing the dashboard stops nothing; `follower` reads its run.
         """
         super().__init__()
-        self._view = view
-        self._send_command = send_command
-        self._exit_on_close = exit_on_close
-        self._attached = attached
-        self._follower = follower
+        self.view = view
+        self._send_command, self._exit_on_close = send_command, exit_on_close
+        self._attached, self._follower = attached, follower
         self._pending: list[ControlCommand] = []  # sent, and not applied yet
         self._num_applied = len(view.applied_commands)
         self._was_active = view.is_active
@@ -145,9 +136,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
-        yield PaneTabs(DASHBOARD_PANES, id="panes")
+        yield PaneTabs(PANES, id="panes")
         yield Rule(line_style="solid")
-        yield TrainingMetrics(self._view, id="metrics")
+        yield TrainingMetrics(self.view, id="metrics")
         yield MetricTiles(id="tiles")
         yield Static(id="diagnosis", markup=False)
         with Horizontal(id="body"):
@@ -158,8 +149,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        self.action_show_pane(next(iter(DASHBOARD_PANES)))
-        self.show_view(self._view)
+        self.action_next_pane(0)
+        self.show_view(self.view)
         if self._follower is not None:
             self.set_interval(FOLLOW_INTERVAL, self._poll_follower)
 
@@ -172,12 +163,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self.query_one(MetricTiles).set_machine_monitoring(False)
 
     def on_screen_resume(self) -> None:
-        self.show_view(self._view)
-
-    @property
-    def view(self) -> TrainingView:
-        """State of the training that is shown."""
-        return self._view
+        self.show_view(self.view)
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         """Show the training of this process, unless another one is followed."""
@@ -190,33 +176,25 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def _change_view(self, view: TrainingView, events: Sequence[TrainingEvent]) -> None:
         """Show rare events at once, and frequent events at most every `REFRESH_INTERVAL` seconds."""
-        self._view = view
-        self._discard_applied(view.applied_commands)
+        self.view = view
+        for event in view.applied_commands[self._num_applied :]:
+            matching = [each for each in self._pending if (each.kind, each.value) == (event.kind, event.value)]
+            if matching:
+                self._pending.remove(matching[0])
+        self._num_applied = len(view.applied_commands)
         self._chart.update_smoothing(view)
         if not all(isinstance(event, FREQUENT_EVENTS) for event in events):
-            self._refresh_now()
+            self.show_view(view)
         elif self._refresh_timer is None:
-            delay = self._refreshed_at + REFRESH_INTERVAL - time.monotonic()
-            self._refresh_timer = self.set_timer(max(0.001, delay), self._refresh_now)  # Textual divides by the delay
-
-    def _discard_applied(self, applied: Sequence[CommandApplied]) -> None:
-        """Remove the pending commands that were applied since the last call."""
-        for event in applied[self._num_applied :]:
-            matching = (each for each in self._pending if (each.kind, each.value) == (event.kind, event.value))
-            if (command := next(matching, None)) is not None:
-                self._pending.remove(command)
-        self._num_applied = len(applied)
-
-    def _refresh_now(self) -> None:
-        if self._refresh_timer is not None:
-            self._refresh_timer.stop()
-            self._refresh_timer = None
-        self._refreshed_at = time.monotonic()
-        self.show_view(self._view)
+            delay = max(0.001, self._refreshed_at + REFRESH_INTERVAL - time.monotonic())  # Textual divides by it
+            self._refresh_timer = self.set_timer(delay, lambda: self.show_view(self.view))
 
     def show_view(self, view: TrainingView) -> None:
         """Show the state of the training in all panes."""
-        self._view = view
+        if self._refresh_timer is not None:
+            self._refresh_timer.stop()
+            self._refresh_timer = None
+        self._refreshed_at, self.view = time.monotonic(), view
         self._update_status()
         self.query_one(TrainingMetrics).show(view)
         tiles = self.query_one(MetricTiles)
@@ -226,12 +204,12 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         diagnosis.display = bool(view.current_diagnoses)
         diagnosis.update(self._describe_problem())
         self._chart.show(view)
-        self._samples.show(view)
+        self._samples.show(view, self._chart.cursor_step)
         self.query_one(LogPane).show(view.log)
 
     def _update_status(self) -> None:
         """Show name and size of the run, and its state: a notice, the end, the last pending command or the phase."""
-        view = self._view
+        view = self.view
         if self._was_active != view.is_active:
             self._was_active = view.is_active
             self.refresh_bindings()
@@ -243,7 +221,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
                 + f" · {started.parameters:,} parameters · vocabulary {started.vocabulary_size:,}"
                 f" · {started.train_tokens:,} tokens · {printable(started.device)}"
             )
-        labels = [PENDING_LABELS[command.kind] for command in self._pending if command.kind in PENDING_LABELS]
+        labels = [f"{PENDING_LABELS[each.kind]} …" for each in self._pending if each.kind in PENDING_LABELS]
         state: str = "following" if self._attached else view.phase
         style = MUTED
         if view.notice:
@@ -255,7 +233,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             state = reason if reason in ("stopped", "detached", "pruned") else "finished"
             style = "bold $accent"
         elif labels or view.paused:
-            state, style = (f"{labels[-1]} …" if labels else "paused"), "bold $accent"
+            state, style = labels[-1] if labels else "paused", "bold $accent"
         parts = [Content.styled(state, style)]
         if view.lr_scale != 1:
             parts.append(Content.styled(f"lr × {view.lr_scale:g}", "$accent"))
@@ -268,8 +246,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def _describe_problem(self) -> Content:
         """Return the latest problem with its remedy and the keys that act on it, as one paragraph."""
-        diagnoses = self._view.current_diagnoses
-        if not diagnoses:
+        if not (diagnoses := self.view.current_diagnoses):
             return Content("")
         latest = diagnoses[-1]
         parts: list[tuple[str, str] | str] = [
@@ -278,7 +255,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             (" → ", MUTED),
             printable(latest.remedy),
         ]
-        remedy = REMEDIES.get(latest.kind) if self._view.is_active else None
+        remedy = REMEDIES.get(latest.kind) if self.view.is_active else None
         for binding in self.BINDINGS:
             if isinstance(binding, Binding) and binding.id in (remedy, "dashboard.dismiss"):
                 keys = self.app.get_key_display(binding)
@@ -295,47 +272,37 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     def _samples(self) -> SampleTimeline:
         return self.query_one(SampleTimeline)
 
-    # Panes
+    # Panes, and the cursor of the chart and the samples: an update, or None for the latest one
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable control actions after the training, and the pane keys on wide terminals, which show all panes."""
         if action in CONTROL_ACTIONS:
-            return self._view.is_active
+            return self.view.is_active
         if action == "dismiss_problem":
-            return bool(self._view.current_diagnoses)
+            return bool(self.view.current_diagnoses)
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self, offset: int) -> None:
-        panes = list(DASHBOARD_PANES)
+        panes = list(PANES)
         self.action_show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + offset) % len(panes)])
 
     def action_show_pane(self, pane: str) -> None:
         self.query_one(PaneTabs).pane = pane
-        for name in DASHBOARD_PANES:
+        for name in PANES:
             self.set_class(name == pane, f"-pane-{name}")
 
-    # Cursor: an update, or the latest one
-
-    @on(TrainingChart.CursorMoved)
-    def _select_clicked_step(self, message: TrainingChart.CursorMoved) -> None:
-        self._select_step(message.step)
-
-    def _select_step(self, step: int | None) -> None:
-        """Move the cursor of the chart and the samples to an update; None follows the latest one."""
+    def action_select_step(self, step: int | None) -> None:
         self._chart.set_cursor(step)
-        self._samples.set_cursor(step)
+        self._samples.show(self.view, step)
 
     def action_step_sample(self, offset: int) -> None:
-        self._select_step(self._samples.adjacent_sample_step(offset))
+        self.action_select_step(self._samples.adjacent_sample_step(offset))
 
     def action_move_cursor(self, offset: int) -> None:
-        self._select_step(self._chart.step_at_column_offset(offset))
+        self.action_select_step(self._chart.step_at_column_offset(offset))
 
     def action_first_sample(self) -> None:
-        self._select_step(self._view.samples[0].step if self._view.samples else None)
-
-    def action_follow_latest(self) -> None:
-        self._select_step(None)
+        self.action_select_step(self.view.samples[0].step if self.view.samples else None)
 
     def action_zoom(self, factor: float) -> None:
         self._chart.zoom(factor)
@@ -345,15 +312,17 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         log.action_step(offset) if unit == "step" else log.action_page(offset)
 
     def action_dismiss_problem(self) -> None:
-        self._view.dismissed += self._view.current_diagnoses[-1:]
-        self.show_view(self._view)
+        self.view.dismissed += self.view.current_diagnoses[-1:]
+        self.show_view(self.view)
         self.refresh_bindings()
 
     # Control of the training
 
-    def _request(self, command: ControlCommand) -> None:
+    def _request(self, command: ControlCommand | None) -> None:
         """Send a command, and show it as pending until the training has applied it."""
-        if not self._view.is_active:
+        if command is None:
+            return
+        if not self.view.is_active:
             self.notify("No training is active.")
             return
         try:
@@ -369,12 +338,12 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_toggle_pause(self) -> None:
         kinds = [command.kind for command in self._pending if command.kind in ("pause", "resume")]
-        will_be_paused = kinds[-1] == "pause" if kinds else self._view.paused
+        will_be_paused = kinds[-1] == "pause" if kinds else self.view.paused
         self._request(ControlCommand("resume" if will_be_paused else "pause"))
 
     def action_halve_lr(self) -> None:
         scales = [command.lr_scale for command in self._pending if command.kind == "lr"]
-        scale = (scales[-1] if scales else self._view.lr_scale) / 2
+        scale = (scales[-1] if scales else self.view.lr_scale) / 2
         if scale >= MIN_LR_SCALE:
             self._request(ControlCommand("lr", f"{scale:g}"))
 
@@ -382,12 +351,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._request(ControlCommand("lr", "1"))
 
     def action_change_prompt(self) -> None:
-
-        def request(command: ControlCommand | None) -> None:
-            if command is not None:
-                self._request(command)
-
-        self.app.push_screen(SamplePromptDialog(self._view.prompt), request)
+        self.app.push_screen(SamplePromptDialog(self.view.prompt), self._request)
 
     def action_stop_training(self) -> None:
         question = "Stop the training? The best model so far is kept."
@@ -396,15 +360,14 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     # Navigation
 
     def action_open_session(self) -> None:
-        if not self._view.evaluations:
+        if not self.view.evaluations:
             self.notify("No model yet. The first evaluation saves one.")
-        elif self._attached and self._view.started:
-            name = self._view.started.run if self._follower is None else str(self._follower.path)
+        elif self._attached and self.view.started:
+            name = self.view.started.run if self._follower is None else str(self._follower.path)
             load_run(self, name, self._use_model)
         elif self._exit_on_close:
-            view = self._view
-            events = [view.finished] if view.finished else view.evaluations[-1:]
-            self.post_message(OpenSession(SessionModel.from_training(view, events, self.state.runs_dir)))
+            events = [self.view.finished] if self.view.finished else self.view.evaluations[-1:]
+            self.post_message(OpenSession(SessionModel.from_training(self.view, events, self.state.runs_dir)))
         else:
             self.dismiss()
 
@@ -419,17 +382,10 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_export(self) -> None:
         path = self.state.run_path if self._follower is None else self._follower.path
-        if path is None or not self._view.started:
+        if path is None or not self.view.started:
             self.notify("Nothing to export yet.")
-            return
-        ask_to_export(
-            self,
-            f"Export {printable(path.name)} to a new folder",
-            f"{path.name}-csv",
-            partial(check_export_target, is_folder=True),
-            lambda target: export_csv(path, target.path),
-            lambda message: self.notify(message, markup=False),
-        )
+        else:
+            ask_to_export_csv(self, path, path.name, lambda message: self.notify(message, markup=False))
 
     async def action_close(self) -> None:
         if self._exit_on_close:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from lotr_tui.commands import PaletteCommand  # not needed for the first paint
 
 ResultT = TypeVar("ResultT")
-COMPLETION_TIMEOUT = 0.5
-"""Seconds that the tab key waits for a completion, which a network disk may delay, before it leaves the field."""
+COMPLETION_TIMEOUT = 0.5  # seconds that tab waits for a completion, which a network disk may delay
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class FieldInput(LineInput):
         if self.suggester is not None:
             with suppress(asyncio.TimeoutError):
                 suggestion = await asyncio.wait_for(self.suggester.get_suggestion(self.value), COMPLETION_TIMEOUT)
-        if suggestion:
+        if suggestion and suggestion != self.value:
             self.value = suggestion
             self.cursor_position = len(suggestion)
         else:
@@ -79,10 +78,10 @@ class KeysLine(Static):
 
     def __init__(self, *keys: tuple[str, str, str]) -> None:
         """Show keys, each with its description and its action on the screen, or "" for none."""
-        parts = []
-        for key, description, action in keys:
-            style = Style.from_meta({"@click": f"screen.{action}"}) if action else Style()
-            parts.append(Content.styled(f"{key} {description}", style))
+        parts = [
+            Content.styled(f"{key} {description}", Style.from_meta({"@click": f"screen.{action}"} if action else {}))
+            for key, description, action in keys
+        ]
         super().__init__(Content("   ").join(parts), classes="dialog-keys")
 
 
@@ -112,19 +111,15 @@ class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
     ) -> None:
         """Describe the dialog; `verb` says what enter does, and `text` stands below the answers and the fields."""
         super().__init__()
-        self.question = title
-        self._text = text
-        self.answers = answers
-        self._highlighted = highlighted
-        self._fields = fields
-        self._submit = submit
-        self._verb = verb
+        self.question, self.answers = title, answers
+        self._text, self._highlighted = text, highlighted
+        self._fields, self._submit, self._verb = fields, submit, verb
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False):
             yield Static(self.question, classes="dialog-title", markup=False)
             if self.answers:
-                yield self.LIST(*self.options(), id="answers", markup=False)
+                yield self.LIST(*(Option(label) for label, _ in self.answers), id="answers", markup=False)
             for field in self._fields:
                 with Horizontal(classes="field"):
                     if field.label:
@@ -142,12 +137,8 @@ class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
                 yield Static(self._text, classes="dialog-text", markup=False)
             yield Static("", id="problem", markup=False)
             completes = any(field.suggester for field in self._fields)
-            keys = [("enter", self._verb, "submit"), ("esc", "cancel", "dismiss(None)")]
-            yield KeysLine(*keys[:1], *([("tab", "complete", "")] if completes else []), *keys[1:])
-
-    def options(self) -> list[Option]:
-        """Return the options of the answers."""
-        return [Option(label) for label, _ in self.answers]
+            completion = [("tab", "complete", "")] if completes else []
+            yield KeysLine(("enter", self._verb, "submit"), *completion, ("esc", "cancel", "dismiss(None)"))
 
     def on_mount(self) -> None:
         if self.answers:
@@ -210,22 +201,19 @@ class HelpScreen(TextualFixesScreen, ModalScreen[None]):
     def __init__(self, commands: "Sequence[PaletteCommand]", typed_commands: Sequence[tuple[str, str]] = ()) -> None:
         """Show the commands of key bindings, and commands that can be typed, with explanations."""
         super().__init__()
-        self._groups: list[tuple[str, list[tuple[str, str]]]] = [
-            (group, [(command.help, command.explanation) for command in members])
-            for group, members in groupby(commands, key=lambda command: command.group)
-        ]
+        groups = groupby(commands, key=lambda command: command.group)
+        self._groups = [(name, 10, [(each.help, each.explanation) for each in members]) for name, members in groups]
         if typed_commands:
-            self._groups.insert(1, ("Type into the prompt", list(typed_commands)))
+            width = max(len(usage) for usage, _ in typed_commands)
+            self._groups.insert(1, ("Type into the prompt", width, list(typed_commands)))
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Keys"
-            dialog.border_subtitle = "↑ ↓ scroll   esc close"
+            dialog.border_title, dialog.border_subtitle = "Keys", "↑ ↓ scroll   esc close"
             with VerticalScroll():
-                for number, (heading, rows) in enumerate(self._groups):
+                for number, (heading, width, rows) in enumerate(self._groups):
                     table: Any = Table.grid(padding=(0, 2, 0, 0), expand=True)
-                    is_typed = heading == "Type into the prompt"
-                    table.add_column(width=max(len(usage) for usage, _ in rows) if is_typed else 10)
+                    table.add_column(width=width)
                     table.add_column(ratio=1)
                     for key, explanation in rows:
                         table.add_row(Text(key, "bold"), Text(explanation))

@@ -1,6 +1,5 @@
 """Dialog that configures a new training."""
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -8,25 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from textual import on, work
+from textual import on
 from textual.content import Content
 from textual.events import Click, DescendantFocus
 from textual.suggester import Suggester
 from textual.widgets import Input, OptionList, Static
-from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED, SETTINGS, Config
 from engine.errors import ConfigError, InvalidInputError
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.presets import PRESETS
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, check_run_name
-from engine.runtime.process import Cancellation
 from engine.storage.files import default_runs_dir
-from lotr_tui.background_task import Debounce, is_closed, run_in_thread
-from lotr_tui.formatting import format_age
+from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.dialogs.paths import MAX_PATH_LENGTH, PathSuggester
-from lotr_tui.session.training_text import measure_training_seconds
 from lotr_tui.textual_fixes.app import RobustOptionList
 
 PRESET_DESCRIPTIONS = {
@@ -42,20 +37,13 @@ PRESET_DESCRIPTIONS = {
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in hours",
 }
-CONVERSATION = "lora"
-"""Preset that needs SmolLM2, and a corpus with speakers; it comes first for one."""
+CONVERSATION = "lora"  # needs SmolLM2, and a corpus with speakers; it comes first for one
 OFFERED_PRESETS = tuple(name for name, preset in PRESETS.items() if not preset.training.teacher_columns)
 """Presets in the list: all that need no teachers, for which the dialog has no field."""
-SUGGESTED_PRESET = "tiny"
-"""Preset that is highlighted first if no conversation can be trained, because it trains fastest."""
-ESTIMATED_PRESETS = (CONVERSATION, "default")
-"""Presets whose training time on this machine is shown."""
-ESTIMATE_DELAY = 1.0
-"""Seconds without a change of the corpus after which the times are estimated again."""
-FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
-"""Labels of the fields by id."""
+SUGGESTED_PRESET = "tiny"  # which trains fastest, if no conversation can be trained
+FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}  # labels by id
 HINTS = {
-    "answers": "A preset sets everything; the fields change it. Times are measured on this machine as it is now.",
+    "answers": "A preset sets everything; the fields change it.",
     "corpus": "A .csv or .txt file; empty: the bundled dialogues.",
     "run": "A name for the run folder; empty: named after the preset and the time.",
     "epochs": "Passes over the training text; empty: those of the preset.",
@@ -86,14 +74,13 @@ class SettingsSuggester(Suggester):
         name, equals, _ = word.partition("=")
         choices = [f"{setting}=" for setting in SETTINGS]
         if equals:
-            choices = [f"{name}={choice}" for choice in setting_choices(name)]
+            choices = [f"{name}={choice}" for choice in _setting_choices(name)]
         if not word or word in choices:
             return None
         return next((head + space + each for each in choices if each.startswith(word.casefold())), None)
 
 
-def setting_choices(name: str) -> Sequence[str]:
-    """Return the values of a setting with fixed values, and none for a number or a text."""
+def _setting_choices(name: str) -> Sequence[str]:
     if name not in SETTINGS:
         return ()
     value_type = SETTINGS[name].type
@@ -146,12 +133,8 @@ class NewTrainingDialog(Dialog[NewTraining]):
         texts: Mapping[str, str] = {"corpus": "" if corpus == BUNDLED else corpus}
         if previous is not None:
             texts, preset = previous.fields, previous.config.preset
-        self._seconds: dict[str, float] = {}  # of a training with a preset on the corpus, where that is known
-        self._measured = ""  # preset whose time is being measured
-        self._cancellation = Cancellation()  # of the measurement
-        self._estimate = Debounce(self, ESTIMATE_DELAY, self._estimate_times)
         self._runs_dir = runs_dir or default_runs_dir()
-        rest: dict[str, tuple[str, int, Suggester | None]] = {
+        fields: dict[str, tuple[str, int, Suggester | None]] = {
             "corpus": ("the bundled dialogues", MAX_PATH_LENGTH, PathSuggester()),
             "run": ("", MAX_RUN_NAME_LENGTH, None),
             "epochs": ("", 20, None),
@@ -160,75 +143,33 @@ class NewTrainingDialog(Dialog[NewTraining]):
         super().__init__(
             "Train a model in the background",
             text=" ",  # the hint
-            answers=[(name, None) for name in self._presets],
+            answers=[(f"  {name:8} {PRESET_DESCRIPTIONS[name]}", None) for name in self._presets],
             highlighted=self._presets.index(preset),
             fields=[
                 Field(name, texts.get(name, ""), placeholder, FIELDS[name], max_length, suggester)
-                for name, (placeholder, max_length, suggester) in rest.items()
+                for name, (placeholder, max_length, suggester) in fields.items()
             ],
             verb="train",
         )
 
-    def options(self) -> list[Option]:
-        return [Option(self._format_preset(name, is_chosen=False), id=name) for name in self._presets]
-
     def on_mount(self) -> None:
         self.query_one("#answers").focus()
-        self._estimate_times()
-
-    def on_unmount(self) -> None:
-        """Stop the measurement."""
-        self._cancellation.set()
-        self._estimate.cancel()
 
     @property
     def _preset(self) -> Config:
-        return _get_preset(self._presets[self.query_one("#answers", OptionList).highlighted or 0])
+        """Highlighted preset; a conversation is trained in script form."""
+        preset = PRESETS[self._presets[self.query_one("#answers", OptionList).highlighted or 0]]
+        return preset.with_values(mode="dialogue") if preset.preset == CONVERSATION else preset
 
     @on(OptionList.OptionHighlighted)
-    @on(Input.Changed, "#epochs")
     def _show_preset(self) -> None:
         """Mark the preset, which is not highlighted without the focus, and show the values of the empty fields."""
         presets = self.query_one("#answers", OptionList)
-        for name in self._presets:
-            presets.replace_option_prompt(name, self._format_preset(name, is_chosen=name == self._preset.preset))
+        for index, name in enumerate(self._presets):
+            mark = "●" if name == self._preset.preset else " "
+            presets.replace_option_prompt_at_index(index, f"{mark} {name:8} {PRESET_DESCRIPTIONS[name]}")
         self.query_one("#run", Input).placeholder = f"{self._preset.preset} and the time"
         self.query_one("#epochs", Input).placeholder = str(self._preset.training.epochs)
-
-    def _format_preset(self, name: str, *, is_chosen: bool) -> str:
-        time = "…" if name == self._measured else ""
-        if name in self._seconds:
-            epochs = self.query_one("#epochs", Input).value.strip()
-            factor = int(epochs) / _get_preset(name).training.epochs if epochs.isdecimal() else 1.0
-            time = format_age(self._seconds[name] * factor)
-        return f"{'●' if is_chosen else ' '} {name:8} {time:>6} {PRESET_DESCRIPTIONS[name]}"
-
-    @on(Input.Changed, "#corpus")
-    def _forget_times(self) -> None:
-        """Measure the times again once the corpus is typed."""
-        if self._seconds or self._estimate.is_waiting:
-            self._seconds.clear()
-            self._show_preset()
-        self._estimate.request()
-
-    @work(exclusive=True, group="estimate")
-    async def _estimate_times(self) -> None:
-        """Show how long trainings with some presets take on the corpus, as soon as that is measured."""
-        self._cancellation.set()
-        self._cancellation = cancellation = Cancellation()
-        texts = {**dict.fromkeys(FIELDS, ""), "corpus": self.query_one("#corpus", Input).value.strip()}
-        for name in ESTIMATED_PRESETS:
-            self._measured = name
-            self._show_preset()
-            with suppress(Exception):  # missing values are reported when the training is started
-                training = await run_in_thread(_read_fields, _get_preset(name), texts, self._runs_dir)
-                seconds = await run_in_thread(measure_training_seconds, training.config, self._runs_dir, cancellation)
-                if math.isfinite(seconds):
-                    self._seconds[name] = seconds
-            if is_closed(self):
-                return
-        self._measured = ""
-        self._show_preset()
 
     @on(DescendantFocus)
     @on(Input.Changed)
@@ -242,7 +183,7 @@ class NewTrainingDialog(Dialog[NewTraining]):
             if setting in SETTINGS:
                 section, _, meta = SETTINGS[setting]
                 value = getattr(getattr(self._preset, section), setting)
-                choices = " or ".join(setting_choices(setting))
+                choices = " or ".join(_setting_choices(setting))
                 hint = Content.assemble((setting, "bold"), f" ({choices or value}): {meta.description}")
         self.query_one(".dialog-text", Static).update(hint)
 
@@ -258,19 +199,11 @@ class NewTrainingDialog(Dialog[NewTraining]):
         """Close the dialog with the training, or show an error and focus its field."""
         texts = {name: text.strip() for name, text in texts.items()}
         try:
-            training = await run_in_thread(_read_fields, self._preset, texts, self._runs_dir)
+            self.dismiss(await run_in_thread(_read_fields, self._preset, texts, self._runs_dir))
         except _FieldError as error:
             if not is_closed(self):
                 self.query_one(f"#{error.name}", Input).focus()
                 self.show_problem(str(error))
-        else:
-            self.dismiss(training)
-
-
-def _get_preset(name: str) -> Config:
-    """Return a preset; a conversation is trained in script form."""
-    preset = PRESETS[name]
-    return preset.with_values(mode="dialogue") if name == CONVERSATION else preset
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
@@ -314,15 +247,14 @@ def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
 
 
 def _check_corpus(path: str) -> None:
-    shown = path[:200]
-    try:
+    shown, problem = path[:200], "file not found: {}; fix the path or clear it"
+    # A path may be too long, have a null byte, or name an unknown user.
+    with suppress(OSError, ValueError, RuntimeError):
         expanded = Path(path).expanduser()
-        if expanded.is_dir():
-            raise ConfigError(f"{shown} is a folder; add the name of a file in it")
-        if expanded.exists() and not expanded.is_file():
-            raise ConfigError(f"{shown} is not a regular file; fix the path or clear it")
         if expanded.is_file():
             return
-    except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
-        pass
-    raise ConfigError(f"file not found: {shown}; fix the path or clear it")
+        if expanded.is_dir():
+            problem = "{} is a folder; add the name of a file in it"
+        elif expanded.exists():
+            problem = "{} is not a regular file; fix the path or clear it"
+    raise ConfigError(problem.format(shown))

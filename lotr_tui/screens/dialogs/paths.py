@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,18 @@ from textual.suggester import Suggester
 from textual.widgets import Input
 
 from engine.data.corpus import read_whole_text
-from engine.errors import CorpusError, InvalidInputError, LotrError, printable
+from engine.errors import CorpusError, LotrError, printable
 from engine.storage.files import absolute_path
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.dialogs.questions import confirm
-from lotr_tui.session.export import ExportTarget, abbreviate_home, current_folder, suggest_export_path
+from lotr_tui.session import export
 from lotr_tui.session.json_store import os_error_reason
 
-MAX_PATH_LENGTH = 4096
+MAX_PATH_LENGTH = 4096  # the limit of Linux
 MAX_TEXT_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two
-"""Characters of a path that can be typed, the limit of Linux."""
-MAX_FOLDER_ENTRIES = 5_000
-"""Entries of a folder that are read for completion."""
+MAX_FOLDER_ENTRIES = 5_000  # that are read for completion
 
 
 class PathSuggester(Suggester):
@@ -42,9 +41,7 @@ class PathSuggester(Suggester):
             self._folder = head + slash
             self._names = asyncio.create_task(run_in_thread(list_names, self._folder))
         names = await asyncio.shield(self._names)
-        if prefix in names:
-            return None
-        for name in names:
+        for name in names if prefix not in names else ():
             is_longer = name.casefold().startswith(prefix.casefold()) and len(name) > len(prefix)
             if is_longer and (prefix.startswith(".") or not name.startswith(".")):
                 return head + slash + name
@@ -66,8 +63,7 @@ def list_names(folder: str) -> list[str]:
     return sorted(names, key=str.casefold)
 
 
-def path_field(value: str = "", placeholder: str = "path") -> Field:
-    """Return the field of a dialog for a path."""
+def _path_field(value: str = "", placeholder: str = "path") -> Field:
     return Field("path", value, placeholder, max_length=MAX_PATH_LENGTH, suggester=PathSuggester())
 
 
@@ -75,10 +71,9 @@ class OpenTextDialog(Dialog[tuple[str, str]]):
     """Dialog for the path of a text file; it returns the path and the text, or None if cancelled."""
 
     def __init__(self) -> None:
-        super().__init__("Open a text file", fields=[path_field(placeholder="path of a text file")], verb="open")
+        super().__init__("Open a text file", fields=[_path_field(placeholder="path of a text file")], verb="open")
 
     async def use(self, texts: Mapping[str, str]) -> None:
-        """Close the dialog with the path and the text of its file, which is read in a thread."""
         if not (path := texts["path"].strip()):
             raise CorpusError("type the path of a text file, or press esc")
         self.dismiss((path, await run_in_thread(read_whole_text, absolute_path(Path(path)), MAX_TEXT_BYTES)))
@@ -94,30 +89,25 @@ class ExportDialog(Dialog[Path]):
         self,
         title: str,
         suggestion: Path,
-        check: Callable[[str], ExportTarget],
-        write: Callable[[ExportTarget], object],
+        check: Callable[[str], export.ExportTarget],
+        write: Callable[[export.ExportTarget], object],
     ) -> None:
         """Suggest a path. `check` returns the target that a typed path names, and `write` writes it; both in a thread.
 
         Both raise a LotrError if the path cannot be used.
         """
-        super().__init__(title, fields=[path_field(abbreviate_home(suggestion))], verb="export")
-        self._suggestion = suggestion
-        self._check = check
-        self._write = write
+        super().__init__(title, fields=[_path_field(export.abbreviate_home(suggestion))], verb="export")
+        self._suggestion, self._check, self._write = suggestion, check, write
         self._is_writing = False
 
     def on_mount(self) -> None:
         self.run_worker(self._suggest_unused_path(), group="suggestion")
 
     async def _suggest_unused_path(self) -> None:
-        path = await run_in_thread(suggest_export_path, self._suggestion.parent, self._suggestion.name)
-        if is_closed(self):
-            return
-        path_input = self.query_one(Input)
-        if path_input.value == abbreviate_home(self._suggestion) != abbreviate_home(path):
-            path_input.value = abbreviate_home(path)
-            path_input.cursor_position = len(path_input.value)
+        path = await run_in_thread(export.suggest_export_path, self._suggestion.parent, self._suggestion.name)
+        if not is_closed(self) and self.query_one(Input).value == export.abbreviate_home(self._suggestion):
+            self.query_one(Input).value = export.abbreviate_home(path)
+            self.query_one(Input).action_end()
 
     async def use(self, texts: Mapping[str, str]) -> None:
         """Write the export, or ask first if a file would be replaced or a folder created."""
@@ -136,26 +126,19 @@ class ExportDialog(Dialog[Path]):
             return
         confirm(self.app, question, lambda: self._start_writing(target))
 
-    def _start_writing(self, target: ExportTarget) -> None:
+    def _start_writing(self, target: export.ExportTarget) -> None:
         self._is_writing = True
         self.show_problem(f"writing {target.path.name} …")
         self.app.run_worker(self._write_and_close(target), group="export")  # outlives the dialog
 
-    async def _write_and_close(self, target: ExportTarget) -> None:
-        def write() -> None:
-            try:
-                if target.missing_folder is not None:
-                    target.missing_folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                reason = os_error_reason(error)
-                raise InvalidInputError(
-                    f"cannot create {target.missing_folder}: {reason}; choose another folder"
-                ) from error
-            self._write(target)
-
-        problem = ""
+    async def _write_and_close(self, target: export.ExportTarget) -> None:
+        problem, folder = "", target.missing_folder
         try:
-            await asyncio.to_thread(write)
+            if folder is not None:
+                await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(self._write, target)
+        except OSError as error:
+            problem = f"cannot create {folder}: {os_error_reason(error)}; choose another folder"
         except LotrError as error:
             problem = str(error)
         self._is_writing = False
@@ -171,8 +154,8 @@ def ask_to_export(
     screen: AppScreen[Any],
     title: str,
     name: str,
-    check: Callable[[str], ExportTarget],
-    write: Callable[[ExportTarget], object],
+    check: Callable[[str], export.ExportTarget],
+    write: Callable[[export.ExportTarget], object],
     on_exported: Callable[[str], None],
 ) -> None:
     """Ask for a path and write an export there; `on_exported` gets a message with the full path.
@@ -188,5 +171,14 @@ def ask_to_export(
             on_exported(f"Exported to {printable(str(path))}")
 
     last_folder = screen.state.settings.current.export_folder
-    folder = Path(last_folder) if last_folder else current_folder()
+    folder = Path(last_folder) if last_folder else export.current_folder()
     screen.app.push_screen(ExportDialog(title, folder / name, check, write), exported)
+
+
+def ask_to_export_csv(screen: AppScreen[Any], run: Path, name: str, on_exported: Callable[[str], None]) -> None:
+    """Ask for a new folder, and write the metrics of a run there as CSV files."""
+    from lotr_tui.monitor.export import export_csv  # with the trackers, which other exports do not need
+
+    check = partial(export.check_export_target, is_folder=True)
+    title = f"Export {printable(name)} to a new folder"
+    ask_to_export(screen, title, f"{name}-csv", check, lambda target: export_csv(run, target.path), on_exported)

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from textual import on
+from textual import events, on
 from textual.app import App
 from textual.content import Content
-from textual.suggester import Suggester
+from textual.suggester import SuggestFromList
 from textual.widgets import Input, OptionList
-from textual.widgets.option_list import Option
 
 from engine.control import MAX_SAMPLE_PROMPT_LENGTH, ControlCommand
 from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, normalize_speaker
@@ -26,6 +25,14 @@ FIRST_MODEL_TEXT = (
     "SmolLM2 was pre-trained on other text; an adapter lets it speak like the cast. It downloads in the background, "
     "while you play with the small LSTM. Later, /fetch brings it."
 )
+CONTROLS = {  # labels and placeholders of the sampling controls
+    "top_k": ("top-k   ", "all: only this many of the most likely words"),
+    "top_p": ("top-p   ", "1: only the most likely words with this total probability"),
+    "min_p": ("min-p   ", "0: only words this fraction as likely as the first"),
+    "repetition_penalty": ("penalty ", "1; above, words that were used become less likely"),
+    "max_tokens": ("length  ", "30: maximum number of words of a reply"),
+    "seed": ("seed    ", "random; the same seed gives the same reply"),
+}
 
 
 class ConfirmDialog(Dialog[bool]):
@@ -38,8 +45,8 @@ class ConfirmDialog(Dialog[bool]):
 def confirm(app: App[Any], question: str, on_yes: Callable[[], object], *, enter_confirms: bool = True) -> None:
     """Ask a question, and call `on_yes` if the user confirms; see `ConfirmDialog`."""
 
-    def on_answer(confirmed: bool | None) -> None:
-        if confirmed:
+    def on_answer(is_confirmed: bool | None) -> None:
+        if is_confirmed:
             on_yes()
 
     app.push_screen(ConfirmDialog(question, enter_confirms=enter_confirms), on_answer)
@@ -63,14 +70,9 @@ class FirstModelDialog(Dialog[bool]):
     """Question of the first start, dismissed with True for SmolLM2, which is downloaded."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "Which model do you want to talk to?",
-            text=FIRST_MODEL_TEXT,
-            answers=[
-                ("SmolLM2, 98 MB, understands you", True),
-                ("the small LSTM, included, babbles, shows everything", False),
-            ],
-        )
+        smollm2, lstm = "SmolLM2, 98 MB, understands you", "the small LSTM, included, babbles, shows everything"
+        title = "Which model do you want to talk to?"
+        super().__init__(title, text=FIRST_MODEL_TEXT, answers=[(smollm2, True), (lstm, False)])
 
 
 class NameDialog(Dialog[str]):
@@ -84,8 +86,7 @@ class NameDialog(Dialog[str]):
         rename: Callable[[str], object] = str,
     ) -> None:
         def submit(texts: Mapping[str, str]) -> str:
-            name = texts["name"].strip()
-            if name != current_name:
+            if (name := texts["name"].strip()) != current_name:
                 rename(name)
             return name
 
@@ -109,15 +110,7 @@ class SamplerDialog(Dialog[None]):
     """Dialog for the sampling controls, by name; `use` sets them, or raises a LotrError. Empty fields are defaults."""
 
     def __init__(self, texts: Mapping[str, str], use: Callable[[Mapping[str, str]], None]) -> None:
-        labels = {
-            "top_k": ("top-k   ", "all: only this many of the most likely words"),
-            "top_p": ("top-p   ", "1: only the most likely words with this total probability"),
-            "min_p": ("min-p   ", "0: only words this fraction as likely as the first"),
-            "repetition_penalty": ("penalty ", "1; above, words that were used become less likely"),
-            "max_tokens": ("length  ", "30: maximum number of words of a reply"),
-            "seed": ("seed    ", "random; the same seed gives the same reply"),
-        }
-        fields = [Field(name, texts[name], hint, label, 20) for name, (label, hint) in labels.items()]
+        fields = [Field(name, texts[name], hint, label, 20) for name, (label, hint) in CONTROLS.items()]
         super().__init__("Sampling controls", fields=fields, submit=use, verb="use")
 
 
@@ -125,18 +118,14 @@ class SystemPromptDialog(Dialog[str]):
     """Dialog for the system prompt; an empty line is the `default` of the model's chat template."""
 
     def __init__(self, current: str, default: str) -> None:
+        def submit(texts: Mapping[str, str]) -> str:
+            check_system_prompt(text := texts["prompt"].strip())
+            return text
+
         placeholder = printable(default) or f"such as: {EXAMPLE_SYSTEM_PROMPT}"
-        field = Field("prompt", current, placeholder, "", MAX_SYSTEM_PROMPT_CHARACTERS, _Example(use_cache=False))
-        super().__init__("System prompt: who the model is", fields=[field], submit=self._check, verb="use")
-
-    def _check(self, texts: Mapping[str, str]) -> str:
-        check_system_prompt(text := texts["prompt"].strip())
-        return text
-
-
-class _Example(Suggester):
-    async def get_suggestion(self, value: str) -> str | None:
-        return EXAMPLE_SYSTEM_PROMPT if EXAMPLE_SYSTEM_PROMPT.startswith(value) else None
+        example = SuggestFromList([EXAMPLE_SYSTEM_PROMPT])
+        field = Field("prompt", current, placeholder, "", MAX_SYSTEM_PROMPT_CHARACTERS, example)
+        super().__init__("System prompt: who the model is", fields=[field], submit=submit, verb="use")
 
 
 class CastDialog(Dialog[Roles]):
@@ -152,15 +141,22 @@ class CastDialog(Dialog[Roles]):
         column: CastColumn = "answering",
     ) -> None:
         """Offer the `answerers`, with the probabilities of some of them, or for the other column the `roles`."""
-        self._cast, self._current, self._column = cast, current, column
         is_answering = column == "answering"
+        self._current, self._is_answering = current, is_answering
         chosen = current.speaker if is_answering else current.speaking_as
-        self._chosen, self._probs = chosen, probs if is_answering else {}
-        self._unnamed = MODEL_CHOOSES if is_answering else A_STRANGER
         self._names = list(dict.fromkeys(["", *(answerers if is_answering else roles), chosen]))
+        self._titles = [display_name(name) for name in self._names]
+        self._titles[0] = MODEL_CHOOSES if is_answering else A_STRANGER
+        answers = []
+        for name, title in zip(self._names, self._titles, strict=True):
+            style = f"bold ${speaker_style(name, cast)}" if name in cast else "bold"
+            prob = f"  {format_percent(probs[name])}" if is_answering and name in probs else ""
+            mark = "● " if name == chosen else "  "
+            label = Content.assemble((mark, "bold $accent"), (title, style), (prob, MUTED))
+            answers.append((label, self._roles(name)))
         super().__init__(
             "Who answers" if is_answering else "Who you are",
-            answers=[(self._title(name), self._roles(name)) for name in self._names],
+            answers=answers,
             highlighted=self._names.index(chosen),
             fields=[Field("name", "", "type a part of a name, or any name", max_length=MAX_NAME_CHARACTERS)],
         )
@@ -168,48 +164,29 @@ class CastDialog(Dialog[Roles]):
     def on_mount(self) -> None:
         self.query_one("#name").focus()
 
-    def on_key(self, event: Any) -> None:
+    def on_key(self, event: events.Key) -> None:
         """Let the arrows move in the list while a name is typed."""
-        if event.key in ("up", "down", "pageup", "pagedown"):
+        options = self.query_one("#answers", OptionList)
+        if event.key in ("up", "down", "pageup", "pagedown") and not options.has_focus:
             event.stop()
-            options = self.query_one("#answers", OptionList)
-            moves: dict[str, Callable[[], None]] = {
-                "up": options.action_cursor_up,
-                "down": options.action_cursor_down,
-                "pageup": options.action_page_up,
-                "pagedown": options.action_page_down,
-            }
-            moves[event.key]()
-
-    def options(self) -> list[Option]:
-        options = []
-        for name in self._names:
-            style = f"bold ${speaker_style(name, self._cast)}" if name in self._cast else "bold"
-            prob = f"  {format_percent(self._probs[name])}" if name in self._probs else ""
-            mark = "● " if name == self._chosen else "  "
-            options.append(Option(Content.assemble((mark, "bold $accent"), (self._title(name), style), (prob, MUTED))))
-        return options
+            moves = {"up": "cursor_up", "down": "cursor_down", "pageup": "page_up", "pagedown": "page_down"}
+            getattr(options, f"action_{moves[event.key]}")()
 
     @on(Input.Changed)
     def _find(self, event: Input.Changed) -> None:
         """Highlight the first role that begins with the typed text, or else one that contains it."""
-        key = event.value.strip().casefold()
-        titles = [self._title(name).casefold() for name in self._names]
-        found = [index for index, title in enumerate(titles) if title.startswith(key)]
-        found += [index for index, title in enumerate(titles) if key in title]
-        options = self.query_one("#answers", OptionList)
-        if key:
-            options.highlighted = found[0] if found else None
+        if key := event.value.strip().casefold():
+            titles = [title.casefold() for title in self._titles]
+            found = [index for index, title in enumerate(titles) if title.startswith(key)]
+            found += [index for index, title in enumerate(titles) if key in title]
+            self.query_one("#answers", OptionList).highlighted = found[0] if found else None
 
     async def use(self, texts: Mapping[str, str]) -> None:
         """Use the highlighted role, or a typed name that is not in the list."""
         index = self.query_one("#answers", OptionList).highlighted
         self.dismiss(self._roles(normalize_speaker(texts["name"]) if index is None else self._names[index]))
 
-    def _title(self, name: str) -> str:
-        return display_name(name) if name else self._unnamed
-
     def _roles(self, name: str) -> Roles:
-        if self._column == "answering":
+        if self._is_answering:
             return self._current._replace(speaker=name)
         return self._current._replace(speaking_as=name)

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -15,19 +15,13 @@ from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.formatting import format_age, plural, truncate
+from lotr_tui.formatting import fit_cells, format_age, plural
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.paths import ask_to_export
 from lotr_tui.screens.dialogs.questions import NameDialog, confirm
-from lotr_tui.session.export import ExportTarget, check_session_target, export_session
-from lotr_tui.session.session_file import (
-    MAX_NAME_LENGTH,
-    SessionSummary,
-    delete_session,
-    list_sessions,
-    load_session,
-    rename_session,
-)
+from lotr_tui.session import export, session_file
+from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.session_file import SessionSummary
 from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import KeyFooter, binding_table
@@ -35,20 +29,8 @@ from lotr_tui.widgets.screen_lines import StatusBar
 
 SessionChoice = Path | Literal["new"]
 """File of the session to open, or "new" for a session without replies."""
-MAX_SESSIONS = 500
-"""Maximum number of sessions in the list, the latest ones."""
+MAX_SESSIONS = 500  # in the list, the latest ones
 EMPTY_MESSAGE = "No saved sessions yet. A session is saved from its first reply on."
-
-
-class OpenSession(Protocol):
-    """Session that is open in this window; its `name` is empty before it has a file. Failures raise a LotrError."""
-
-    @property
-    def name(self) -> str: ...
-
-    def rename(self, name: str) -> None: ...
-
-    def delete(self) -> None: ...
 
 
 class SessionsScreen(AppScreen[SessionChoice | None]):
@@ -82,7 +64,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         ),
     ]
 
-    def __init__(self, open_session: OpenSession | None = None, sessions_dir: Path | None = None) -> None:
+    def __init__(self, open_session: Conversation | None = None, sessions_dir: Path | None = None) -> None:
         """List the sessions of a directory (None: the default one), with the one that is open in this window."""
         super().__init__()
         self._open_session = open_session
@@ -103,7 +85,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
     @work(exclusive=True, group="list")
     async def on_screen_resume(self) -> None:
         """Read the sessions, also after a dialog that may have changed them."""
-        self._sessions = await run_in_thread(list_sessions, self._sessions_dir)
+        self._sessions = await run_in_thread(session_file.list_sessions, self._sessions_dir)
         if not self.query("#sessions"):  # the screen was closed
             return
         count = len(self._sessions)
@@ -117,26 +99,31 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
 
     def _update_rows(self) -> None:
         """Fill the list, and keep the highlighted session, or else the row; first highlight the current session."""
-        options = self.query_one("#sessions", OptionList)
-        sessions = self._sessions[:MAX_SESSIONS]
+        options, sessions, width = (
+            self.query_one("#sessions", OptionList),
+            self._sessions[:MAX_SESSIONS],
+            self.size.width,
+        )
         open_name = self._open_session.name if self._open_session is not None else ""
         index = options.highlighted or 0
         selected_id = options.get_option_at_index(index).id if index < options.option_count else open_name
-        width = self.size.width
-        name_width = min(30 if width >= 100 else 22 if width >= 80 else 16, _max_width(each.name for each in sessions))
-        model_width = min(24, _max_width(each.model for each in sessions)) if width >= 100 else 0
+        name_width, model_width = (
+            max((cell_len(printable(text)) for text in texts), default=0)
+            for texts in ([each.name for each in sessions], [each.model for each in sessions])
+        )
+        name_width = min(30 if width >= 100 else 22 if width >= 80 else 16, name_width)
+        model_width = min(24, model_width) if width >= 100 else 0
         model = f"{'model':{model_width}}  " if model_width else ""
         header = f"{'name':{name_width}}  {'age':>6}  {'replies':>7}  {model}first prompt" if sessions else ""
         self.query_one("#columns", Static).update(Content.styled(header, MUTED))
         rows = []
         for session in sessions:
-            name = _fit(session.name, name_width)
-            age = f"{format_age(time.time() - session.modified):>6}"
+            name, age = fit_cells(printable(session.name), name_width), format_age(time.time() - session.modified)
             if session.error:
-                row = Content.assemble(" ", name, (f"  {age}  ", "dim"), f"✗ {session.error}")
+                row = Content.assemble(" ", name, (f"  {age:>6}  ", "dim"), f"✗ {session.error}")
             else:
-                model = f"{_fit(session.model, model_width)}  " if model_width else ""
-                figures = f"  {age}  {session.num_replies:>7,}  {model}"
+                model = f"{fit_cells(printable(session.model), model_width)}  " if model_width else ""
+                figures = f"  {age:>6}  {session.num_replies:>7,}  {model}"
                 marker = ("current · " if session.name == open_name else "", "bold")
                 row = Content.assemble(" ", name, (figures, "dim"), marker, session.first_prompt or "…")
             rows.append(Option(row, id=session.name))
@@ -153,7 +140,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
             return None
         return self._sessions[index]
 
-    def _open_here(self, session: SessionSummary) -> OpenSession | None:
+    def _open_here(self, session: SessionSummary) -> Conversation | None:
         is_open = self._open_session is not None and session.name == self._open_session.name
         return self._open_session if is_open else None
 
@@ -162,8 +149,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
 
     @on(OptionList.OptionSelected)
     def action_open(self) -> None:
-        session = self._selected_session()
-        if session is None:
+        if (session := self._selected_session()) is None:
             return
         if session.error:
             self._show_message(f"✗ cannot open {printable(session.name)}: {session.error}")
@@ -176,26 +162,24 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         self.dismiss("new")
 
     def action_rename(self) -> None:
-        session = self._selected_session()
-        if session is None:
+        if (session := self._selected_session()) is None:
             return
 
         def rename(name: str) -> None:
             if open_session := self._open_here(session):
                 open_session.rename(name)
             else:
-                rename_session(session.path, name)
+                session_file.rename_session(session.path, name)
 
         def renamed(name: str | None) -> None:
             if name is not None and name != session.name:
                 self._show_message(f"{printable(session.name)} is now {name}")
 
         title = f"New name of {printable(session.name)}"
-        self.app.push_screen(NameDialog(session.name, title, MAX_NAME_LENGTH, rename), renamed)
+        self.app.push_screen(NameDialog(session.name, title, session_file.MAX_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
-        session = self._selected_session()
-        if session is None:
+        if (session := self._selected_session()) is None:
             return
         open_session = self._open_here(session)
 
@@ -204,7 +188,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
                 if open_session is not None:
                     open_session.delete()
                 else:
-                    delete_session(session.path)
+                    session_file.delete_session(session.path)
             except LotrError as error:
                 self._show_message(f"✗ {error}")
                 return
@@ -220,8 +204,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         confirm(self.app, f"Delete {which} {printable(session.name)} ({replies})? This cannot be undone.", delete)
 
     def action_export(self) -> None:
-        session = self._selected_session()
-        if session is None:
+        if (session := self._selected_session()) is None:
             return
         if session.error:
             self._show_message(f"✗ cannot export {printable(session.name)}: {session.error}")
@@ -232,16 +215,8 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
 def ask_to_export_session(screen: AppScreen[Any], path: Path, kind: str, on_exported: Callable[[str], None]) -> None:
     """Ask for a path, and export the session in the file `path` there; `kind` is the suggested ending."""
 
-    def write(target: ExportTarget) -> None:
-        export_session(load_session(path), target.path, replace=target.exists)
+    def write(target: export.ExportTarget) -> None:
+        export.export_session(session_file.load_session(path), target.path, replace=target.exists)
 
     title = f"Export {printable(path.stem)} as .md, .txt or .json"
-    ask_to_export(screen, title, f"{path.stem}.{kind}", check_session_target, write, on_exported)
-
-
-def _max_width(texts: Any) -> int:
-    return max((cell_len(printable(text)) for text in texts), default=0)
-
-
-def _fit(text: str, width: int) -> str:
-    return set_cell_size(truncate(printable(text), width), width)
+    ask_to_export(screen, title, f"{path.stem}.{kind}", export.check_session_target, write, on_exported)

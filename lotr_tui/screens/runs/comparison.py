@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 from rich.console import Group
@@ -17,16 +17,19 @@ from engine.errors import printable
 from engine.runs.directory import RunSummary
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import format_perplexity
-from lotr_tui.monitor.comparison import ComparedRun, RunComparison, compare_runs, read_compared_run
-from lotr_tui.monitor.comparison_table import comparison_tables
-from lotr_tui.monitor.run_list import ValidationCurve, read_validation_curve
+from lotr_tui.monitor.comparison import (
+    ComparedRun,
+    Role,
+    RunComparison,
+    compare_runs,
+    comparison_tables,
+    read_compared_run,
+)
 from lotr_tui.widgets.charts import MAX_PERPLEXITY_RATIO, Y_LABEL_WIDTH, LogCurve, Plot, perplexity_bounds
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
-CURVE_MARKS = "123456789"
-"""Marks of the curves, which also distinguish them on terminals without colour."""
-BASELINE_MARK = "b"
-"""Mark of the baseline, which is also the key that pins it."""
+CURVE_MARKS = "123456789"  # which also distinguish the curves on terminals without colour
+BASELINE_MARK = "b"  # also the key that pins the baseline
 NUM_CURVE_STYLES = 5
 
 
@@ -53,39 +56,34 @@ class OverlayChart(StripWidget):
         super().__init__(id=id)
         self._curves: Sequence[tuple[str, str, LogCurve]] = ()  # mark, name, and points
 
-    def show(self, curves: Sequence[ValidationCurve], marks: Sequence[str]) -> None:
-        """Draw curves with their marks, the first one on top, and the baseline below all others."""
-        shown = []
-        for mark, curve in zip(marks, curves, strict=True):
-            known = np.isfinite(curve.perplexities) & np.isfinite(curve.epochs)
-            shown.append((mark, curve.run_name, (curve.epochs[known], np.log10(curve.perplexities[known]))))
-        self._curves = shown
+    def show(self, runs: Sequence[ComparedRun], marks: Sequence[str]) -> None:
+        """Draw the curves of runs with their marks, the first one on top, and the baseline below all others."""
+        self._curves = [
+            (mark, run.name, (run.curve[0], np.log10(run.curve[1]))) for mark, run in zip(marks, runs, strict=True)
+        ]
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
         if not self._curves:
             return []
         styles = self.component_styles()
-        axis_style = styles["chart--axis"]
-        legend = [[Segment("validation perplexity", axis_style)]]
-        all_bounds = []
+        legend, all_bounds = [[Segment("validation perplexity", styles["chart--axis"])]], []
         for mark, name, curve in self._curves:
             bounds = perplexity_bounds(curve)
             all_bounds += [bounds] if bounds else []
             best = f" {format_perplexity(bounds[0])}" if bounds else ""
             legend.append([Segment(f"{mark} {printable(name)}{best}", styles[_style_name(mark)])])
-        legend_line = fit_groups(legend, width, self.rich_style)
+        legend_line = fit_groups(legend, width, styles[""])
         if height < 4 or width < Y_LABEL_WIDTH + 10 or not all_bounds:
-            return [legend_line, Strip([Segment("" if all_bounds else "no evaluation yet", axis_style)])]
+            return [legend_line, Strip([Segment("" if all_bounds else "no evaluation yet", styles["chart--axis"])])]
         lowest = min(low for low, _ in all_bounds)
         highest = min(max(high for _, high in all_bounds), MAX_PERPLEXITY_RATIO * lowest)
         last_epoch = max(1.0, *(float(epochs[-1]) for _, _, (epochs, _) in self._curves if len(epochs)))
         plot = Plot(width, height - 1, (0.0, last_epoch), (lowest * 0.97, highest * 1.03))
         from_below = sorted(self._curves, key=lambda curve: curve[0], reverse=True)  # "b" comes after the digits
-        for mark, _, curve in from_below:
-            epochs, log_perplexities = curve
+        for mark, _, (epochs, log_perplexities) in from_below:
             if len(epochs):
-                plot.draw({_style_name(mark): curve}, ())
+                plot.draw({_style_name(mark): (epochs, log_perplexities)}, ())
                 row, column = plot.row_at(10.0 ** float(log_perplexities[-1])), plot.column_at(float(epochs[-1]))
                 plot.draw_text(row, column, mark, _style_name(mark))
         return [legend_line, *plot.lines(styles)]
@@ -107,29 +105,25 @@ class DifferenceTable(Static):
     DifferenceTable > .differences--worse { color: $error; }
     DifferenceTable > .differences--muted { color: $muted; text-style: $muted-style; }
     """
-    ROLES: ClassVar[tuple[Any, ...]] = ("heading", "best", "better", "worse", "muted")
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"differences--{role}" for role in ROLES}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"differences--{role}" for role in get_args(Role)}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
         self._comparison: tuple[RunComparison, list[str]] | None = None
 
-    def show(self, comparison: RunComparison, names: list[str]) -> None:
-        """Show a comparison; `names` are the headings of its runs."""
-        self._comparison = comparison, names
-        self._lay_out()
-
-    def show_message(self, message: str) -> None:
-        """Show a text instead of a table."""
-        self._comparison = None
+    def show(self, comparison: RunComparison | None, names: list[str], message: str) -> None:
+        """Show a comparison, with `names` as the headings of its runs, or else a message."""
+        self._comparison = None if comparison is None else (comparison, names)
         self.update(message)
+        self._lay_out()
 
     def on_resize(self, event: events.Resize) -> None:
         self._lay_out()
 
     def _lay_out(self) -> None:
         if self._comparison is not None and self.size.width:
-            styles = {role: self.get_component_rich_style(f"differences--{role}", partial=True) for role in self.ROLES}
+            roles: tuple[Role, ...] = get_args(Role)
+            styles = {role: self.get_component_rich_style(f"differences--{role}", partial=True) for role in roles}
             self.update(Group(*comparison_tables(*self._comparison, self.size.width, styles)))
 
 
@@ -146,8 +140,7 @@ class ComparisonPane(Horizontal):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        # Content of a run, with the size and the state of the run when it was read.
-        self._cache: dict[Path, tuple[tuple[int, str], ValidationCurve, ComparedRun]] = {}
+        self._cache: dict[Path, tuple[RunSummary, ComparedRun]] = {}  # with the summary when a run was read
 
     def compose(self) -> ComposeResult:
         yield OverlayChart(id="curves")
@@ -160,22 +153,15 @@ class ComparisonPane(Horizontal):
 
         Each run comes with its mark, which is shown at its curve and in the heading of its column.
         """
-        curves, compared = [], []
         for _, run in marked_runs:
-            status = (run.size_bytes, run.state)
-            if run.path not in self._cache or self._cache[run.path][0] != status:
-                curve = await run_in_thread(read_validation_curve, run)
-                self._cache[run.path] = status, curve, await run_in_thread(read_compared_run, run.path, run.name)
-            curves.append(self._cache[run.path][1])
-            compared.append(self._cache[run.path][2])
+            if run.path not in self._cache or self._cache[run.path][0] != run:
+                self._cache[run.path] = run, await run_in_thread(read_compared_run, run.path, run.name)
         if not (self.query("#curves") and self.query("#settings")):  # the screen is being closed
             return
-        marks = [mark for mark, _ in marked_runs]
-        self.query_one(OverlayChart).show(curves, marks)
-        table = self.query_one(DifferenceTable)
-        if len(compared) >= 2:
-            table.show(compare_runs(compared), [f"{mark} {run.name}" for mark, run in marked_runs])
-        elif marks == [BASELINE_MARK]:
-            table.show_message("Select or mark another run to see its differences to the baseline.")
-        else:
-            table.show_message("Mark two or more runs with space, or pin one as the baseline with b.")
+        compared, marks = [self._cache[run.path][1] for _, run in marked_runs], [mark for mark, _ in marked_runs]
+        self.query_one(OverlayChart).show(compared, marks)
+        message = "Mark two or more runs with space, or pin one as the baseline with b."
+        if marks == [BASELINE_MARK]:
+            message = "Select or mark another run to see its differences to the baseline."
+        comparison = compare_runs(compared) if len(compared) >= 2 else None
+        self.query_one(DifferenceTable).show(comparison, [f"{mark} {run.name}" for mark, run in marked_runs], message)

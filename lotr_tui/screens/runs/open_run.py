@@ -10,8 +10,6 @@ from lotr_tui.screens.base import AppScreen
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
     from engine.runs.loading import LoadedModel
 
-OnModelLoaded = Callable[["LoadedModel"], None]
-
 
 def choose_run(screen: AppScreen[Any], on_chosen: Callable[[str], object]) -> None:
     """Show the runs, and pass the name or the path of the selected one to `on_chosen`."""
@@ -24,20 +22,19 @@ def choose_run(screen: AppScreen[Any], on_chosen: Callable[[str], object]) -> No
     screen.app.push_screen(RunsScreen(screen.state.runs_dir), choose)
 
 
-def load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded) -> None:
+def load_run(screen: AppScreen[Any], name: str, on_loaded: "Callable[[LoadedModel], None]") -> None:
     """Load the model of a run in a thread and pass it to `on_loaded`; show an error as a notification.
 
     Nothing happens if `screen` is closed before the model is loaded.
     """
-    screen.run_worker(_load_run(screen, name, on_loaded), exclusive=True, group="load")
-
-
-async def _load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded) -> None:
     from engine.runs.loading import load_model_by_name  # imports numpy
 
-    try:
-        loaded = await run_in_thread(load_model_by_name, name, screen.state.runs_dir)
-    except LotrError as error:
-        screen.notify(str(error), severity="error", markup=False)
-        return
-    on_loaded(loaded)
+    async def load() -> None:
+        try:
+            loaded = await run_in_thread(load_model_by_name, name, screen.state.runs_dir)
+        except LotrError as error:
+            screen.notify(str(error), severity="error", markup=False)
+        else:
+            on_loaded(loaded)
+
+    screen.run_worker(load(), exclusive=True, group="load")

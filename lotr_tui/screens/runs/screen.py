@@ -6,13 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Input, OptionList, Rule, Static
-from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, RunSummary, bundled_runs
@@ -21,28 +20,22 @@ from engine.runs.locked_run import delete_run, rename_run
 from engine.storage.files import default_runs_dir
 from lotr_tui.app_state import WatchRun
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes, truncate
-from lotr_tui.monitor.export import export_csv
+from lotr_tui.formatting import PRETRAINED_MARK_NOTE, fit_cells, format_bytes, truncate
 from lotr_tui.monitor.run_list import AGE_COLUMN, RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.paths import ask_to_export
+from lotr_tui.screens.dialogs.paths import ask_to_export_csv
 from lotr_tui.screens.dialogs.questions import NameDialog, confirm
 from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS, ComparisonPane
-from lotr_tui.session.export import check_export_target
 from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.keys import KeyFooter, binding_table
 from lotr_tui.widgets.screen_lines import StatusBar
 
-ROW_MARGIN = 4
-"""Columns beside a row: the mark before it and the scroll bar after it."""
-POLL_INTERVAL = 3.0
-"""Seconds between two refreshes of the list while a run is training."""
-NAME_WIDTHS = (16, 24)
-"""Limits of the room for names, which fits the longest name; default names have up to 24 cells."""
-MAX_NAME_WIDTH = 48
-"""Maximum width of the column of names on a wide terminal."""
+ROW_MARGIN = 4  # columns beside a row: the mark before it and the scroll bar after it
+POLL_INTERVAL = 3.0  # seconds between two refreshes of the list while a run is training
+NAME_WIDTHS = (16, 24)  # limits of the room for names, which fits the longest name; default names have up to 24 cells
+MAX_NAME_WIDTH = 48  # of the column of names on a wide terminal
 
 
 class RunsScreen(AppScreen[str | None]):
@@ -88,7 +81,6 @@ class RunsScreen(AppScreen[str | None]):
     ]
 
     def __init__(self, runs_dir: Path | None = None) -> None:
-        """List the runs of a directory, or of the default one."""
         super().__init__()
         self._runs_dir = (runs_dir or default_runs_dir()).absolute()
         self._runs: list[RunSummary] = []
@@ -166,9 +158,8 @@ class RunsScreen(AppScreen[str | None]):
         self.query_one("#columns", Static).update(Content.styled(header, MUTED))
         rows = []
         for run in self._visible_runs:
-            texts = [column.format(run) for column in RUN_COLUMNS]
-            row = _format_cells(texts, width, name_width, self._sort_column)
-            rows.append(Option(Content.assemble((f" {self._mark_of(run.path)} ", "bold $accent"), row)))
+            row = _format_cells([each.format(run) for each in RUN_COLUMNS], width, name_width, self._sort_column)
+            rows.append(Content.assemble((f" {self._mark_of(run.path)} ", "bold $accent"), row))
         options.set_options(rows)
         if rows:
             indices = [index for index, run in enumerate(self._visible_runs) if run.path == path]
@@ -210,11 +201,10 @@ class RunsScreen(AppScreen[str | None]):
 
     @on(OptionList.OptionSelected)
     def action_select_run(self) -> None:
+        run = self._selected_run()
         if self.focused is not None and self.focused.id == "filter":
             self.set_focus(self.query_one("#runs"))
-            return
-        run = self._selected_run()
-        if run is None:
+        elif run is None:
             self._show_message("No run matches the filter.")
         elif run.valid_perplexity is None and run.path not in bundled_runs():
             self._show_message(f"{run.name} has no model yet; the first evaluation saves one.")
@@ -222,15 +212,12 @@ class RunsScreen(AppScreen[str | None]):
             self.dismiss(bundled_runs().get(run.path) or str(run.path))
 
     def action_watch(self) -> None:
-        run = self._selected_run()
-        if run is None:
-            return
-
         def closed(loaded: LoadedModel | None) -> None:
             if loaded is not None:
                 self.dismiss(bundled_runs().get(loaded.path) or str(loaded.path))
 
-        self.post_message(WatchRun(run.path, closed))
+        if run := self._selected_run():
+            self.post_message(WatchRun(run.path, closed))
 
     def action_back(self) -> None:
         filter_input = self.query_one("#filter", Input)
@@ -246,9 +233,9 @@ class RunsScreen(AppScreen[str | None]):
         self.set_focus(filter_input)
 
     def action_toggle_mark(self) -> None:
-        run, message = self._selected_run(), ""
-        if run is None:
+        if not (run := self._selected_run()):
             return
+        message = ""
         if run.path == self._baseline:
             message = f"{run.name} is the baseline; press b to unpin it."
         elif run.path in self._marked:
@@ -261,8 +248,7 @@ class RunsScreen(AppScreen[str | None]):
         self._update_rows()
 
     def action_toggle_baseline(self) -> None:
-        run = self._selected_run()
-        if run is None:
+        if not (run := self._selected_run()):
             return
         if run.path == self._baseline:
             self._keep_baseline(None)
@@ -288,8 +274,7 @@ class RunsScreen(AppScreen[str | None]):
         self.toggle_class("-differences")
 
     def action_rename(self) -> None:
-        run = self._selected_run()
-        if run is None:
+        if not (run := self._selected_run()):
             return
 
         def renamed(name: str | None) -> None:
@@ -305,8 +290,7 @@ class RunsScreen(AppScreen[str | None]):
         self.app.push_screen(NameDialog(run.name, title, MAX_RUN_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
-        run = self._selected_run()
-        if run is None:
+        if not (run := self._selected_run()):
             return
         if run.state == "running":
             self._show_message(f"✗ {run.name} is being trained; stop it first")
@@ -320,22 +304,14 @@ class RunsScreen(AppScreen[str | None]):
             await asyncio.to_thread(delete_run, run.path, self._runs_dir)
         except LotrError as error:
             self._reload(f"✗ {error}")
-        else:
-            if run.path == self._baseline:
-                self._keep_baseline(None)
-            self._reload(f"deleted {run.name}")
+            return
+        if run.path == self._baseline:
+            self._keep_baseline(None)
+        self._reload(f"deleted {run.name}")
 
     def action_export(self) -> None:
-        run = self._selected_run()
-        if run is not None:
-            ask_to_export(
-                self,
-                f"Export {printable(run.name)} to a new folder",
-                f"{run.name}-csv",
-                partial(check_export_target, is_folder=True),
-                lambda target: export_csv(run.path, target.path),
-                self._show_message,
-            )
+        if run := self._selected_run():
+            ask_to_export_csv(self, run.path, run.name, self._show_message)
 
 
 def _format_cells(texts: Sequence[str], width: int, min_name_width: int, sort_column: int) -> str:
@@ -349,4 +325,4 @@ def _format_cells(texts: Sequence[str], width: int, min_name_width: int, sort_co
         cells.pop(-2 if cells[-1] is sort_cell else -1)
     values = [truncate(printable(text), column.width).rjust(column.width) for column, text in cells[1:]]
     room = max(1, min(width - sum(len(value) + 1 for value in values), MAX_NAME_WIDTH))
-    return " ".join([set_cell_size(truncate(printable(texts[0]), room), room), *values])
+    return " ".join([fit_cells(printable(texts[0]), room), *values])

@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -13,15 +14,18 @@ from rich.console import Console
 from engine.events import Checkpointed, Evaluated, Finished, Started, Step
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
-from lotr_tui.monitor.comparison import ComparedRun, ScoredText, compare_runs, read_compared_run
-from lotr_tui.monitor.comparison_table import Role, comparison_tables
+from lotr_tui.monitor.comparison import ComparedRun, Role, compare_runs, comparison_tables, read_compared_run
 from tests.support.runs import CONFIG, VOCABULARY, append_events
 
-TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")
+NAMES = ("corpus", "split", "mode", "vocabulary", "form")
+TEXT = dict(zip(NAMES, ("corpus", "split", "line", "vocabulary", "words 100"), strict=True))
+
+
+NO_CURVE = (np.empty(0), np.empty(0))
 
 
 def make_run(name, **figures):
-    return ComparedRun(name, Path(name), "finished", "cpu", {"lr": 0.01}, TEXT, figures)
+    return ComparedRun(name, Path(name), "finished", "cpu", {"lr": 0.01}, TEXT, figures, NO_CURVE)
 
 
 def row_of(comparison, name):
@@ -47,7 +51,7 @@ def write_metrics(folder, valid_perplexity, seconds, *, sha256="ab"):
 def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part, value):
     figures = {"valid_perplexity": 80.0, "valid_bits_per_character": 2.0, "tokens_per_second": 1.0}
     runs = [make_run("a", **figures), make_run("b", **{key: 2 * figure for key, figure in figures.items()})]
-    runs[1] = replace(runs[1], text=replace(TEXT, **{part: value}))
+    runs[1] = replace(runs[1], text=TEXT | {part: value})
     comparison = compare_runs(runs)
     valid, bits = row_of(comparison, "valid_perplexity"), row_of(comparison, "valid_bits_per_character")
     assert not valid.is_comparable
@@ -78,16 +82,16 @@ def test_bits_and_speed_of_a_finished_run_and_the_text_that_it_shares_with_other
     assert (compared.state, compared.device, compared.settings["embedding_size"]) == ("finished", "cpu", 6)
     assert compared.figures["valid_bits_per_character"] == pytest.approx((10 * math.log2(64) + 7) / 50)
     assert (compared.figures["seconds"], compared.figures["tokens_per_second"]) == (1.0, 200.0)
-    assert None not in vars(plain).values()
+    assert all(plain[name] for name in NAMES)
     assert text("b", lr=0.5, num_layers=3, corpus="/another/path/of/the/same/file.csv") == plain
-    assert text("c", "cd").corpus != plain.corpus
+    assert text("c", "cd")["corpus"] != plain["corpus"]
     for number, changes in enumerate(({"split_seed": 1}, {"split": "scenes"}, {"max_eval_tokens": 9})):
         other = text(f"split{number}", **changes)
-        assert other == replace(plain, split=other.split) != plain
+        assert other == plain | {"split": other["split"]} != plain
     stream = text("d", mode="stream")
-    assert (stream.mode, stream.form) == ("stream", plain.form)
+    assert (stream["mode"], stream["form"]) == ("stream", plain["form"])
     (tmp_path / "b" / "vocabulary.json").write_text("{}")
-    assert read_compared_run(tmp_path / "b").text.vocabulary not in (None, plain.vocabulary)
+    assert read_compared_run(tmp_path / "b").text["vocabulary"] not in (None, plain["vocabulary"])
 
 
 @pytest.mark.parametrize("width", [60, 120])

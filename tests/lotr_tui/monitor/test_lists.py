@@ -13,8 +13,8 @@ from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
 from engine.runs.directory import RunSummary
 from engine.runtime.process import GpuStats, MachineStats
-from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
 from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
+from lotr_tui.screens.dashboard.tiles import WINDOW_SECONDS, MetricTile, machine_tiles
 from tests.support.files import write_run
 from tests.support.training import events_of, make_dataset, run_training
 
@@ -62,11 +62,8 @@ def test_history_is_resampled_to_equal_parts_of_the_last_minute():
 
 
 def test_machine_tiles_show_only_what_can_be_read():
-    history = MachineHistory()
-    for second in range(200):
-        stats = MachineStats(612 * 2**20, second % 3, 16, (H100, PARTLY_READABLE_GPU))
-        history.add(second, stats)
-    tiles = history.tiles()
+    stats = [MachineStats(612 * 2**20, second % 3, 16, (H100, PARTLY_READABLE_GPU)) for second in range(50)]
+    tiles = machine_tiles(list(enumerate(stats)))
     assert [(tile.group, tile.name, tile.value) for tile in tiles] == [
         ("", "memory", "612 MiB"),
         ("", "CPU", "1.0 of 16"),
@@ -77,7 +74,7 @@ def test_machine_tiles_show_only_what_can_be_read():
         ("GPU 1", "use", "50%"),
     ]
     assert all(len(tile.value) <= tile.value_width for tile in tiles)
-    assert len(tiles[0].times) == WINDOW_SECONDS + 1
+    assert len(tiles[0].times) == 50
 
 
 HOUR = 3600.0

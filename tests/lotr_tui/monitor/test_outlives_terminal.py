@@ -132,7 +132,7 @@ async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_
     job.release(100)
     if continues:
         job.ends = True
-    app.state.finish_training()
+    app.state.finish_training(waits=continues)
     assert app.state.training_view is not None
     assert (app.state.training_view.finished is not None) == continues
 

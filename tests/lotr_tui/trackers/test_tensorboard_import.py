@@ -5,7 +5,7 @@ import math
 import pytest
 
 from engine.runs.directory import summarize_run
-from lotr_tui.monitor.run_list import read_validation_curve
+from lotr_tui.monitor.comparison import read_compared_run
 from tests.support.app import training_events
 from tests.support.commands import refusal
 from tests.support.runs import record_run
@@ -52,9 +52,9 @@ def test_losses_become_perplexities_with_epochs(home, tmp_path, command):
     )
     assert summary.valid_perplexity == pytest.approx(100)
     assert summary.started_at == 1_700_000_010
-    curve = read_validation_curve(summary)
-    assert list(curve.epochs) == [0.5, 1.0]
-    assert list(curve.perplexities) == pytest.approx([200, 100])
+    curve = read_compared_run(summary.path).curve
+    assert list(curve[0]) == [0.5, 1.0]
+    assert list(curve[1]) == pytest.approx([200, 100])
     for arguments in (("generate", "a", "--run", "theirs"), ("eval", "theirs"), ("train", "--resume", "theirs")):
         assert "was imported: it has curves, but neither a" in refusal(command(*arguments))
 
@@ -63,9 +63,9 @@ def test_our_own_log_comes_back_with_the_same_numbers(home, tmp_path, command):
     run_dir = record_run(home / "runs", "ours", training_events())
     assert command("runs", "export", "ours", "--tensorboard", "logs").returncode == 0
     assert command("runs", "import", "--tensorboard", "logs", "--run", "again").returncode == 0
-    ours, again = (read_validation_curve(summarize_run(home / "runs" / name)) for name in (run_dir.name, "again"))
-    assert list(again.epochs) == list(ours.epochs)
-    assert list(again.perplexities) == pytest.approx(list(ours.perplexities))
+    ours, again = (read_compared_run(home / "runs" / name).curve for name in (run_dir.name, "again"))
+    assert list(again[0]) == list(ours[0])
+    assert list(again[1]) == pytest.approx(list(ours[1]))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_options_say_what_the_log_leaves_open(home, tmp_path, command, options, 
     done = command("runs", "import", "--tensorboard", "log", *options)
     assert done.returncode == 0, done.stderr
     assert "no curve called epoch" in done.stdout
-    curve = read_validation_curve(summarize_run(home / "runs" / "log"))
-    assert list(curve.epochs) == epochs
-    assert list(curve.perplexities) == pytest.approx(perplexities, rel=1e-5)
+    curve = read_compared_run(home / "runs" / "log").curve
+    assert list(curve[0]) == epochs
+    assert list(curve[1]) == pytest.approx(perplexities, rel=1e-5)
 
 
 def test_what_is_no_log_is_refused_in_one_line(home, tmp_path, refused):
