@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
@@ -15,9 +14,7 @@ from engine.runtime.process import get_process_info
 from engine.storage.files import open_regular_file
 
 CONSOLE_LOG = "console.txt"  # output of a training in the background, in its run directory
-MAX_LOG_BYTES = 2_000_000  # from which the output is rotated; only one rotated file is kept
 START_TIMEOUT = 60.0  # seconds to wait until the background process has locked the run
-APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 def resume_in_background(path: Path) -> str:
@@ -33,7 +30,7 @@ def resume_in_background(path: Path) -> str:
     # A folder `engine` in the working directory would hide ours. A checkout that is not installed needs that directory.
     is_checkout = Path(__file__).resolve().parents[2] == Path.cwd()
     try:
-        fd = open_regular_file(console_log, APPEND)
+        fd = open_regular_file(console_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise TrainingError(
             f"run {path.name} cannot continue in the background: {console_log} cannot be written: {error.strerror}"
@@ -59,23 +56,6 @@ def resume_in_background(path: Path) -> str:
     )
 
 
-def rotate_console_log(path: Path) -> None:
-    """Rotate the console log of a run if it is the standard output of this process and has become too long."""
-    console_log = path / CONSOLE_LOG
-    with suppress(OSError):  # the log grows beyond its limit if it cannot be renamed
-        status = os.fstat(sys.stdout.fileno())
-        if status.st_size > MAX_LOG_BYTES and os.path.samestat(status, console_log.lstat()):
-            console_log.replace(console_log.with_stem("console.1"))
-            fd = open_regular_file(console_log, APPEND)
-            for output in _output_descriptors():
-                os.dup2(fd, output)
-            os.close(fd)
-
-
-def _output_descriptors() -> set[int]:
-    return {1, 2, *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)}
-
-
 def describe_background_run(path: Path, pid: int) -> str:
     """Return lines that say which process trains a run in the background, and how to watch and stop it."""
     return f"run {printable(path.name)} continues in the background as process {pid}\n{attach_hint(path)}"
@@ -96,7 +76,8 @@ def detach_from_terminal() -> None:
     """Ignore further hang-up signals, and connect standard input and output to the null device."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     null_device = os.open(os.devnull, os.O_RDWR)
-    for fd in {0, *_output_descriptors()}:
+    streams = (stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)
+    for fd in {0, 1, 2, *streams}:  # of libraries, and of Python
         os.dup2(null_device, fd)
     os.close(null_device)
 

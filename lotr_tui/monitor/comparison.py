@@ -231,7 +231,7 @@ def _notes(runs: Sequence[ComparedRun], baseline: ComparedRun, rows: Sequence[Me
         if parts and (run.figures.get("valid_perplexity") or run.figures.get("test_perplexity")):
             missing = [part for part in parts if run.text.get(part) is None or baseline.text.get(part) is None]
             kinds_of_parts = ("other", [part for part in parts if part not in missing]), ("unknown", missing)
-            reasons = [f"{adjective} {_join_words(names)}" for adjective, names in kinds_of_parts if names]
+            reasons = [f"{adjective} {' and '.join(names)}" for adjective, names in kinds_of_parts if names]
             names_by_reason.setdefault(", ".join(reasons), []).append(run.name)
         if run.device:
             devices.setdefault(run.device, []).append(run.name)
@@ -251,10 +251,6 @@ def _notes(runs: Sequence[ComparedRun], baseline: ComparedRun, rows: Sequence[Me
     if any(row.best for row in rows if row.metric.name == "test_perplexity"):
         notes.append("Choose a run by its validation figures; the test split is for the run that is chosen.")
     return notes
-
-
-def _join_words(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 # Tables
@@ -281,19 +277,18 @@ def comparison_tables(
         heading = Text(_truncate_middle(name, limit), styles["heading"])
         figures = [_figure_cell(row, run, run == baseline, styles) for row in rows]
         columns.append([heading, *(Text(texts[run]) for texts in settings), Text(""), heading, *figures])
-    widths = [max(cell_len(line) for cell in column for line in cell.plain.split("\n")) for column in columns]
-    blocks = [[baseline]]
-    for run in (run for run in range(len(names)) if run != baseline):
-        used = label_width + sum(widths[each] + GAP for each in [*blocks[-1], run])
-        if len(blocks[-1]) > 1 and used > width:
-            blocks.append([baseline])
-        blocks[-1].append(run)
+    run_width = max(cell_len(line) for column in columns for cell in column for line in cell.plain.split("\n"))
+    others, count = (
+        [run for run in range(len(names)) if run != baseline],
+        (width - label_width) // (run_width + GAP) - 1,
+    )
     parts: list[RenderableType] = []
-    for block in blocks:
+    for start in range(0, len(others), max(1, count)):
+        block = [baseline, *others[start : start + max(1, count)]]
         table = Table.grid(padding=(0, 0, 0, GAP))
         table.add_column(width=label_width, no_wrap=True)
-        for run in block:
-            table.add_column(justify="right", min_width=min(widths[run], MIN_RUN_WIDTH), no_wrap=True)
+        for _ in block:
+            table.add_column(justify="right", min_width=min(run_width, MIN_RUN_WIDTH), no_wrap=True)
         for index, label in enumerate(labels):
             style = styles["heading"] if label in (title, "results") else ""
             table.add_row(Text(label, style), *(columns[run][index] for run in block))

@@ -143,7 +143,7 @@ class NewTrainingDialog(Dialog[NewTraining]):
         super().__init__(
             "Train a model in the background",
             text=" ",  # the hint
-            answers=[(f"  {name:8} {PRESET_DESCRIPTIONS[name]}", None) for name in self._presets],
+            answers=[(f"  {name:9} {PRESET_DESCRIPTIONS[name]}", None) for name in self._presets],
             highlighted=self._presets.index(preset),
             fields=[
                 Field(name, texts.get(name, ""), placeholder, FIELDS[name], max_length, suggester)
@@ -167,7 +167,7 @@ class NewTrainingDialog(Dialog[NewTraining]):
         presets = self.query_one("#answers", OptionList)
         for index, name in enumerate(self._presets):
             mark = "●" if name == self._preset.preset else " "
-            presets.replace_option_prompt_at_index(index, f"{mark} {name:8} {PRESET_DESCRIPTIONS[name]}")
+            presets.replace_option_prompt_at_index(index, f"{mark} {name:9} {PRESET_DESCRIPTIONS[name]}")
         self.query_one("#run", Input).placeholder = f"{self._preset.preset} and the time"
         self.query_one("#epochs", Input).placeholder = str(self._preset.training.epochs)
 

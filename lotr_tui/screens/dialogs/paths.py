@@ -105,9 +105,12 @@ class ExportDialog(Dialog[Path]):
 
     async def _suggest_unused_path(self) -> None:
         path = await run_in_thread(export.suggest_export_path, self._suggestion.parent, self._suggestion.name)
-        if not is_closed(self) and self.query_one(Input).value == export.abbreviate_home(self._suggestion):
-            self.query_one(Input).value = export.abbreviate_home(path)
-            self.query_one(Input).action_end()
+        if is_closed(self):
+            return
+        field, unused = self.query_one(Input), export.abbreviate_home(path)
+        if field.value == export.abbreviate_home(self._suggestion) != unused:
+            field.value = unused
+            field.action_end()
 
     async def use(self, texts: Mapping[str, str]) -> None:
         """Write the export, or ask first if a file would be replaced or a folder created."""
