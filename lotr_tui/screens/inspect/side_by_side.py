@@ -74,8 +74,7 @@ class ModelChoiceDialog(Dialog[ColumnChoice]):
         matches = [row for row in self._rows if typed in row[0].casefold()]
         self.answers = sorted(matches, key=lambda row: not str(row[0]).casefold().startswith(typed))
         rows = self.query_one(OptionList)
-        rows.clear_options()
-        rows.add_options(self.options())
+        rows.set_options([label for label, _ in self.answers])
         rows.highlighted = 0 if self.answers else None
 
     async def use(self, texts: Mapping[str, str]) -> None:
