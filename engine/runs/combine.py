@@ -9,8 +9,7 @@ import numpy as np
 
 from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, CorpusError, InvalidInputError
-from engine.models import combinations, ngram, numpy_lstm
-from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
+from engine.models import base, combinations, ngram, numpy_lstm
 from engine.runs.loading import LoadedModel
 from engine.runtime.process import require_package
 
@@ -25,7 +24,7 @@ class CombinationOptions:
 
 
 class CombinedModel(NamedTuple):
-    model: LanguageModel
+    model: base.LanguageModel
     description: str  # the weights and the tuned parameters; empty for a single model
 
 
@@ -37,7 +36,7 @@ class ModelCombiner:
             problem = f"run {other.name} has another vocabulary than run {runs[0].name}, so they cannot be combined"
             raise InvalidInputError(f"{problem}; choose runs of the same corpus and split seed")
         self.runs = tuple(runs)
-        self._validation_outputs: dict[int, SequenceOutput] = {}
+        self._validation_outputs: dict[int, base.SequenceOutput] = {}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -71,11 +70,11 @@ class ModelCombiner:
             descriptions.append(parameters if cache.weight else "no cache, which did not help on validation")
         return CombinedModel(self.runs[0].with_cast(model) if to_play else model, ", ".join(descriptions))
 
-    def _validation_output(self, model: LanguageModel) -> SequenceOutput:
+    def _validation_output(self, model: base.LanguageModel) -> base.SequenceOutput:
         if isinstance(model, combinations.Mixture):
             return model.mix_outputs([self._validation_output(part) for part in model.models])
         if id(model) not in self._validation_outputs:  # every part is kept alive, so that its id stays its own
-            self._validation_outputs[id(model)] = forward_sequence(model, self.dataset.valid)
+            self._validation_outputs[id(model)] = base.forward_sequence(model, self.dataset.valid)
         return self._validation_outputs[id(model)]
 
     @cached_property

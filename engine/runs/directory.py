@@ -17,7 +17,6 @@ import msgspec
 from engine import errors, events
 from engine.config import BASE, BUNDLED, LSTM, Config
 from engine.errors import ConfigError, InvalidInputError, RunError
-from engine.events import RecordedEvent
 from engine.models.pretrained import names as pretrained_names
 from engine.storage import files
 
@@ -74,14 +73,11 @@ def bundled_runs() -> dict[Path, str]:
     return {path: name for path, name in folders.items() if started_at(path) is not None}
 
 
-def default_run_name() -> str:
-    """Return the model that is used without a name: "bundled", or "lstm" where SmolLM2 is not stored."""
-    return BUNDLED if pretrained_names.is_base_stored(pretrained_names.SMOLLM2) else LSTM
-
-
 def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """Return the directory of a run, by name, path, "latest" or None for the default model, or raise a RunError."""
-    runs_dir, run = runs_dir or files.default_runs_dir(), default_run_name() if run is None else run
+    runs_dir = runs_dir or files.default_runs_dir()
+    if run is None:
+        run = BUNDLED if pretrained_names.is_base_stored(pretrained_names.SMOLLM2) else LSTM
     if run in BUNDLED_FOLDERS:
         return files.assets_dir() / BUNDLED_FOLDERS[run]
     if pretrained_names.is_pretrained_name(run):
@@ -228,7 +224,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
     )
 
 
-def run_state(run_dir: Path, recorded: Sequence[RecordedEvent]) -> RunState:
+def run_state(run_dir: Path, recorded: Sequence[events.RecordedEvent]) -> RunState:
     """Return the state of a run; `recorded` are its events without superseded ones."""
     if (run_dir / IMPORT_FILE).exists():
         return "imported"
@@ -242,7 +238,7 @@ def run_state(run_dir: Path, recorded: Sequence[RecordedEvent]) -> RunState:
     return "failed" if end else "crashed"
 
 
-def saved_perplexity(recorded: Iterable[RecordedEvent], epoch: int | None = None) -> float | None:
+def saved_perplexity(recorded: Iterable[events.RecordedEvent], epoch: int | None = None) -> float | None:
     """Return the validation perplexity of the best saved weights, or of the ones after `epoch`; None if unknown."""
     # Superseded events count: resuming a training leaves the file of the best weights as it is.
     if epoch is not None:
@@ -329,7 +325,7 @@ class RecordFollower:
         return added
 
 
-def parse_event(line: bytes) -> RecordedEvent | None:
+def parse_event(line: bytes) -> events.RecordedEvent | None:
     if line.startswith(_STEP_PREFIX):  # most lines
         try:
             return _decode_step(line)
@@ -341,16 +337,16 @@ def parse_event(line: bytes) -> RecordedEvent | None:
         return None
 
 
-def read_events(path: Path, *, subsample: bool = False) -> Iterator[RecordedEvent]:
+def read_events(path: Path, *, subsample: bool = False) -> Iterator[events.RecordedEvent]:
     """Yield the events that a file contains now. A missing file has none, and a torn last line is ignored."""
     follower = RecordFollower(path, subsample=subsample)
     while not follower.at_end:
         yield from follower.read(0)
 
 
-def drop_superseded(recorded: Iterable[RecordedEvent]) -> list[RecordedEvent]:
+def drop_superseded(recorded: Iterable[events.RecordedEvent]) -> list[events.RecordedEvent]:
     """Drop the steps that a resumed training repeats, from the step of its `Resume`, and the earlier end."""
-    kept: list[RecordedEvent] = []
+    kept: list[events.RecordedEvent] = []
     for event in recorded:
         if isinstance(event, events.Resume):
             kept = [each for each in kept if getattr(each, "step", -1) < event.step]

@@ -18,8 +18,7 @@ from engine.models import dialogue, numpy_transformer
 from engine.models import weights as layout
 from engine.models.pretrained import base, chat, gguf_file
 from engine.runs import directory, loading
-from engine.storage import files
-from engine.storage.tensor_file import to_float32
+from engine.storage import files, tensor_file
 
 
 class _Vocabulary:
@@ -47,7 +46,7 @@ class _Vocabulary:
         self.line_end_ids = [id for id in dict.fromkeys(line_ends) if id not in self.end_ids]
 
 
-def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading.LoadedModel, str | None]:
+def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading.LoadedRun, str | None]:
     """Load a run in single precision, its adapter merged, and return also the chat template of a script."""
     architecture = directory.read_config(run_dir).model.architecture
     if architecture != "transformer":
@@ -173,7 +172,7 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: Literal["f16", "q8_0"] =
                 plain = value.tolist() if isinstance(value, np.ndarray) else value
                 writer.add_key_value(key, plain, value_types[type(plain)])
             for name, shape in layout.weight_shapes(config, num_tokens).items():
-                tensor = to_float32(loaded.decoder.tensors[name])
+                tensor = tensor_file.to_float32(loaded.decoder.tensors[name])
                 if name in base.VOCABULARY_TENSORS:
                     tensor = tensor[vocabulary.rows]
                 if name.endswith(permuted):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy.typing as npt
 
 from engine.config import Config, DataConfig, DataMode, ModelConfig
-from engine.data import speakers, tokenizers
+from engine.data import speakers
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers import Tokenizer
+from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer, tokenizer_from_json
 from engine.errors import InvalidInputError, RunError
 from engine.events import RecordedEvent, Started
 from engine.models import dialogue, numpy_lstm, numpy_transformer, weights
@@ -21,7 +21,6 @@ from engine.models.base import LanguageModel
 from engine.models.pretrained import names
 from engine.runs import directory
 from engine.storage import files, tensor_file
-from engine.storage.tensor_file import StoredTensor
 
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.pretrained.base import Base, ProgressCallback
@@ -45,7 +44,7 @@ class LoadedModel:
     name: str  # of the run; RUN@EPOCH for the weights of an epoch
     path: Path  # run directory; of a model by others its folder or file
     config: Config
-    decoder: Any  # network of the run, a `NumpyDecoder`, or the language model by others
+    decoder: LanguageModel  # network of the run, or the model by others
     epoch: int | None = None
     description: str = ""  # family of the pre-trained model, with layers and size where it has no adapter
     with_cast: Callable[[LanguageModel], LanguageModel] = lambda network: network  # adds the parts of a dialogue model
@@ -73,6 +72,11 @@ class LoadedModel:
         if self.started is None or self.valid_perplexity is None:
             return None
         return directory.finite_or_none(self.started.bits_per_character(self.valid_perplexity))
+
+
+@dataclass(frozen=True)
+class LoadedRun(LoadedModel):
+    decoder: NumpyDecoder
 
 
 def load_model_by_name(
@@ -123,7 +127,7 @@ def load_model(
     epoch: int | None = None,
     precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
-) -> LoadedModel:
+) -> LoadedRun:
     """Load the best weights of a run, or those after `epoch`; an adapter is merged into its base, in about a second."""
     config, description = directory.read_config(run_dir), ""
     decoder: NumpyDecoder
@@ -138,7 +142,7 @@ def load_model(
         file = _find_weights(run_dir, directory.MODEL_FILE, epoch)
         decoder = _read_decoder(file, *read_config_and_tokenizer(run_dir), precision)
     name = directory.bundled_runs().get(run_dir, run_dir.name) + ("" if epoch is None else f"@{epoch}")
-    loaded = LoadedModel(name, run_dir, config, decoder, epoch, description)
+    loaded = LoadedRun(name, run_dir, config, decoder, epoch, description)
     return replace(loaded, with_cast=read_dialogue_parts(run_dir)) if config.data.mode == "dialogue" else loaded
 
 
@@ -147,8 +151,8 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     config = directory.read_config(run_dir)
     if directory.needs_base(config):
         return config, read_run_base(run_dir, config.data.mode).tokenizer
-    file = run_dir / tokenizers.TOKENIZER_FILES[config.data.tokenizer]
-    return config, tokenizers.tokenizer_from_json(directory.read_text(file), str(file), config.data.tokenizer)
+    file = run_dir / TOKENIZER_FILES[config.data.tokenizer]
+    return config, tokenizer_from_json(directory.read_text(file), str(file), config.data.tokenizer)
 
 
 def read_dialogue_parts(run_dir: Path) -> Callable[[LanguageModel], dialogue.DialogueModel]:
@@ -245,7 +249,7 @@ def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], run_dir: Path) ->
     return tensor_file.serialize_weights(named, {**tensor_file.UNSEALED, "format": "pt", BASE_HASH: reference.sha256})
 
 
-def read_adapter(run_dir: Path, config: ModelConfig, epoch: int | None = None) -> Mapping[str, StoredTensor]:
+def read_adapter(run_dir: Path, config: ModelConfig, epoch: int | None) -> Mapping[str, tensor_file.StoredTensor]:
     """Open an adapter of a run; its matrices are read at every access."""
     from engine.models.pretrained.base import LazyTensors
 

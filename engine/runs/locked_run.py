@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from engine import events
+from engine import control, events
 from engine.config import Config
-from engine.control import ControlCommand
-from engine.data.arrays import Float32Array
-from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer
+from engine.data import arrays, tokenizers
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
 from engine.runs import directory, loading
 from engine.storage import files, tensor_file
@@ -36,10 +34,10 @@ class LockedRun:
 
 def create_run(
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     name: str | None = None,
     runs_dir: Path | None = None,
-    initial_weights: Mapping[str, Float32Array] | None = None,  # neither for random weights nor for a base
+    initial_weights: Mapping[str, arrays.Float32Array] | None = None,  # neither for random weights nor for a base
     contents: Mapping[str, bytes] | None = None,  # of other files, by name
 ) -> LockedRun:
     """Create and lock a run directory, named by preset and time without a name; a failure raises a RunError."""
@@ -49,7 +47,7 @@ def create_run(
     stem = name or f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     contents = {**(contents or {}), directory.CONFIG_FILE: config.to_json().encode()}
     if not directory.needs_base(config):
-        contents[TOKENIZER_FILES[tokenizer.name]] = tokenizer.to_json().encode()
+        contents[tokenizers.TOKENIZER_FILES[tokenizer.name]] = tokenizer.to_json().encode()
     if initial_weights is not None:
         contents[directory.INITIAL_FILE] = tensor_file.serialize_weights(initial_weights)
     unfinished = runs_dir / f".{stem}.{os.urandom(6).hex()}"  # gets its name once it is complete and locked
@@ -139,8 +137,10 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
 @contextmanager
 def _change(run_dir: Path, runs_dir: Path, action: str) -> Iterator[None]:
     """Hold the lock of a run of the folder, and raise a RunError for a failure of the block."""
-    is_run = directory.started_at(run_dir) is not None and run_dir not in directory.bundled_runs()
-    if not is_run or run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
+    if name := directory.bundled_runs().get(run_dir):
+        raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be {action}")
+    is_run = directory.started_at(run_dir) is not None and not run_dir.is_symlink()
+    if not is_run or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"{run_dir} is not a run in {runs_dir}; only runs of that folder can be {action}")
     try:
         with files.lock_file(run_dir / directory.LOCK_FILE, LOCK_TIMEOUT):
@@ -152,7 +152,7 @@ def _change(run_dir: Path, runs_dir: Path, action: str) -> Iterator[None]:
         raise RunError(f"run {run_dir} cannot be {action}: {error.strerror}") from error
 
 
-def send_command(run_dir: Path, command: ControlCommand) -> None:
+def send_command(run_dir: Path, command: control.ControlCommand) -> None:
     """Send a command to the process that trains a run; a RunError is raised if there is none."""
     if not directory.lock_owner(run_dir):
         raise RunError(f"run {run_dir.name!r} is not being trained, so there is nothing to {command.kind}")
@@ -166,9 +166,9 @@ def send_command(run_dir: Path, command: ControlCommand) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}; the command was not sent") from error
 
 
-def parse_command(line: bytes) -> ControlCommand | None:
+def parse_command(line: bytes) -> control.ControlCommand | None:
     with suppress(InvalidInputError):
-        return files.decode(ControlCommand, files.parse_json(line))
+        return files.decode(control.ControlCommand, files.parse_json(line))
     return None
 
 

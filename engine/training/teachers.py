@@ -16,11 +16,11 @@ from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError
 from engine.models.lstm import LSTMModel
 from engine.models.torch_ops import NetworkOutput
-from engine.runs.loading import LoadedModel, find_model, load_model
+from engine.runs.loading import LoadedRun, find_model, load_model
 from engine.training.optim import NETWORKS, Network, SoftTargets, Window, load_recurrent_state, recurrent_tensors
 
 
-def load_teachers(config: Config, dataset: Dataset) -> list[LoadedModel]:
+def load_teachers(config: Config, dataset: Dataset) -> list[LoadedRun]:
     """Load the runs that the setting `teachers` names; one that cannot teach the student raises a ConfigError."""
     loaded = []
     for name in config.training.teachers.split(TEACHER_SEPARATOR):

@@ -30,7 +30,7 @@ def write_compact_copy(run_dir, folder):
     contents = {name: file.read_bytes() for name in names if (file := run_dir / name).is_file()}
     contents |= {name: thin_events(run_dir / name) for name in (directory.METRICS_FILE, directory.SAMPLES_FILE)}
     if config.model.lora_rank:
-        adapter = loading.read_adapter(run_dir, config.model)
+        adapter = loading.read_adapter(run_dir, config.model, None)
         tensors = quantize({name: to_float32(tensor) for name, tensor in adapter.items()})
         contents[directory.ADAPTER_FILE] = loading.serialize_adapter(tensors, run_dir)
     else:

@@ -170,7 +170,7 @@ def test_base_is_the_bundled_pre_trained_model(tmp_path, monkeypatch):
     assert list(bundled_runs().values()) == ["bundled", "lstm", "base"]
     for folder, name in (("base", "base"), ("model", "bundled")):
         assert load_model(assets / folder).name == name
-        with pytest.raises(RunError, match=r"is not a run in .*; only runs of that folder can be deleted"):
+        with pytest.raises(RunError, match=f"the bundled model '{name}' is part of lotr-tui"):
             delete_run(assets / folder, assets)
         assert (assets / folder / MODEL_FILE).is_file()
 
