@@ -16,7 +16,7 @@ from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from engine.runs.directory import bundled_runs, default_run_name, list_runs
+from engine.runs.directory import bundled_runs, list_runs, resolve_run
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_model_row, format_percent, format_run_row, token_noun
@@ -147,9 +147,9 @@ class SideBySideScreen(ColumnsScreen):
 
     def load_initial_columns(self) -> None:
         if self.session_model.is_by_others:
-            self._add_column(ModelChoice("run", default_run_name()))
+            self._add_column(ModelChoice("run", bundled_runs()[resolve_run(None)]))
         elif self.session_model.run is not None:
-            self._add_column(ModelChoice("kneser-ney", self._base_run), otherwise=default_run_name())
+            self._add_column(ModelChoice("kneser-ney", self._base_run), otherwise=bundled_runs()[resolve_run(None)])
         self.show_slots(0)
 
     def use_ranking(self) -> None:
