@@ -1,22 +1,26 @@
-"""Texts that a model reads before it predicts: their token ids, and the states that are kept on the way."""
+"""Texts that a model reads before it predicts: their token ids, the states on the way, and what comes next."""
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import numpy as np
+
+from engine.data import tokenizers
 from engine.data.scripts import Turn as SpokenLine
 from engine.data.scripts import encode_speaker, encode_turn
 from engine.data.speakers import SOMEONE, STRANGER
-from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID, ByteTokenizer, Tokenizer, WordTokenizer
+from engine.data.tokenizers import EOS, EOS_ID, ByteTokenizer, Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation import generate as generation
 from engine.generation.complete_words import CompleteWordSearch, open_word
 from engine.generation.generate import DecoderState
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SpeakerProb
+from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel, advance_tokens
-from lotr_tui.session.cast import NO_ROLES, Roles
+from engine.models.dialogue import DialogueModel
+from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
 from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
 from lotr_tui.session.session_model import (
     NO_LOG_PROBS,
@@ -31,6 +35,9 @@ from lotr_tui.session.settings import PreviewUnit, ReplyMode
 JOINERS = "\u200c\u200d"
 """Zero-width joiners, which are not printable but part of Persian words and of some emoji."""
 CHUNK_TOKENS = 32  # that the model reads at once; a cancellation waits for the end of such a chunk
+MAX_CANDIDATES = 40  # next tokens that are computed; the screen shows as many as fit
+MIN_LETTERS = 2  # of a word that is completed: after one letter too many words are possible
+MAX_COMPLETION_TOKENS = 24  # that complete a word in an open vocabulary
 MAX_TEXT_STATES = 64  # that are kept of the latest text
 MAX_STATES = 1000  # that are kept of replies to branch from: 30 MB of the bundled LSTM
 MAX_LOG_PROBS = 250  # that are kept of their latest tokens: 50 MB of SmolLM2
@@ -112,12 +119,12 @@ def restore_reply(reply: Reply, session_model: SessionModel) -> None:
         is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
         # Tokens of an open vocabulary with the same text may add another text.
         id = token.id if is_same else None
-        if id is None and isinstance(tokenizer, WordTokenizer):
+        if id is None and isinstance(tokenizer, tokenizers.WordTokenizer):
             id = tokenizer.token_to_id.get(token.text)
         if id is None:
             unknown.add(token.text)
-        reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else UNK_ID)
-    is_open = reply.tokenizer in OPEN_VOCABULARIES
+        reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else tokenizers.UNK_ID)
+    is_open = reply.tokenizer in tokenizers.OPEN_VOCABULARIES
     if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
         problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
     elif unknown:
@@ -286,3 +293,109 @@ class TextReader:
             state = self._latest[keys[-1]] = generation.reopen_last_word(model.tokenizer, ids[end:], states)
         self._latest = dict(list(self._latest.items())[-MAX_TEXT_STATES:])
         return state
+
+
+def find_context(
+    session_model: SessionModel,
+    latest: Reply | None,
+    draft: str,
+    reply_mode: ReplyMode,
+    previous: Reply | None,
+    roles: Roles = NO_ROLES,
+) -> NextTokenContext | None:
+    """Return the text whose next token is shown: the draft, or the `latest` reply, which may be being generated.
+
+    In a conversation with a cast, the draft is a line in `roles`, and without it the next turn follows an ended line.
+    The result is None before the first line of a chat, and for a reply that the model cannot continue.
+    """
+    model = session_model.model
+    line = to_prompt_line(draft, model.tokenizer, reply_mode)
+    if latest is None or not latest.is_generating:
+        is_line_complete = bool(line) or latest is None or latest.has_ended_line
+        if reply_mode == "conversation" and session_model.cast and is_line_complete:
+            return find_turn(session_model, line, previous, roles)
+        if len(model.tokenizer.encode(line)):
+            return NextTokenContext.before_reply(model, line, reply_mode, previous, roles)
+    if latest is None:
+        return None if answers_by_template(model, reply_mode) else NextTokenContext(model, ())
+    if latest.session_model.model is model and not latest.read_only_reason:
+        return NextTokenContext.of_reply(latest, len(latest.tokens))
+    if latest.session_model.model.tokenizer != model.tokenizer or latest.is_chat:
+        return None
+    return NextTokenContext(model, latest.token_ids(), is_first_token=latest.starts_line(len(latest.tokens)))
+
+
+def find_turn(session_model: SessionModel, line: str, previous: Reply | None, roles: Roles) -> NextTokenContext:
+    """Return a line after `previous`, or without a line the text so far, which a member of the cast answers."""
+    names = answering_cast(session_model.cast, roles.speaking_as, line)
+    user, last_speaker = Roles(roles.speaking_as), "" if line or previous is None else previous.speaker
+    text = NextTokenContext.before_reply(session_model.model, line, "conversation", previous, user)
+    return replace(text, candidates=tuple(without_last_speaker(names, last_speaker)), speaker=roles.speaker)
+
+
+def read_next_token(
+    reader: TextReader, text: NextTokenContext, cancelled: Callable[[], bool] = lambda: False
+) -> NextTokenContext | None:
+    """Read a text up to its next token, after the name of who says the next line; return None if that was cancelled."""
+    if text.candidates:
+        state = reader.read(text, cancelled)
+        if state is None:
+            return None
+        assert isinstance(text.model, DialogueModel), "only a model with a cast has turns"
+        text = text.begin_line(next_speaker_probs(text.model, state, text.candidates))
+    state = reader.read(text, cancelled)
+    return None if state is None else replace(text, state=state)
+
+
+class WordCompleter:
+    """Completer of the last word of a prompt, by the likeliest word or tokens, which keeps what the model has read."""
+
+    def __init__(self) -> None:
+        self._reader = TextReader()
+
+    def complete(self, model: LanguageModel, text: str, cancelled: Callable[[], bool] = lambda: False) -> str:
+        """Return the rest of the last word of `text`; "" if it is complete, unknown or too short, or if cancelled."""
+        tokenizer = model.tokenizer
+        if isinstance(tokenizer, ByteTokenizer):
+            return self._complete_by_tokens(model, tokenizer, text, cancelled)
+        *before, (_, end, word) = [
+            (0, -1, ""),
+            *((start, end, text[start:end].lower()) for start, end, _ in tokenizer.spans(text)),
+        ]
+        if end != len(text) or len(word) < MIN_LETTERS:
+            return ""
+        ids = [id for id, token in enumerate(tokenizer.tokens) if id > EOS_ID and token.startswith(word)]
+        if not ids:
+            return ""
+        ids_before = tokenizer.encode(text[: before[-1][1]] if len(before) > 1 else "").tolist()
+        state = self._reader.read(NextTokenContext(model, ids_before), cancelled)
+        if state is None:
+            return ""
+        completed = tokenizer.tokens[ids[int(np.argmax(state.log_probs[ids]))]]
+        stem = completed.partition("'")[0]  # "bilbo" for "bilbo's": the rest is soon typed, but not soon deleted
+        return (stem if stem in tokenizer.tokens and len(stem) >= len(word) else completed)[len(word) :]
+
+    def _complete_by_tokens(
+        self, model: LanguageModel, tokenizer: ByteTokenizer, text: str, cancelled: Callable[[], bool]
+    ) -> str:
+        if not all(map(tokenizers.WORD_CHARACTER.match, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
+            return ""
+        line = to_prompt_line(text)
+        head, line = (encode_speaker(tokenizer, STRANGER), f" {line}") if find_cast(model) else ((), line)
+        ids = [*head, *tokenizer.encode(line).tolist()]
+        state = self._reader.read(NextTokenContext(model, ids, reopens_last_word=True), cancelled)
+        if state is None:
+            return ""
+        decoder = generation.TextInProgress(model, ids, SamplerSettings(), state=state).piece_decoder
+        num_typed, rest = state.num_reread_characters, ""
+        for _ in range(MAX_COMPLETION_TOKENS):
+            if cancelled():
+                return ""
+            id = int(np.argmax(state.log_probs))
+            piece = decoder.decode(id)[num_typed:]
+            if num_typed == 0 and (tokenizer.word_starts[id] or piece[:1] in ("'", "’")):
+                return rest
+            rest += piece
+            num_typed = 0
+            state = generation.prefill(model, [id], state)
+        return ""

@@ -174,14 +174,6 @@ class SessionModel:
         return find_cast(self.model)
 
     @property
-    def knows_speakers(self) -> bool:
-        return bool(self.cast)
-
-    @property
-    def is_by_others(self) -> bool:
-        return bool(self.source)
-
-    @property
     def chat(self) -> ChatTemplate | None:
         """Chat template of a model without a cast; None if it has none."""
         return None if self.cast else find_chat_template(self.model)
@@ -203,7 +195,7 @@ class SessionModel:
     @property
     def reply_modes(self) -> tuple[ReplyMode, ...]:
         """Reply modes that the model can be used in, the default one first."""
-        return ("conversation", "continue") if self.knows_speakers or self.chat is not None else ("continue", "reply")
+        return ("conversation", "continue") if self.cast or self.chat is not None else ("continue", "reply")
 
     def reply_mode_at_start(self, saved: ReplyMode) -> ReplyMode:
         return saved if saved in self.reply_modes else self.reply_modes[0]
@@ -212,9 +204,9 @@ class SessionModel:
         """Return the first line of a transcript: what to type, and who else is there."""
         if self.chat is not None:
             return f"Say something to {self.label}. /system tells it who it is."
-        if not self.knows_speakers:
+        if not self.cast:
             text = f'Type "{self.example_prompt()}" and press enter'
-            return f"{text}; without a chat template, this model continues texts." if self.is_by_others else f"{text}."
+            return f"{text}; without a chat template, this model continues texts." if self.source else f"{text}."
         first, *others = map(display_name, self.introduced_speakers())
         if not others:
             return f"Say hello to {first}."
@@ -236,9 +228,9 @@ class SessionModel:
     def introduction(self, speaker: str = "") -> str:
         """Return what the user talks to, for the help line before the first prompt; a `speaker` may be chosen."""
         model = {BUNDLED: "the bundled model", LSTM: "the small LSTM"}.get(self.name, self.name)
-        if self.knows_speakers and speaker:
+        if self.cast and speaker:
             return f"You are talking to {display_name(speaker)}, whom {model} plays"
-        if self.knows_speakers:
+        if self.cast:
             return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
         if self.chat is not None:
             return f"You are talking to {model} by its chat template"

@@ -194,7 +194,7 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
     import torch
 
     from lotr_tui.screens.session.screen import PREVIEW_INTERVAL
-    from lotr_tui.session.next_tokens import MAX_CANDIDATES
+    from lotr_tui.session.read_text import MAX_CANDIDATES
 
     model, seconds, module, ids = _read_smollm2(name)
     runs, settings = {"loading": [seconds]}, SamplerSettings(temperature=0.8, max_tokens=num_tokens)

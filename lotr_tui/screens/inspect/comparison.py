@@ -26,8 +26,7 @@ from lotr_tui.screens.inspect.text_screen import export_picture
 from lotr_tui.session import columns
 from lotr_tui.session.cast import read_name
 from lotr_tui.session.columns import Column, PromptContext
-from lotr_tui.session.next_tokens import find_turn, read_next_token
-from lotr_tui.session.read_text import TextReader, to_prompt_line
+from lotr_tui.session.read_text import TextReader, find_turn, read_next_token, to_prompt_line
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.inputs import LineInput, NumberField
@@ -194,7 +193,7 @@ class ColumnsScreen(AppScreen[None]):
         self.query_one("#columns" if self._prompt.strip() else "#prompt").focus()
         self._show_status()
         self.show_slots(0)
-        if self.session_model.knows_speakers:
+        if self.session_model.cast:
             self.run_worker(self._rank_speakers(), group="loading")
         else:
             self.load_initial_columns()
@@ -406,7 +405,7 @@ class LadderScreen(ColumnsScreen):
         yield Label("temps")
         text = " ".join(map(format_temperature, WIDE_TEMPERATURES))
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
-        if self.session_model.knows_speakers:
+        if self.session_model.cast:
             yield Label("to" if self.prompt_context.is_answer else "as", id="role")
             yield LineInput(display_name(self._speaker), id="speaker", placeholder="a name", compact=True)
 
@@ -427,7 +426,7 @@ class LadderScreen(ColumnsScreen):
         return self.session_model.name, " · ".join(filter(None, [self.session_model.description, *stages]))
 
     def apply_controls(self) -> None:
-        if self.session_model.knows_speakers and (name := self.query_one("#speaker", Input).value.strip()):
+        if self.session_model.cast and (name := self.query_one("#speaker", Input).value.strip()):
             self._set_speaker(read_name(name, self.session_model.cast))
         temperatures = parse_temperatures(self.query_one("#temperatures", Input).value)
         self.slots = list(map(self._make_slot, temperatures))
@@ -454,7 +453,7 @@ class LadderScreen(ColumnsScreen):
         super().show_slots(selected_index)
 
     def _make_slot(self, temperature: float) -> Column:
-        is_waiting = self.session_model.knows_speakers and not self._speaker
+        is_waiting = self.session_model.cast and not self._speaker
         column = Column(f"temp {format_temperature(temperature)}", self.session_model.model, temperature, self._speaker)
         if is_waiting:
             column.model, column.placeholder = None, FINDING_SPEAKER

@@ -263,7 +263,7 @@ class LensScreen(TextScreen[TokenScores]):
     def _load_baseline(self, run: Path | None) -> None:
         if run is None:
             self._reject_baseline("this model has no run with training data to count")
-            if not self.session_model.is_by_others:
+            if not self.session_model.source:
                 self._notify(self._missing_baseline)
         else:
             self._loading_task.start(lambda _: iter([load_kneser_ney(run)]))

@@ -119,7 +119,7 @@ class SideBySideScreen(ColumnsScreen):
         self._runs_dir = runs_dir
 
     def get_help_line(self) -> str:
-        if self.session_model.knows_speakers:
+        if self.session_model.cast:
             return "One line and seed for all; a adds a speaker or a model by name, c changes a column"
         noun = token_noun(self.session_model.model.tokenizer)
         return f"One prompt and seed for all models. Kneser-Ney counts {noun}s; a adds a model"
@@ -130,7 +130,7 @@ class SideBySideScreen(ColumnsScreen):
         return any(worker.node is self and worker.group == "loading" for worker in self.workers)
 
     def make_first_slots(self) -> list[Column]:
-        if self.session_model.knows_speakers:
+        if self.session_model.cast:
             chosen = [self._speaker_slot(name) for name in (self.prompt_context.roles.speaker,) if name]
             unknown = [Column("", placeholder=FINDING_SPEAKER) for _ in range(NUM_FIRST_SPEAKERS)]
             return [*chosen, *unknown][:NUM_FIRST_SPEAKERS]
@@ -146,7 +146,7 @@ class SideBySideScreen(ColumnsScreen):
         return "", self.settings.describe()  # the columns have the names
 
     def load_initial_columns(self) -> None:
-        if self.session_model.is_by_others:
+        if self.session_model.source:
             self._add_column(ModelChoice("run", bundled_runs()[resolve_run(None)]))
         elif self.session_model.run is not None:
             self._add_column(ModelChoice("kneser-ney", self._base_run), otherwise=bundled_runs()[resolve_run(None)])
@@ -180,7 +180,7 @@ class SideBySideScreen(ColumnsScreen):
             self.action_generate()
 
     def action_add_column(self) -> None:
-        maximum, noun = (MAX_SPEAKERS, "columns") if self.session_model.knows_speakers else (MAX_MODELS, "models")
+        maximum, noun = (MAX_SPEAKERS, "columns") if self.session_model.cast else (MAX_MODELS, "models")
         if len(self.slots) >= maximum:
             self.show_note(f"there are {maximum} {noun}, the maximum; x removes one")
         else:
@@ -213,7 +213,7 @@ class SideBySideScreen(ColumnsScreen):
         rows += [(format_run_row(run), ModelChoice("run", str(run.path))) for run in trained]
         names = known_model_names(self.state.settings.current.recent_models)
         rows += [(printable(name), ModelChoice("run", name)) for name in names]
-        if not self.session_model.knows_speakers:
+        if not self.session_model.cast:
             self.app.push_screen(ModelChoiceDialog("Add a model", rows), use)
             return
         ranked = {speaker.name for speaker in self._ranking}

@@ -212,7 +212,7 @@ class ConversationView(Vertical):
         """Send a line; without one, go on with a conversation. Return True if a reply begins."""
         conversation, model, previous = self.conversation, self.slot.session_model, self.previous_reply()
         roles, mode, best_of = self.slot.roles, self.slot.reply_mode, self.slot.settings.best_of
-        if mode != "conversation" or not model.knows_speakers:
+        if mode != "conversation" or not model.cast:
             return self._start(
                 lambda settings, seed: conversation.submit_prompt(model, text, mode, settings, seed, previous, roles),
                 _next_reply(previous),
@@ -230,7 +230,7 @@ class ConversationView(Vertical):
         A single turn of another mode continues the reply instead. Return True if a reply begins.
         """
         model, speaker = self.slot.session_model, self.slot.roles.speaker
-        if not model.knows_speakers or (self.slot.reply_mode != "conversation" and num_turns == 1):
+        if not model.cast or (self.slot.reply_mode != "conversation" and num_turns == 1):
             return self.continue_reply()
         self.slot.set_reply_mode("conversation")
         go_on, previous, best_of = self.conversation.go_on, self.previous_reply(), self.slot.settings.best_of

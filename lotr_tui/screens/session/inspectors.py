@@ -37,12 +37,12 @@ def create_inspector_screen(
 
         return SideBySideScreen(model, runs_dir, prompt, slot.sampler.settings, seed, slot.pace, context)
     text = to_prompt_line(draft) if reply is None else reply.full_text()
-    if reply is not None and not (reply.session_model.knows_speakers and model.knows_speakers):
+    if reply is not None and not (reply.session_model.cast and model.cast):
         model = reply.session_model  # a conversation is the same text for all models that know speakers
     if inspector == "lens":
         from lotr_tui.screens.inspect.lens import LensScreen
 
-        return LensScreen(model, text, reads_line_ends="\n" in text and not model.knows_speakers)
+        return LensScreen(model, text, reads_line_ends="\n" in text and not model.cast)
     if inspector == "copied":
         from lotr_tui.screens.inspect.copied import CopiedScreen
 

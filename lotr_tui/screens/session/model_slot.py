@@ -130,7 +130,7 @@ class ModelSlot:
 
     def footer_words(self) -> dict[str, str]:
         """Return the noun for a token, and the word for what keeps going."""
-        is_conversation = self.reply_mode == "conversation" and self.session_model.knows_speakers
+        is_conversation = self.reply_mode == "conversation" and self.session_model.cast
         noun = token_noun(self.session_model.model.tokenizer)
         return {"noun": noun, "more": "go on" if is_conversation else "more"}
 

@@ -12,8 +12,7 @@ from engine.generation.generate import NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
-from lotr_tui.session.next_tokens import WordCompleter, read_next_token
-from lotr_tui.session.read_text import NextTokenContext, TextReader
+from lotr_tui.session.read_text import NextTokenContext, TextReader, WordCompleter, read_next_token
 from lotr_tui.session.session_model import SessionModel, is_slow
 from lotr_tui.session.settings import PreviewUnit
 

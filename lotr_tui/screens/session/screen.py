@@ -183,7 +183,7 @@ class SessionScreen(AppScreen[None]):
             return
         old = self.slot.session_model
         self.side.preview.cancel()
-        is_alike = (old.reply_modes, old.knows_speakers) == (session_model.reply_modes, session_model.knows_speakers)
+        is_alike = (old.reply_modes, bool(old.cast)) == (session_model.reply_modes, bool(session_model.cast))
         self._adapt_to(session_model, keeps_mode=is_alike)
         if session_model.settings_name != old.settings_name:
             self.sampler.apply(self.slot.settings.sampler)
@@ -244,7 +244,7 @@ class SessionScreen(AppScreen[None]):
         model, mode, roles = self.slot.session_model, self.slot.reply_mode, self.slot.roles
         self.query_one(RoleLabels).show(model, roles, mode, self.slot.settings.best_of)
         self.view.conversation.pace = self.slot.pace
-        self.side.set_class(mode == "conversation" and model.knows_speakers, "-conversation")
+        self.side.set_class(mode == "conversation" and bool(model.cast), "-conversation")
         is_conversation = mode == "conversation"
         self.prompt.placeholder = "say something; / lists commands" if is_conversation else PLACEHOLDER
         self.side.show_who()
@@ -317,7 +317,7 @@ class SessionScreen(AppScreen[None]):
         model = self.slot.session_model
         if parameters == ("slot.toggle_unit",):
             return model.model.tokenizer.is_open
-        return action != "choose_cast" or model.knows_speakers or model.chat is not None
+        return action != "choose_cast" or bool(model.cast) or model.chat is not None
 
     def action_pane(self, offset: int) -> None:
         """Go to the next pane; a narrow terminal shows it."""

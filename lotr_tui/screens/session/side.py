@@ -22,8 +22,7 @@ from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, format_p
 from lotr_tui.screens.session.conversation_view import ConversationView, InspectedToken
 from lotr_tui.screens.session.preview import MIN_SHOWN_PROB, Preview
 from lotr_tui.session.cast import MODEL_CHOOSES
-from lotr_tui.session.next_tokens import MAX_CANDIDATES, find_context
-from lotr_tui.session.read_text import NextTokenContext
+from lotr_tui.session.read_text import MAX_CANDIDATES, NextTokenContext, find_context
 from lotr_tui.session.reply import Token
 from lotr_tui.session.session_model import reads_line_ends
 from lotr_tui.textual_fixes.app import paint
@@ -78,11 +77,12 @@ class SidePane(Vertical):
         """Show what can come next after the typed prompt, or after the latest reply if nothing is typed."""
         slot, conversation, roles, text = self._slot, self._view.conversation, self._slot.roles, None
         self._is_opening = conversation.current_reply is None and not draft.strip()
-        if self._is_opening and not roles.speaker and slot.session_model.knows_speakers:
+        if self._is_opening and not roles.speaker and slot.session_model.cast:
             roles = roles._replace(speaker=slot.session_model.introduced_speakers()[0])
         previous = self._view.previous_reply()
+        latest = conversation.active_reply or conversation.current_reply
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
-            text = find_context(slot.session_model, conversation, draft, slot.reply_mode, previous, roles)
+            text = find_context(slot.session_model, latest, draft, slot.reply_mode, previous, roles)
         if text is None:
             self.preview.cancel()
             self.next.clear()
@@ -93,7 +93,7 @@ class SidePane(Vertical):
     def show_who(self) -> None:
         """Show who answers, and who is chosen."""
         model, probs = self._slot.session_model, self.speaker_probs
-        if self._is_opening and model.knows_speakers:
+        if self._is_opening and model.cast:
             by_name = {speaker.name: speaker for speaker in probs}
             probs = [by_name[name] for name in model.introduced_speakers() if name in by_name]
         if probs:

@@ -10,13 +10,13 @@ from tests.support.dialogues import dialogue_session_model
 
 def test_a_model_with_speakers_starts_with_a_conversation():
     session_model = dialogue_session_model()
-    assert session_model.knows_speakers
+    assert session_model.cast
     assert session_model.reply_modes == ("conversation", "continue")
     assert session_model.reply_mode_at_start("reply") == session_model.reply_mode_at_start("conversation")
     assert session_model.reply_mode_at_start("conversation") == "conversation"
     assert session_model.reply_mode_at_start("continue") == "continue"
     plain = SessionModel("plain", "", make_decoder())
-    assert not plain.knows_speakers
+    assert not plain.cast
     assert plain.reply_modes == ("continue", "reply")
     assert plain.reply_mode_at_start("conversation") == "continue"
     assert plain.reply_mode_at_start("reply") == "reply"

@@ -9,8 +9,14 @@ from engine.generation.generate import prefill, prefill_prompt
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
-from lotr_tui.session.next_tokens import WordCompleter, find_context, find_turn, read_next_token
-from lotr_tui.session.read_text import NextTokenContext, TextReader
+from lotr_tui.session.read_text import (
+    NextTokenContext,
+    TextReader,
+    WordCompleter,
+    find_context,
+    find_turn,
+    read_next_token,
+)
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS
@@ -27,7 +33,14 @@ TEXT = "Bilbo Baggins is a very old friend of mine, and I think he knows it. Whe
 def read(session_model, draft, reply_mode, previous=None, roles=None, *, conversation=None, reader=None):
     """Return the text whose next token is shown for a draft, after it was read."""
     conversation = conversation or Conversation(0)
-    text = find_context(session_model, conversation, draft, reply_mode, previous, roles or Roles())
+    text = find_context(
+        session_model,
+        conversation.active_reply or conversation.current_reply,
+        draft,
+        reply_mode,
+        previous,
+        roles or Roles(),
+    )
     return read_next_token(reader or TextReader(), text)
 
 
