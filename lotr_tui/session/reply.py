@@ -128,7 +128,6 @@ class Reply:
         self.read_only_reason = ""  # why `session_model` cannot continue this reply; empty if it can
         self.is_generating = False
         self.failure = ""
-        self.shows_branches = False  # True while the other branches are shown below it
 
     def attach(self, parent: "Reply | None") -> None:
         """Join the tree: the turn that answers `parent`, or without a prompt the turn of `parent` as a branch."""

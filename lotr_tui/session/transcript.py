@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -17,7 +17,6 @@ from lotr_tui.session.session_model import reads_line_ends
 Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
 MAX_LEAD_CHARACTERS = 30  # of the prompt's last word that are repeated before a reply that continues this word
-NUM_COMPARED_WORDS = 3  # of another branch that are shown before its first different token
 _LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
 
 
@@ -67,9 +66,6 @@ def entry_blocks(entry: Entry) -> list[Block]:
         blocks.append(_reply_block(entry, indent, None if labels is None else labels[1]))
     if entry.failure:
         blocks.append(Block(entry.failure, "warning", indent))
-    if entry.shows_branches:
-        others = [other for other in entry.turn.replies if other is not entry]
-        blocks += [_other_branch_block(entry, other, indent + 2) for other in others]
     return blocks if labels is None else [block._replace(is_beside_names=True) for block in blocks]
 
 
@@ -117,28 +113,28 @@ def reply_figures(reply: Reply) -> str:
 
 def token_span(reply: Reply, index: int) -> tuple[int, int]:
     """Return the start and end of a token in the text of the reply block."""
-    lead, shown, _ = _shown_pieces(reply)
+    lead, shown = _shown_pieces(reply)
     start, end = piece_span(shown, index)
     return start + len(lead), end + len(lead)
 
 
 def token_index_at(reply: Reply, character: int) -> int:
     """Return the index of the token at a character of the reply block; -1 after the last token."""
-    lead, shown, _ = _shown_pieces(reply)
+    lead, shown = _shown_pieces(reply)
     return piece_index_at(shown, max(0, character - len(lead)))
 
 
-def _shown_pieces(reply: Reply) -> tuple[str, list[str], str]:
-    """Return the end of the prompt that the reply continues without a space, the pieces as shown, and the line end."""
+def _shown_pieces(reply: Reply) -> tuple[str, list[str]]:
+    """Return the end of the prompt that the reply continues without a space, and the pieces as they are shown."""
     pieces = [displayable(token.piece) for token in reply.tokens]
     lead = word_to_continue(reply.prompt or "", pieces) if reply.reply_mode == "continue" else ""
     line_end = "" if reads_line_ends(reply.session_model.model) else LINE_END_MARK
-    return lead, show_pieces(pieces, starts_line=not lead, line_end=line_end), line_end
+    return lead, show_pieces(pieces, starts_line=not lead, line_end=line_end)
 
 
 def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block:
     """Return the text of the tokens, with a line break after each end of line."""
-    lead, shown, _ = _shown_pieces(reply)
+    lead, shown = _shown_pieces(reply)
     text = lead + "".join(shown)
     if not reply.is_generating and text.endswith("\n"):
         text = text[:-1]
@@ -150,28 +146,6 @@ def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block
         spans.append((len(text), len(text) + 1, "accent"))
         text += "▌"
     return Block(text, indent=indent, spans=tuple(spans), is_reply=True, label=label)
-
-
-def _other_branch_block(reply: Reply, other: Reply, indent: int) -> Block:
-    """Return another branch from shortly before its first different token on, which is highlighted."""
-    own, pieces = ([displayable(token.piece) for token in each.tokens] for each in (reply, other))
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(own, pieces, strict=False))
-    num_same = first = sum(1 for _ in same)
-    num_words = 0
-    while first > 0 and num_words < NUM_COMPARED_WORDS:
-        first -= 1
-        num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
-    lead, _, line_end = _shown_pieces(other)
-    shown = [piece.replace("\n", f" {line_end or '↵'} ") for piece in pieces[first:]]
-    shown[:1] = [piece.lstrip() for piece in shown[:1]]
-    speaker = f", {shown_name(other.speaker)}" if other.reply_mode == "conversation" else ""
-    label = f"{other.turn.branch_label(other)}{speaker}:"
-    lead = f"{label} {'… ' if first else lead}"
-    spans: tuple[Span, ...] = ((0, len(label), "muted"),)
-    if num_same < len(pieces):
-        start, end = piece_span(shown, num_same - first)
-        spans += ((len(lead) + start, len(lead) + end, "branch"),)
-    return Block(lead + "".join(shown), "text", indent, spans)
 
 
 def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:

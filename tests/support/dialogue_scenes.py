@@ -62,9 +62,9 @@ async def conversation(pilot):
 
 
 async def answers(pilot):
-    """The comparison of two answers, and the cursor on a word."""
+    """The second of two answers, and the cursor on a word."""
     await conversation(pilot)
-    await pilot.press("ctrl+g", "z", "left")
+    await pilot.press("ctrl+g", "left")
     await pilot.pause()
 
 

@@ -61,8 +61,7 @@ def exchange_text(app):
     reply = [entry for entry in app.screen.query_one(Transcript).entries if isinstance(entry, Reply)][-1]
     lines = [block.text for block in entry_blocks(reply)]
     if not reply.is_generating:
-        others = len(reply.turn.replies) - 1 if reply.shows_branches else 0
-        lines.insert(len(lines) - others, reply_figures(reply))
+        lines.append(reply_figures(reply))
     return "\n".join(lines)
 
 

@@ -143,7 +143,7 @@ async def cursor_mode(pilot):
 
 
 async def branches(pilot):
-    await _session_after(pilot, "ctrl+g", "up", "right", "right", "z")
+    await _session_after(pilot, "ctrl+g", "up", "right", "right")
 
 
 async def search(pilot):

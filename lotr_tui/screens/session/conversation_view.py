@@ -271,7 +271,6 @@ class ConversationView(Vertical):
         index = self.transcript.entries.index(old)
         hidden = set(old.selected_path())
         rest = [entry for entry in self.transcript.entries[index + 1 :] if entry not in hidden]
-        new.shows_branches, old.shows_branches = old.shows_branches, False
         self.conversation.select_reply(new)
         self.transcript.replace_entries(index, [*new.selected_path(), *rest])
 
@@ -335,15 +334,6 @@ class ConversationView(Vertical):
         elif cursor is not None:
             self._pending_cursor = 0
         self._on_change(True)
-
-    def toggle_answers(self) -> None:
-        """Show or hide all other answers below this one."""
-        reply = self.target_reply
-        if reply is not None and len(reply.turn.replies) == 1:
-            self.notify("There is no other answer yet.")
-        elif reply is not None:
-            reply.shows_branches = not reply.shows_branches
-            self.transcript.refresh_entry(self.transcript.entries.index(reply))
 
     def copy_reply(self) -> None:
         """Copy the prompt and its reply to the terminal's clipboard."""

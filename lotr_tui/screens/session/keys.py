@@ -53,7 +53,6 @@ edit | | e | | edit | | edit | Change the prompt and send it again
 copy | | y | | call('view.copy_reply') | | copy | Copy the prompt and its reply
 earlier | | left_square_bracket | | call('view.step_answer', -1) | | answer | The answer before
 later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The next answer
-answers | | z | | call('view.toggle_answers') | | all | All answers, from where they differ
 who | | w | | choose_cast | | who | Who answers and who you are
 options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens

@@ -43,17 +43,7 @@ def replies_of(prompt, *branches, **changes):
         reply.session_model = SessionModel("test", "", make_decoder())
         reply.attach(replies[0] if id else None)
         replies.append(reply)
-    replies[0].shows_branches = True
     return replies
-
-
-def test_compared_branches_are_shown_from_shortly_before_the_difference():
-    reply, *_ = replies_of("the lamp", ["a", " b", " c", " d", " e", " f"], ["a", " b", " c", " d", " X", " f"], [" Y"])
-    first, second = entry_blocks(reply)[-2:]
-    assert first.text == "branch 2 of 3: … b c d X f"
-    assert second.text == "branch 3 of 3: Y"
-    marked = [b.text[s:e] for b in (first, second) for s, e, style in b.spans if style == "branch"]
-    assert marked == ["X", "Y"]
 
 
 PIECES = st.lists(
@@ -86,7 +76,6 @@ def test_reply_that_continues_a_word_is_shown_with_its_beginning():
     assert (0, 3, "muted") in block.spans
     assert [block.text[slice(*token_span(reply, index))] for index in range(3)] == ["ard", ",", "said"]
     assert [token_index_at(reply, character) for character in (0, 3, 6, 7, 8)] == [0, 0, 1, 1, 2]
-    assert [block.text for block in blocks[-2:]] == ["branch 2 of 3: wizened man", "branch 3 of 3: of"]
     reply.is_generating = False
     assert "stopped at 3 tokens · seed 3 · greedy (temperature 0) · 9,000 tokens/s" in reply_figures(reply)
     long_word, *_ = replies_of("x" * 500, ["y"])

@@ -185,7 +185,6 @@ LETTERS = Stage(
         *keys("session", branch_count, again_letter=increases),
         *keys("session", lambda app: len(reply(app).tokens), next_letter=increases),
         *keys("session", lambda app: reply(app).id, earlier=changes, later=changes),
-        Row("session.answers", lambda app: reply(app).shows_branches, becomes(True)),
         *opens("session", options=("SamplerDialog", "dialog.cancel")),
         Row("session.enter", focused, becomes("PromptInput")),
         Row(

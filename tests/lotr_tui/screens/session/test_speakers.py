@@ -136,9 +136,6 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).speaker == other
         await pilot.press("escape")
-        await pilot.press("z")
-        await ui.until(pilot, lambda: f"branch 1 of 4, {first.speaker.capitalize()}:" in ui.transcript_text(app))
-        await pilot.press("escape")
         await run(pilot, "/set answers 3")
         assert labels(app)[-1] == "best of 3"
         assert len((await say(pilot)).turn.replies) == 3
