@@ -86,12 +86,10 @@ class GenerationColumns(StripWidget, can_focus=True):
         """Scroll by a number of pages, which overlap by one line."""
         self.action_scroll_lines(pages * max(1, self._body_height - 1))
 
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
+    def on_mouse_scroll_up(self) -> None:
         self.action_scroll_lines(-2)
 
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
+    def on_mouse_scroll_down(self) -> None:
         self.action_scroll_lines(2)
 
     def on_click(self, event: events.Click) -> None:
@@ -159,27 +157,23 @@ class GenerationColumns(StripWidget, can_focus=True):
         rules = [("━", "selected") if index == self.selected_index else ("─", "rule") for index in visible]
         return [*lines, [[Segment(char * width, self._style(name))] for char, name in rules]]
 
-    def _reference(self, index: int) -> Column | None:
-        """Return the column that a column is compared with, or None for the first one."""
-        return None if index == 0 else self.outputs[0 if self._compares_with_first else index - 1]
-
-    def _first_difference(self, index: int) -> int | None:
-        output, reference = self.outputs[index], self._reference(index)
-        if reference is None:
+    def _compared_words(self, index: int) -> tuple[list[str], list[str]] | None:
+        """Return the words of a column and those it is compared with, the first column or the left one, if any."""
+        if index == 0:
             return None
-        return first_difference(output.words_to_compare(reference), reference.words_to_compare(output))
+        output, reference = self.outputs[index], self.outputs[0 if self._compares_with_first else index - 1]
+        return output.words_to_compare(reference), reference.words_to_compare(output)
 
     def _difference_label(self, index: int, width: int) -> str:
         """Describe where a column differs from the one it is compared with."""
-        output, reference = self.outputs[index], self._reference(index)
-        if reference is None or not output.events or not reference.events:
+        words, reference = self._compared_words(index), self.outputs[0 if self._compares_with_first else index - 1]
+        if words is None or not self.outputs[index].events or not reference.events:
             return ""
-        first, both_done = self._first_difference(index), output.done_event and reference.done_event
+        first, both_done = first_difference(*words), self.outputs[index].done_event and reference.done_event
         if first is None:
             return "= same words" if both_done else "= same so far"
-        fraction = fraction_differing(output.words_to_compare(reference), reference.words_to_compare(output))
         short = f"≠ at word {first + 1}"
-        long = f"{short} · {format_percent(fraction)} differ"
+        long = f"{short} · {format_percent(fraction_differing(*words))} differ"
         return long if both_done and cell_len(long) <= width else short
 
     def _body_lines(self, index: int, width: int) -> list[Line]:
@@ -193,7 +187,8 @@ class GenerationColumns(StripWidget, can_focus=True):
             end = [(word, muted) for word in describe_finish_reason(output.done_event, output.noun).split()]
         elif not output.failure:
             words.append(("▌", self._style("selected")))
-        if (first := self._first_difference(index)) is not None:
+        compared = self._compared_words(index)
+        if compared and (first := first_difference(*compared)) is not None:
             # A text that ends where the reference continues differs in its end, so the reason is marked.
             marked, position = (words, first) if first < len(words) else (end, 0)
             marked[position] = (DIFFERENCE_MARK + marked[position][0], self._style("mark"))

@@ -1,11 +1,9 @@
 """Memorization: which parts of a text are copied from the training text, and where they stand there."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.widgets import Rule, Static
@@ -20,7 +18,6 @@ from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar, TextScreen,
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.training_text import find_memorized_passages
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys import binding_table
 
 PLACEHOLDER = f"Type a text below. Passages of {MIN_PASSAGE_LENGTH} words or more from the training text are marked."
 
@@ -30,17 +27,6 @@ class Occurrences(VerticalScroll):
 
     BINDING_GROUP_TITLE = "Occurrences"
     HELP_LINE = "Lines of the training text with the passage in brackets, and who says them"
-    BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "occurrences",
-        """
-        up        | up       | scroll_up   | up        | A line up
-        down      | down     | scroll_down | down      | A line down
-        page-up   | pageup   | page_up     | page up   | A page up
-        page-down | pagedown | page_down   | page down | A page down
-        first     | home     | scroll_home | top       | The first occurrence
-        last      | end      | scroll_end  | end       | The last occurrence
-        """,
-    )
 
     def compose(self) -> ComposeResult:
         yield Static("", id="heading", markup=False)

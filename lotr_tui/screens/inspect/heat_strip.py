@@ -169,14 +169,14 @@ class HeatStrips(StripWidget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "heat-strips",
         """
-        left      | left     | step_item(-1)   | left        | The item on the left
-        right     | right    | step_item(1)    | right       | The item on the right
-        up        | up       | step_row(-1)    | row above   | The row above
-        down      | down     | step_row(1)     | row below   | The row below
-        page-up   | pageup   | jump(-1)        | tenth left  | A tenth of the items left
-        page-down | pagedown | jump(1)         | tenth right | A tenth of the items right
-        first     | home     | step_to_end(-1) | first       | The first item
-        last      | end      | step_to_end(1)  | last        | The last item
+        left      | left     | step(0, -1)     | left        | The item on the left
+        right     | right    | step(0, 1)      | right       | The item on the right
+        up        | up       | step(-1, 0)     | row above   | The row above
+        down      | down     | step(1, 0)      | row below   | The row below
+        page-up   | pageup   | jump(-0.1)      | tenth left  | A tenth of the items left
+        page-down | pagedown | jump(0.1)       | tenth right | A tenth of the items right
+        first     | home     | jump(-1)        | first       | The first item
+        last      | end      | jump(1)         | last        | The last item
         largest   | g        | go_to_largest   | greatest    | The item with the greatest absolute value of the row
         zoom      | z        | toggle_zoom     | zoom        | All items, or as many as can be told apart
         """,
@@ -204,9 +204,9 @@ class HeatStrips(StripWidget, can_focus=True):
         self.get_help_line = get_help_line
         self._label_width, self._label_of = label_width, label_of
         self._num_fixed, self._first_label = num_fixed_rows, first_label
+        self._num_heading_lines = 2 if first_label else 1
         self.rows: Sequence[StripRow] = ()
-        self.message = ""
-        """Text shown while there are no rows."""
+        self.message = ""  # while there are no rows
         self._names: Sequence[str] = ()
         self._heading: Sequence[str] = ()
         self._is_zoomed = False
@@ -236,10 +236,6 @@ class HeatStrips(StripWidget, can_focus=True):
         return self._num_heading_lines + self._num_fixed + num_scrolling + 1
 
     @property
-    def _num_heading_lines(self) -> int:
-        return 2 if self._first_label else 1
-
-    @property
     def num_items(self) -> int:
         """Number of items that have a value; others have a name only."""
         return len(self.rows[0].values) if self.rows else 0
@@ -260,9 +256,6 @@ class HeatStrips(StripWidget, can_focus=True):
             self._first_row = min(max(self._first_row, row - room + 1), row)
         self._first_row = max(0, min(self._first_row, num_rows - room))
         return range(self._num_fixed + self._first_row, self._num_fixed + self._first_row + room)
-
-    def shown_rows(self) -> list[int]:
-        return [*range(self._num_fixed), *self.scrolled_rows()]
 
     def columns(self) -> StripColumns:
         """Return the columns: with names if all fit or if zoomed in, or else of all items."""
@@ -286,7 +279,7 @@ class HeatStrips(StripWidget, can_focus=True):
         lines = [Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])]
         if self._first_label:
             lines.append(self._draw_names(columns))
-        lines += [self._draw_row(index, columns) for index in self.shown_rows()]
+        lines += [self._draw_row(index, columns) for index in (*range(self._num_fixed), *self.scrolled_rows())]
         cell = self._label_width
         if (column := columns.column_of(self.item)) is not None:
             cell += columns.cell_of(column) + columns.widths[column] // 2
@@ -299,11 +292,9 @@ class HeatStrips(StripWidget, can_focus=True):
         if not columns.names:
             return Strip([*segments, Segment(self._first_label, muted)])
         for name, item in zip(columns.names, columns.first_positions.tolist(), strict=True):
-            style = plain if item < self.num_items else muted
-            segments += [
-                Segment(name, self._style("plain", "name") if item == self.item else style),
-                Segment(" ", plain),
-            ]
+            is_cursor, has_value = item == self.item, item < self.num_items
+            style = self._style("plain", "name") if is_cursor else plain if has_value else muted
+            segments += [Segment(name, style), Segment(" ", plain)]
         return Strip(segments)
 
     def _draw_row(self, index: int, columns: StripColumns) -> Strip:
@@ -338,17 +329,12 @@ class HeatStrips(StripWidget, can_focus=True):
             self.row, self.item = max(0, min(row, len(self.rows) - 1)), max(0, min(item, self.num_items - 1))
             self.post_message(self.CursorMoved())
 
-    def action_step_item(self, offset: int) -> None:
-        self.move_cursor(self.row, self.item + offset)
+    def action_step(self, rows: int, items: int) -> None:
+        self.move_cursor(self.row + rows, self.item + items)
 
-    def action_jump(self, direction: int) -> None:
-        self.action_step_item(direction * max(1, self.num_items // 10))
-
-    def action_step_to_end(self, direction: int) -> None:
-        self.action_step_item(direction * self.num_items)
-
-    def action_step_row(self, offset: int) -> None:
-        self.move_cursor(self.row + offset, self.item)
+    def action_jump(self, fraction: float) -> None:
+        step = max(1, int(self.num_items * abs(fraction)))
+        self.action_step(0, step if fraction > 0 else -step)
 
     def action_go_to_largest(self) -> None:
         if self.rows:
@@ -363,14 +349,12 @@ class HeatStrips(StripWidget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
-        if offset is None or not self.rows or offset.y < self._num_heading_lines:
+        rows = [*range(self._num_fixed), *self.scrolled_rows()] if self.rows else []
+        if offset is None or not 0 <= (line := offset.y - self._num_heading_lines) < len(rows):
             return
-        rows = self.shown_rows()
-        if (line := offset.y - self._num_heading_lines) < len(rows):
-            columns = self.columns()
-            column = columns.column_at(offset.x - self._label_width)
-            values = self.rows[rows[line]].values
-            self.move_cursor(rows[line], self.item if column is None else columns.largest_position(column, values))
+        columns, values = self.columns(), self.rows[rows[line]].values
+        column = columns.column_at(offset.x - self._label_width)
+        self.move_cursor(rows[line], self.item if column is None else columns.largest_position(column, values))
 
 
 def _cell_style(char: str, kind: Kind, is_selected: bool) -> str:

@@ -142,11 +142,8 @@ class TextView(LineScrollView, can_focus=True):
     def on_resize(self) -> None:
         self._rebreak_lines()
 
-    def on_focus(self) -> None:
-        self.refresh()
-        self.post_message(self.FocusChanged())
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
+        super().watch_has_focus(has_focus)
         self.refresh()
         self.post_message(self.FocusChanged())
 

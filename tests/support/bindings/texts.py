@@ -17,7 +17,6 @@ from tests.support.attention import attention_session_model, open_attention
 from tests.support.bindings import (
     LIST,
     LONG_TEXT,
-    PAGES,
     Row,
     Stage,
     becomes,
@@ -32,7 +31,6 @@ from tests.support.bindings import (
     of,
     of_screen,
     opens,
-    scroll_y,
     with_focus,
 )
 from tests.support.dialogues import dialogue_session_model
@@ -196,12 +194,6 @@ WHO_LENS = Stage(
         closes("inspect.close", "SessionScreen"),
     ],
 )
-OCCURRENCES = Stage(
-    with_focus(copied, "#occurrences"),
-    keys("occurrences", scroll_y("#occurrences"), down=increases, up=decreases, **PAGES),
-    size=(60, 14),
-)
-
 # Activations and attention
 
 
@@ -245,7 +237,7 @@ TEXT_APPS = {
     "columns": [LADDER, SPEAKER_COLUMNS, COLUMN_CHOICE, SLOW_COLUMNS],
     "saved sessions": [COMPLETION, SESSIONS],
     "new session": [NEW_SESSION],
-    "lens and copied passages": [WHO_LENS, LENS, OCCURRENCES],
+    "lens and copied passages": [WHO_LENS, LENS],
     "activations": [ACTIVATIONS, ALONG],
     "attention": [ATTENTION],
 }
