@@ -1,1 +1,1 @@
-"""Inspectors: what a model makes of a text, and what it writes, each a screen that a session opens."""
+"""Inspectors of a model that reads or writes a text; each is a screen that a session opens."""

@@ -27,8 +27,7 @@ from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS, bar
 from lotr_tui.widgets.screen_lines import StatusBar
 
-MAX_TOKENS = 1000
-"""Maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB."""
+MAX_TOKENS = 1000  # maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB
 PLACEHOLDER = "Type a text below and press enter to see the gates of the LSTM."
 SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
 """Activations between 0 and 1; the others have a sign."""
@@ -41,8 +40,7 @@ HELP_LINES: dict[ActivationName, str] = {
     "hidden": "hidden: what the layer passes on after this {noun}, -1 to 1",
 }
 LABEL_WIDTH, TOKEN_WIDTH, NUMBER_WIDTH = 18, 14, 8
-UnitId = tuple[int, int, ActivationName]
-"""Layer and unit, both counted from 0, and the activation."""
+UnitId = tuple[int, int, ActivationName]  # layer and unit, both counted from 0, and the activation
 
 
 def value_scale(layer: LayerActivations, gate: ActivationName) -> float:
@@ -67,8 +65,7 @@ class ActivationReading:
 
     page: Page
     layers: tuple[LayerActivations, ...]
-    names: list[str]
-    """Name of each token."""
+    names: list[str]  # name of each token
 
     @property
     def num_layers(self) -> int:

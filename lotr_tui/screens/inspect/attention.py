@@ -36,14 +36,10 @@ from lotr_tui.widgets.screen_lines import StatusBar
 
 MAX_RECORD_BYTES = 280_000_000
 """Memory for the attention weights of a text: 508 positions of a model of 30 layers with 9 heads."""
-START_NAME = "start"
-"""Name of position 0, the start of the text."""
-NUM_PREDICTIONS = 10
-"""Number of likely tokens of each layer."""
-POLL_INTERVAL = 0.02
-"""Seconds between two looks for computed predictions."""
-MAX_BAR_BITS = 8.0
-"""Entropy in bits of a full bar: one cell for each bit."""
+START_NAME = "start"  # name of position 0, the start of the text
+NUM_PREDICTIONS = 10  # number of likely tokens of each layer
+POLL_INTERVAL = 0.02  # seconds between two looks for computed predictions
+MAX_BAR_BITS = 8.0  # entropy in bits of a full bar: one cell for each bit
 TOKEN_WIDTH, WEIGHT_WIDTH = 14, 8
 ALONG_HEADER = f" {'':{TOKEN_WIDTH}}{'start':>{WEIGHT_WIDTH}}  most attended"
 LENS_HEADER = f" {'layer':7}{'entropy, bits':15}{'rank':>7}{'prob':>7}    most likely"
@@ -53,14 +49,11 @@ PLACEHOLDER = "Type a text below and press enter to see what the Transformer att
 class HeadId(NamedTuple):
     """One head of one layer, or an average of several heads."""
 
-    layer: int | None
-    """Index of the layer; None for attention rollout over all layers."""
-    head: int | None
-    """Index of the head; None for the mean of the heads."""
+    layer: int | None  # index of the layer; None for attention rollout over all layers
+    head: int | None  # index of the head; None for the mean of the heads
 
 
-ROLLOUT = HeadId(None, None)
-"""Attention rollout over all layers."""
+ROLLOUT = HeadId(None, None)  # attention rollout over all layers
 
 
 @dataclass(frozen=True)
@@ -71,12 +64,9 @@ class AttentionReading:
     record: AttentionRecord
     names: tuple[str, ...]
     """Name of each position `[positions]`: the start of the text, then tokens, with speakers' names."""
-    token_positions: Int64Array
-    """Position of each token of the text: `[tokens]`."""
-    mean_weights: Float32Array
-    """Mean of the heads of each layer: `[layers, positions, positions]`."""
-    rollouts: Float32Array
-    """Attention rollout of each position: `[positions, positions]`."""
+    token_positions: Int64Array  # position of each token of the text: `[tokens]`
+    mean_weights: Float32Array  # mean of the heads of each layer: `[layers, positions, positions]`
+    rollouts: Float32Array  # attention rollout of each position: `[positions, positions]`
 
     @property
     def num_layers(self) -> int:

@@ -18,12 +18,10 @@ from lotr_tui.session.columns import Column, first_difference, fraction_differin
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.keys import binding_table
 
-DIFFERENCE_MARK = "▸"
-"""Mark before the first word that differs; that word is also underlined."""
+DIFFERENCE_MARK = "▸"  # mark before the first word that differs; that word is also underlined
 COLUMN_GAP = 2
 MAX_DESCRIPTION_LINES = 4
-MIN_WIDTH_FOR_ONE_LINE_STATS = 25
-"""Column width in cells from which both statistics are on one line."""
+MIN_WIDTH_FOR_ONE_LINE_STATS = 25  # column width in cells from which both statistics are on one line
 
 StyledWord = tuple[str, Style]
 Line = list[Segment]

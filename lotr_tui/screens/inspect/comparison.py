@@ -34,10 +34,8 @@ from lotr_tui.widgets.keys import KeyFooter, binding_table
 from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS
 from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
-FINDING_SPEAKER = "finding out who is likely to answer …"
-"""Text of a column whose speaker is not known yet."""
-WIDE_TEMPERATURES = (0.3, 0.6, 0.9, 1.2, 1.5)
-"""Temperatures that the ladder starts with, from cautious to wild."""
+FINDING_SPEAKER = "finding out who is likely to answer …"  # text of a column whose speaker is not known yet
+WIDE_TEMPERATURES = (0.3, 0.6, 0.9, 1.2, 1.5)  # temperatures that the ladder starts with, from cautious to wild
 TEMPERATURE_STEP = 0.05
 MAX_TEMPERATURES = 12
 
@@ -135,8 +133,7 @@ class ColumnsScreen(AppScreen[None]):
         self._tasks: dict[BackgroundTask[IndexedEvent], list[Column]] = {}
         self._note: str | None = None  # None explains the marks
         self._ranking: Sequence[SpeakerProb] = ()  # of the likely speakers
-        self.slots = self.make_first_slots()
-        """Columns from left to right."""
+        self.slots = self.make_first_slots()  # columns from left to right
 
     # Parts that a subclass implements, besides the actions that add and remove columns and adjust temperatures
 

@@ -1,4 +1,4 @@
-"""Memorization: which parts of a text are copied from the training text, and where they stand there."""
+"""Memorization: the parts of a text that are copied from the training text, and their lines in it."""
 
 from collections.abc import Sequence
 
@@ -50,10 +50,8 @@ class CopiedScreen(TextScreen[MemorizationReport]):
     SHOWS_TOKENS = False
     ITEM = "passage"
     PANES = ("text", "occurrences", "line")
-    result: MemorizationReport | None = None
-    """The copied passages of the text, or None while unknown."""
-    selected = 0
-    """Index of the selected passage."""
+    result: MemorizationReport | None = None  # the copied passages of the text, or None while unknown
+    selected = 0  # index of the selected passage
 
     def compose_body(self) -> ComposeResult:
         yield MetricsBar(id="metrics")

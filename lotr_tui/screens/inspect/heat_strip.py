@@ -22,15 +22,11 @@ from lotr_tui.widgets.bars import BLOCK_HEIGHTS
 from lotr_tui.widgets.drawing import StripWidget, join_fitting, pointer_line
 from lotr_tui.widgets.keys import binding_table
 
-MAX_NAME_WIDTH = 12
-"""Maximum width in cells of the name of an item."""
+MAX_NAME_WIDTH = 12  # maximum width in cells of the name of an item
 VALUE_WIDTH = 9
-MAX_SHOWN_ROWS = 12
-"""Rows that scroll and are shown at once, if there is room; the others are reached with the cursor."""
-THRESHOLDS = (0.02, 0.1, 0.25, 0.5)
-"""Weights from which a cell has the next darker shade."""
-SHADES = " ░▒▓█"
-"""Characters for weights below and from each of `THRESHOLDS`."""
+MAX_SHOWN_ROWS = 12  # rows that scroll and are shown at once, if there is room; the others are reached with the cursor
+THRESHOLDS = (0.02, 0.1, 0.25, 0.5)  # weights from which a cell has the next darker shade
+SHADES = " ░▒▓█"  # characters for weights below and from each of `THRESHOLDS`
 POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
 
 Kind = Literal["weight", "gate", "signed"]
@@ -56,13 +52,10 @@ def value_char(value: float, kind: Kind, scale: float) -> str:
 class StripColumns:
     """Columns from left to right. Without names, several items may share a column."""
 
-    first_positions: Int64Array
-    """First item of each column: `[columns]`."""
+    first_positions: Int64Array  # first item of each column: `[columns]`
     end_position: int
-    widths: tuple[int, ...]
-    """Width of each column in cells: `[columns]`."""
-    names: tuple[str, ...] = ()
-    """Name of each column, which stands for one item then; empty if names do not fit."""
+    widths: tuple[int, ...]  # width of each column in cells: `[columns]`
+    names: tuple[str, ...] = ()  # name of each column, which stands for one item then; empty if names do not fit
 
     @property
     def gap(self) -> int:
@@ -211,7 +204,7 @@ class HeatStrips(StripWidget, can_focus=True):
         self._heading: Sequence[str] = ()
         self._is_zoomed = False
         self._first_named = 0  # first item that columns with names show
-        self._first_row = 0  # first row that is shown, of those that scroll
+        self._first_row = 0  # first shown row below the fixed ones
         self.row = 0
         self.item = 0
 

@@ -22,7 +22,7 @@ from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 
 class Reading(Protocol):
-    """What a network does on a text."""
+    """Activations or attention of a network on a text."""
 
     @property
     def page(self) -> Page:
@@ -70,17 +70,14 @@ class LayerScreen(TextScreen[ReadingT]):
         ),
         *binding_table("layers", "previous | left_square_bracket | step_layer(-1) | previous layer | The layer before"),
     ]
-    VERB: ClassVar[str]
-    """What the model does with the token under the cursor."""
+    VERB: ClassVar[str]  # relation of the strips to the token under the cursor
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
         self.ITEM = self._noun = token_noun(session_model.model.tokenizer)  # type: ignore[misc]
         self.layer_index = 0
-        self.reading: ReadingT | None = None
-        """What the network does on the text; None while it is computed."""
-        self.pinned: Any = None
-        """Unit or head that stays shown along the text, if any."""
+        self.reading: ReadingT | None = None  # activations or attention on the text; None while they are computed
+        self.pinned: Any = None  # unit or head that stays shown along the text, if any
         self._is_first_result = True
 
     def find_selected(self) -> Any:

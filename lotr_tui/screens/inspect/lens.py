@@ -47,11 +47,9 @@ from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import StatusBar
 
-TYPING_DEBOUNCE = 0.25
-"""Seconds between the last key and the scoring of the typed text."""
+TYPING_DEBOUNCE = 0.25  # seconds between the last key and the scoring of the typed text
 MIN_WIDTH_OF_FULL_LEGEND = 80
-EXCERPT_LENGTH = 200
-"""Characters of a sentence that are prepared for display, more than fit on a line."""
+EXCERPT_LENGTH = 200  # characters of a sentence that are prepared for display, more than fit on a line
 PLACEHOLDER = "Type a text below. Each word is shaded by its surprisal in bits: how unexpected it was to the model."
 SURPRISE_THRESHOLDS = (3.0, 6.0, 10.0)
 """Bits that separate the styles of `SURPRISES`: probabilities of 1/8, 1/64 and 1/1024."""
@@ -106,7 +104,7 @@ def describe_scores(network: TokenScores, baseline: TokenScores | None, baseline
 
 
 def _evaluate(scores: TokenScores, is_counted: npt.NDArray[np.bool_] | None = None) -> Evaluation:
-    """Return the evaluation on the tokens scored so far, or on those of them that count."""
+    """Return the evaluation on the tokens scored so far, or on some of them."""
     log_probs, ids = scores.log_probs[: scores.num_scored], scores.tokens.ids[: scores.num_scored]
     if is_counted is not None:
         log_probs, ids = log_probs[: len(is_counted)][is_counted], ids[: len(is_counted)][is_counted]

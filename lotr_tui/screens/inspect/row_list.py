@@ -10,10 +10,8 @@ from textual.message import Message
 
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
-Row = list[tuple[str, str]]
-"""Texts and the names of their styles."""
-DrawRow = Callable[[int, int], Row]
-"""Function that returns a row, given its index and the width of the list."""
+Row = list[tuple[str, str]]  # texts and the names of their styles
+DrawRow = Callable[[int, int], Row]  # function that returns a row, given its index and the width of the list
 _STYLES = ("plain", "muted", "bar", "strong", "gate", "positive", "negative", "cursor")
 
 
@@ -44,8 +42,7 @@ class RowList(LineList):
         self._num_rows = 0
         self._draw: DrawRow = lambda index, width: []
         self._last_shown: tuple[int | None, int, list[Row]] | None = None
-        self.cursor: int | None = None
-        """Index of the row under the cursor, if there is one."""
+        self.cursor: int | None = None  # index of the row under the cursor, if there is one
 
     def show(self, num_rows: int, draw: DrawRow, cursor: int | None, *, follow: bool = True) -> None:
         """Show rows with the cursor on one, which is scrolled into view unless `follow` is False."""

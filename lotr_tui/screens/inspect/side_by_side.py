@@ -32,8 +32,7 @@ from lotr_tui.widgets.inputs import NumberField
 from lotr_tui.widgets.keys import binding_table
 
 MAX_MODELS = 3
-MAX_SPEAKERS = 8
-"""Maximum number of columns if the session's model knows speakers."""
+MAX_SPEAKERS = 8  # maximum number of columns if the session's model knows speakers
 NUM_FIRST_SPEAKERS = 3
 SPEAKER_WIDTH = 24
 ColumnChoice = ModelChoice | SpeakerProb

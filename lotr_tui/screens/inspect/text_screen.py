@@ -1,4 +1,4 @@
-"""What the inspectors of a text share: keys, title, a line of metrics, the input line, the analysis in a thread."""
+"""Base class of the inspectors of a text: keys, title, a line of metrics, the input line, the analysis in a thread."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -31,16 +31,13 @@ from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.keys import KeyFooter, binding_table
 from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
-MAX_TEXT_CHARACTERS = 20_000
-"""Maximum length of a text, about 4,000 words."""
-MAX_LISTED_TEXTS = 3
-"""Number of unreadable parts of a text that are listed."""
+MAX_TEXT_CHARACTERS = 20_000  # maximum length of a text, about 4,000 words
+MAX_LISTED_TEXTS = 3  # number of unreadable parts of a text that are listed
 _SPACE = re.compile(r"\s")
 _LINE_END = re.compile(rf" *(?:{LINE_END_MARK}|{EOS}) *|\n")
 
 ResultT = TypeVar("ResultT")
-Metric = list[tuple[str, str]]
-"""Pairs of text and style, as `Content.assemble` takes them."""
+Metric = list[tuple[str, str]]  # pairs of text and style, as `Content.assemble` takes them
 
 
 class MetricsBar(StatusBar):
@@ -152,16 +149,11 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
     AUTO_FOCUS = "#text"
     HEADING: ClassVar[str]
     BUSY_MESSAGE: ClassVar[str] = "reading the text …"
-    FAILURE_MESSAGE: ClassVar[str]
-    """Start of the message about a failed analysis."""
-    POLL_INTERVAL: ClassVar[float] = 0.05
-    """Seconds between two looks for results."""
-    ITEM: ClassVar[str] = "next"
-    """What the key for the next mark goes to, as the footer names it."""
-    SHOWS_TOKENS: ClassVar[bool] = True
-    """True if the items of the text are tokens, False if they are words."""
-    PANES: ClassVar[tuple[str, ...]]
-    """Ids of the parts that take the focus, in order; the last one is the input line."""
+    FAILURE_MESSAGE: ClassVar[str]  # start of the message about a failed analysis
+    POLL_INTERVAL: ClassVar[float] = 0.05  # seconds between two looks for results
+    ITEM: ClassVar[str] = "next"  # name of the marks between which `n` and `N` move, in the footer
+    SHOWS_TOKENS: ClassVar[bool] = True  # true if the items of the text are tokens, False if they are words
+    PANES: ClassVar[tuple[str, ...]]  # ids of the parts that take the focus, in order; the last one is the input line
     TAKING_TURNS: ClassVar[tuple[str, ...]] = ()
     """Parts of which a small terminal shows one; the screen has a class with the id of the last that had the focus."""
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -184,16 +176,14 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
             """,
         ),
     ]
-    inspected_part: object = None
-    """Model inside the model of the session that is shown; None for the whole."""
+    inspected_part: object = None  # model inside the model of the session that is shown; None for the whole
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         """Analyse `text`, with a line break for each `<eos>`, once the screen is mounted."""
         super().__init__()
         self.session_model = session_model
         self.text = cut_text(sanitize_text(text))
-        self.page: Page | None = None
-        """Layout of the analysed text; None before the first analysis."""
+        self.page: Page | None = None  # layout of the analysed text; None before the first analysis
         self.analysis: BackgroundTask[ResultT] = BackgroundTask(
             self,
             "text-analysis",
@@ -205,7 +195,7 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
     # Parts that a subclass implements
 
     def compose_body(self) -> ComposeResult:
-        """Yield what is between the status and the input line."""
+        """Yield the widgets between the status and the input line."""
         raise NotImplementedError
 
     def find_problem(self) -> str:

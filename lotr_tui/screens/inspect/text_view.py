@@ -20,8 +20,7 @@ StyleOf = Callable[[int], Sequence[str]]
 """Function that returns the names of the styles of an item of a page; later ones take precedence."""
 SHADES = ("level-1", "level-2", "level-3", "level-4")
 DIFFERENCES = ("much-worse", "worse", "even", "better", "much-better")
-DIFFERENCE_THRESHOLDS = (-3.0, -1.0, 1.0, 3.0)
-"""Bits that separate the styles of `DIFFERENCES`."""
+DIFFERENCE_THRESHOLDS = (-3.0, -1.0, 1.0, 3.0)  # bits that separate the styles of `DIFFERENCES`
 _STYLES = ("gap", "token", "label", "unknown", "cursor", "dim", "usual", "surprising", "strong", *SHADES, *DIFFERENCES)
 
 
@@ -75,8 +74,7 @@ class TextView(LineScrollView, can_focus=True):
         self._line_starts, self._line_ends = break_lines(self.page, 80)
         self.marks: Sequence[int] | None = None
         """Items to which the keys for the next and the previous one go; None for all."""
-        self.cursor = 0
-        """Index of the item under the cursor."""
+        self.cursor = 0  # index of the item under the cursor
 
     def show(self, page: Page, cursor: int = 0) -> None:
         """Show a page, with the cursor on the item nearest to `cursor`."""

@@ -31,19 +31,13 @@ from lotr_tui.theme import MUTED
 from lotr_tui.widgets.screen_lines import StatusBar
 from lotr_tui.widgets.speaker_bars import SpeakerBars
 
-MAX_WORDS = 300
-"""Maximum number of words of a line that are read."""
-MAX_CONTEXT_LINES = 40
-"""Maximum number of lines before it that are read."""
+MAX_WORDS = 300  # maximum number of words of a line that are read
+MAX_CONTEXT_LINES = 40  # maximum number of lines before it that are read
 MAX_SPEAKERS = 8
-MAX_WORD_WIDTH = 16
-"""Maximum width in cells of a word in the summary."""
-POLL_INTERVAL = 0.02
-"""Seconds between two looks at what the thread has computed."""
-FIRST_WORDS = 4
-"""Number of words that are read before the first result of a new line."""
-WRITTEN_MARK = "●"
-"""Mark of the speaker whose name is written before the line."""
+MAX_WORD_WIDTH = 16  # maximum width in cells of a word in the summary
+POLL_INTERVAL = 0.02  # seconds between two looks at what the thread has computed
+FIRST_WORDS = 4  # number of words that are read before the first result of a new line
+WRITTEN_MARK = "●"  # mark of the speaker whose name is written before the line
 GIVEAWAY_MARKS = ("[", "]")
 
 
@@ -51,14 +45,11 @@ GIVEAWAY_MARKS = ("[", "]")
 class UnknownLine:
     """Line whose speaker is guessed."""
 
-    text: str = ""
-    """The line as written, without the name of its speaker, cut after `MAX_WORDS` words."""
-    speaker: str = ""
-    """Canonical name of who says it as written; empty if it has no name."""
+    text: str = ""  # the line as written, without the name of its speaker, cut after `MAX_WORDS` words
+    speaker: str = ""  # canonical name of who says it as written; empty if it has no name
     context: tuple[Turn, ...] = ()
     """Lines of the same scene before it, whose names are known; the last ones of a longer scene."""
-    is_complete: bool = False
-    """True if the line has ended, so that its end counts too."""
+    is_complete: bool = False  # true if the line has ended, so that its end counts too
 
 
 def line_at(text: str, cast: Sequence[str], cursor: int) -> UnknownLine:
@@ -174,8 +165,7 @@ class WhoPane(Vertical):
     def __init__(self, model: DialogueModel) -> None:
         super().__init__(id="who")
         self._model = model
-        self.evidence: LineEvidence | None = None
-        """Evidence of the current line; None before the first guess."""
+        self.evidence: LineEvidence | None = None  # evidence of the current line; None before the first guess
         self._line = UnknownLine()
         self._lock = threading.Lock()  # of what is read below, which the threads of two lines may want
         self._turns: tuple[Turn, ...] = ()

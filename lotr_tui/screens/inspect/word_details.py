@@ -14,8 +14,7 @@ from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 
 PROBABILITY_WIDTH = 8
-Parts = list[tuple[str, str]]
-"""Texts and the names of their styles."""
+Parts = list[tuple[str, str]]  # texts and the names of their styles
 
 
 class WordDetails(StripWidget):
