@@ -157,7 +157,7 @@ class WhoWouldSayBars(SpeakerBars):
 
 
 class WhoPane(Vertical):
-    """Line with its telling words, the bars of its likely speakers, and what they say in one line.
+    """Line with its telling words, the bars of its likely speakers, and a summary in one line.
 
     A guess reads only what has changed since the line before, the first words of a new line before the rest.
     """
@@ -167,7 +167,7 @@ class WhoPane(Vertical):
         self._model = model
         self.evidence: LineEvidence | None = None  # evidence of the current line; None before the first guess
         self._line = UnknownLine()
-        self._lock = threading.Lock()  # of what is read below, which the threads of two lines may want
+        self._lock = threading.Lock()  # of the fields below, which the threads of two lines may want
         self._turns: tuple[Turn, ...] = ()
         self._state: DecoderState | None = None
         self._posterior: SpeakerPosterior | None = None
