@@ -32,7 +32,7 @@ _TITLES = r"mrs?\.?|master|lord|lady|king|old"
 
 
 class Roles(NamedTuple):
-    """Canonical names of who says the prompt and who answers, in the cast or not, and what a chat model is told."""
+    """Canonical names of who says the prompt and who answers, in the cast or not, and the system prompt."""
 
     speaking_as: str = ""  # empty for a stranger
     speaker: str = ""  # empty if none is chosen

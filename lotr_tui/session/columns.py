@@ -170,7 +170,7 @@ class Column:
         return [lead + word for word in words[:1]] + words[1:]
 
     def words_to_compare(self, other: "Column") -> list[str]:
-        """Return the words and a final `<eos>`, without an incomplete last word that may become that of `other`."""
+        """Return the words and a final `<eos>`, without an incomplete last word that may become the one of `other`."""
         words, other_words = generated_words(self.events), generated_words(other.events)
         if self._is_last_word_complete or not words or len(words) > len(other_words):
             return words

@@ -27,7 +27,7 @@ from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
 from lotr_tui.session.read_text import NextTokenContext, TextReader, next_key, restore_reply, to_prompt_line
 from lotr_tui.session.reply import AnswerScore, Reply, Token
 from lotr_tui.session.session_file import Session, SessionError, SessionFile, load_session
-from lotr_tui.session.session_model import SessionModel, SlidingModel, default_num_answers, find_cast, split_dialogue
+from lotr_tui.session.session_model import SessionModel, default_num_answers, find_cast
 from lotr_tui.session.settings import ReplyMode
 
 STOP_TIMEOUT = 0.5  # seconds that `close` waits for the generating thread, which may still be reading a long prompt
@@ -68,10 +68,9 @@ class Conversation:
     def resume(
         cls, path: Path, session_model: SessionModel, pace: float, reader: TextReader | None = None
     ) -> "Conversation":
-        """Restore a saved session, continued with `session_model` and in the same file.
+        """Restore a saved session, continued with `session_model`; a missing or damaged file raises a SessionError.
 
-        If the file cannot be written, for instance because another window has it open, new replies are saved as a new
-        session, and `notice` says so. A file that is missing or damaged raises a SessionError.
+        If another window has it open or it cannot be written, new replies are a new session, and `notice` says so.
         """
         try:
             return cls.restore(SessionFile.resume(path), session_model, pace, reader)
@@ -236,11 +235,9 @@ class Conversation:
         previous_reply: Reply | None,
         roles: Roles = NO_ROLES,
     ) -> Reply:
-        """Start to continue a prompt, or to answer it after `previous_reply`.
+        """Start to continue a prompt, or to answer it after `previous_reply`; a refused one raises InvalidInputError.
 
         The system prompt of `roles` is for a chat template, the speaker for a model with a cast that continues a line.
-        A prompt without a token that the model knows, or messages that the chat template refuses, raise an
-        InvalidInputError.
         """
         self._check_writable()
         tokenizer = session_model.model.tokenizer
@@ -297,7 +294,7 @@ class Conversation:
         """Say a line to a model with a cast, after the reply `previous` (None: a new scene).
 
         Without a speaker in `roles`, the model chooses who answers. The best of `best_of` answers (0: as many as usual)
-        is shown and the others become branches. A line without a known token raises a PromptError.
+        is shown and the others become branches.
         """
         self._check_writable()
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
@@ -423,8 +420,11 @@ class Conversation:
         """Return a line that says that the model forgets the start of the reply's text; empty while it does not."""
         if self._state is None:
             return ""
-        model, model_state = split_dialogue(reply.session_model.model, self._state.model_state)
-        if not isinstance(model, SlidingModel) or not model.has_slid(model_state):
+        model: Any = reply.session_model.model
+        state = self._state.model_state
+        if isinstance(model, DialogueModel):
+            model, state = model.model, state.model_state
+        if not hasattr(model, "has_slid") or not model.has_slid(state):  # its context has a fixed size
             return ""
         return f"The context of {model.context_size:,} tokens is full; the model now forgets the oldest half."
 

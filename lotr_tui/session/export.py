@@ -1,6 +1,6 @@
 """Export of a session as text, Markdown and JSON, without markup or control characters from its texts.
 
-Text and Markdown read like a script. The JSON has all replies and their figures (those that are not finite are null):
+Text and Markdown read like a script. The JSON has all replies and their figures (null if not finite):
 
     {"format": "lotr-tui session", "version": 5, "name": ..., "model": ..., "started": Unix time in seconds,
      "replies": [{"text": of the tokens, "chain": description of the settings, "tokens": [{"id", "text", "logprob",
@@ -32,7 +32,7 @@ class Scene(NamedTuple):
     """Replies with one beginning."""
 
     turns: list[Reply]  # of the visible path
-    other_answers: list[Reply]  # in other branches, without those that were drawn with a better one, never shown
+    other_answers: list[Reply]  # in other branches, without answers drawn with a better one, never shown
 
 
 def read_scenes(session: Session) -> list[Scene]:

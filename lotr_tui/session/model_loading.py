@@ -84,7 +84,7 @@ class ModelLoader:
 
 
 class ModelFetch:
-    """SmolLM2 being fetched by a thread; what is there when it is cancelled is used by the next one."""
+    """SmolLM2 being fetched by a thread; the next attempt uses the part that a cancelled one has fetched."""
 
     def __init__(self, fetch: Fetch) -> None:
         self.failure = ""  # why the model could not be fetched, and what to do

@@ -98,9 +98,9 @@ class Reply:
     id: Index  # in the order of generation, from 0 on
     parent_id: int | None = None  # the reply of the previous turn, or the reply that this branch leaves
     parent_offset: Index = 0  # number of the parent's own tokens before this reply
-    prompt: str | None  # that of the turn; in a file None for a branch
+    prompt: str | None  # of the turn; in a file None for a branch
     reply_mode: ReplyMode
-    tokens: list[Token] = field(default_factory=list)  # in a file without those that a branch shares
+    tokens: list[Token] = field(default_factory=list)  # in a file without the ones that a branch shares
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)]
     settings: SamplerSettings
     reason: FinishReason = "error"  # why it ended
@@ -212,7 +212,7 @@ class Reply:
         """Return the ids that the model has read and written before the token `end`, which spell the whole text."""
         if not self.read_only_reason:
             return [*self.context_ids, *(self.ids[:end] or self.reread_ids)]
-        model = self.session_model.model  # whose vocabulary differs from that of the tokens
+        model = self.session_model.model  # whose vocabulary is not the one of the tokens
         if self.session_model.cast or self.reply_mode == "conversation":
             return encode_said(model, self.spoken_lines(end))[:-1]  # without the last line end
         return encode_lines(model.tokenizer, self.full_text(end))

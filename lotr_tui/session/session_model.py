@@ -1,4 +1,4 @@
-"""Model of a session: its name, its description, and what it can do."""
+"""Model of a session: its name, its description and its abilities."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation.generate import DecoderState
 from engine.generation.turns import NUM_ANSWERS
-from engine.models.base import LanguageModel, LogProbs, ModelState
+from engine.models.base import LanguageModel, LogProbs
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
@@ -43,15 +43,6 @@ OPENING_NAMES = ("GANDALF", "FRODO", "SAM", "GOLLUM")
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
 
 
-@runtime_checkable
-class SlidingModel(Protocol):
-    """A model out of whose context the beginning of a long text slides."""
-
-    context_size: int
-
-    def has_slid(self, state: ModelState) -> bool: ...
-
-
 def find_cast(model: LanguageModel) -> tuple[str, ...]:
     """Return the speakers of whom a model reads and writes a script, the last for all others; empty without them."""
     return model.cast if isinstance(model, DialogueModel) else ()
@@ -60,10 +51,6 @@ def find_cast(model: LanguageModel) -> tuple[str, ...]:
 def reads_line_ends(model: LanguageModel) -> bool:
     """Return True if line breaks are ordinary characters for a model, and `<eos>` ends a whole text."""
     return model.tokenizer.reads_line_ends or bool(find_cast(model))
-
-
-def split_dialogue(model: LanguageModel, state: ModelState) -> tuple[LanguageModel, ModelState]:
-    return (model.model, state.model_state) if isinstance(model, DialogueModel) else (model, state)
 
 
 def is_slow(model: LanguageModel) -> bool:
@@ -96,10 +83,6 @@ def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
 
 def chat_start(model: LanguageModel) -> DecoderState:
     return DecoderState(NO_LOG_PROBS, model.start())
-
-
-def has_log_probs(state: DecoderState) -> bool:
-    return len(state.log_probs) > 0
 
 
 @dataclass(frozen=True)

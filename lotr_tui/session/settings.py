@@ -29,9 +29,7 @@ MAX_MODELS = 100  # whose settings are kept: the last ones that were changed
 MAX_MODEL_NAME_CHARACTERS = 4096  # of a model by others, whose name may be a path
 MAX_SETTINGS_BYTES = 1_000_000
 ReplyMode = Literal["conversation", "continue", "reply"]
-"""conversation: the prompt is a line of one speaker, and the model says the next as another, or answers by its chat
-template; continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the
-next, without speakers."""
+"""The model answers as a speaker or by its chat template, continues the text, or says the next line without names."""
 PreviewUnit = Literal["word", "token"]
 """Unit of the likeliest continuations that are shown: whole words, or the tokens that the model predicts."""
 REPLY_MODE_NOTE = (
