@@ -47,7 +47,7 @@ class ComparedRun:
     settings: Mapping[str, object] | None  # None if the configuration is missing or damaged
     text: Mapping[str, str | None]  # parts that identify the text of the figures; an unknown one is equal to none
     figures: Mapping[str, float]  # by the name of their metric; unknown ones are absent
-    curve: tuple[Float64Array, Float64Array]  # epochs and validation perplexities [evaluation], those that are known
+    curve: tuple[Float64Array, Float64Array]  # epochs and known validation perplexities [evaluation]
 
 
 @dataclass(frozen=True)

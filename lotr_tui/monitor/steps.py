@@ -14,7 +14,7 @@ STEP_FIELDS = tuple(item.name for item in fields(Step))
 CHUNK_SIZE = 10_000  # steps per array; as events they take ten times the memory
 MAX_PERPLEXITY = 1e300  # from which a value is treated as missing
 BLOCK_SIZE = 32  # values that are smoothed by one row of a matrix product
-SMOOTHED_STEPS = 256 * BLOCK_SIZE  # at once; larger temporary arrays are allocated anew, which takes ten times as long
+SMOOTHED_STEPS = 256 * BLOCK_SIZE  # at once; larger temporary arrays are allocated again, which takes ten times as long
 RecordItem = Float64Array | TrainingEvent  # steps `[field, step]`, or an event of another type
 
 

@@ -23,14 +23,7 @@ LOG_KINDS: dict[type[events.TrainingEvent], LogKind] = {
     events.Diagnosed: "warning",
     events.Failed: "error",
 }
-COMMAND_TEXTS = {
-    "pause": "paused",
-    "resume": "resumed",
-    "checkpoint": "checkpoint requested",
-    "stop": "stop requested",
-    "detach": "detach requested",
-    "prune": "pruned by its search",
-}
+COMMAND_TEXTS = {"pause": "paused", "resume": "resumed", "prune": "pruned by its search"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,7 @@ class TrainingView:
             case events.CommandApplied(kind="lr"):
                 return f"learning rate × {event.value}"
             case events.CommandApplied():
-                return COMMAND_TEXTS.get(event.kind, f"{event.kind} {event.value}")
+                return COMMAND_TEXTS.get(event.kind, f"{event.kind} requested")
             case events.Checkpointed():
                 at_step = f" at step {event.step:,}, to resume from" if event.file == RESUME_FILE else ""
                 return f"saved {event.file}{at_step}"

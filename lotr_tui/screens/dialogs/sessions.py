@@ -99,11 +99,8 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
 
     def _update_rows(self) -> None:
         """Fill the list, and keep the highlighted session, or else the row; first highlight the current session."""
-        options, sessions, width = (
-            self.query_one("#sessions", OptionList),
-            self._sessions[:MAX_SESSIONS],
-            self.size.width,
-        )
+        options, sessions = self.query_one("#sessions", OptionList), self._sessions[:MAX_SESSIONS]
+        width = self.size.width
         open_name = self._open_session.name if self._open_session is not None else ""
         index = options.highlighted or 0
         selected_id = options.get_option_at_index(index).id if index < options.option_count else open_name
