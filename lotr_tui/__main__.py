@@ -64,14 +64,16 @@ def main() -> NoReturn:
     try:
         exit_code = run()
     except BrokenPipeError:
-        _discard_output()
-        sys.exit(0)
+        exit_code = 0
     except KeyboardInterrupt:
         exit_code = 130
     try:
         sys.stdout.flush()
     except (OSError, ValueError, OutputError):  # the terminal is gone, or the failure was reported
-        _discard_output()
+        from lotr_tui.cli.console import discard_output
+
+        with suppress(OSError, ValueError):  # a standard output without a file
+            discard_output()  # Python would write the rest at exit
     # Everything important is saved, and a thread may read a large file for long.
     threading = sys.modules.get("threading")  # without this module there are no threads
     if threading and threading.active_count() > 1:
@@ -80,14 +82,6 @@ def main() -> NoReturn:
         # A normal exit can abort the process if a thread is still importing PyTorch.
         os._exit(exit_code)
     sys.exit(exit_code)
-
-
-def _discard_output() -> None:
-    """Drop the text that is still buffered, which Python would write at exit."""
-    from lotr_tui.cli.console import discard_output
-
-    with suppress(OSError, ValueError):  # a standard output without a file
-        discard_output()
 
 
 def run() -> int:
@@ -103,42 +97,38 @@ def run() -> int:
         exit_code = run_command()
         sys.stdout.flush()
         return exit_code
-    except LotrError as error:
-        return _report_error(str(error), error.exit_code)
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # Typer turns a broken pipe into exit code 1
             raise error.__context__ from None
         raise
-    except (BrokenPipeError, KeyboardInterrupt):
+    except BrokenPipeError:
         raise
     except Exception as error:
-        # Errors of the command-line parser, such as an unknown option, carry their own exit code.
-        if hasattr(error, "format_message"):
-            from lotr_tui.cli.main import describe_usage_error
+        message, exit_code = _describe_failure(error)
+        if os.environ.get("LOTR_TUI_DEBUG") == "1":
+            import traceback
 
-            return _report_error(describe_usage_error(error), getattr(error, "exit_code", 2))
-        return _report_error(_describe_failure(error), 1)
+            traceback.print_exc()
+        print(f"lotr-tui: {printable(message)}", file=sys.stderr)
+        return exit_code
 
 
-def _describe_failure(error: Exception) -> str:
-    """Return one line about an error that is no `LotrError`. A failed import may be due to another package `engine`."""
+def _describe_failure(error: Exception) -> tuple[str, int]:
+    """Return one line about an error, and its exit code. A failed import may be due to another package `engine`."""
+    if isinstance(error, LotrError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # of the parser of the command line, such as an unknown option
+        from lotr_tui.cli.main import describe_usage_error
+
+        return describe_usage_error(error), getattr(error, "exit_code", 2)
     if isinstance(error, ImportError | AttributeError):
         from lotr_tui.engine_package import describe_engine_problem
 
-        if problem := describe_engine_problem():
-            return problem
+        if problem := describe_engine_problem(error):
+            return problem, 1
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # as PyTorch says it
-        return "the memory is full; close other programs, or use a smaller model"
-    return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback"
-
-
-def _report_error(message: str, exit_code: int) -> int:
-    if os.environ.get("LOTR_TUI_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exc()
-    print(f"lotr-tui: {printable(message)}", file=sys.stderr)
-    return exit_code
+        return "the memory is full; close other programs, or use a smaller model", 1
+    return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback", 1
 
 
 if __name__ == "__main__":

@@ -2,23 +2,22 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.dom import DOMNode
-from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
 
 from engine.control import ControlCommand
 from engine.errors import LotrError
 from lotr_tui.app_state import AppState, OpenSession, WatchRun
+from lotr_tui.background_task import run_in_thread
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.textual_fixes.app import TextualFixesApp
-from lotr_tui.theme import OWN_THEMES, SHIRE, ColorlessFilter, check_theme_name, muted_variables, speaker_variables
+from lotr_tui.theme import OWN_THEMES, SHIRE, ColorlessFilter, default_variables
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.training.job import TrainingJob
@@ -26,7 +25,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.session.model_loading import Fetch
     from lotr_tui.session.session_model import SessionModel
 
-SCREENS_DIR = Path(__file__).parent / "screens"
 QUIT_TIMEOUT = 0.8  # seconds to wait, with the screen still open, for the training to save
 
 
@@ -35,15 +33,13 @@ class LotrApp(TextualFixesApp):
 
     TITLE = "lotr-tui"
     CSS_PATH = [  # noqa: RUF012
-        SCREENS_DIR.parent / "app.tcss",
-        *(SCREENS_DIR / name / f"{name}.tcss" for name in ("session", "dashboard", "learn")),
+        Path(__file__).parent / path
+        for path in ("app.tcss", *(f"screens/{name}/{name}.tcss" for name in ("session", "dashboard", "learn")))
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys", priority=True),
-        Binding(
-            "ctrl+p", "command_palette", "palette", id="app.palette", tooltip="All actions and themes", priority=True
-        ),
+        Binding("ctrl+p", "command_palette", "palette", id="app.palette", tooltip="All actions", priority=True),
         Binding("ctrl+q", "quit", "quit", id="app.quit", tooltip="Quit lotr-tui", priority=True),
     ]
 
@@ -63,7 +59,7 @@ class LotrApp(TextualFixesApp):
         """Open a session, with `job` the dashboard of a training, or the screen that `make_screen` returns.
 
         Without a model, `load_session_model` loads it after the first paint, in a thread. `pace`, in words per second,
-        and `theme` are for this session; None takes the saved ones. An unknown theme is a ConfigError.
+        and `theme` are for this session; None takes the saved ones.
         """
         super().__init__()
         settings = settings_store or SettingsStore()
@@ -76,17 +72,14 @@ class LotrApp(TextualFixesApp):
         self.exit_code = 0  # or 128 plus the number of the signal that ended the app
         self._exit_requested = False
         self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._keymap_problems: set[str] = set()
-        self._monochrome_filters = [ColorlessFilter()]
+        if self.no_color:
+            self._filters[1:2] = [ColorlessFilter(self)]
         for own_theme in OWN_THEMES:
             self.register_theme(own_theme)
-        if theme is not None:
-            check_theme_name(theme)
         self._startup_notices = [settings.notice]
         chosen = theme or settings.current.theme
         if chosen not in self.available_themes:
-            notice = f"unknown theme {chosen!r} in {settings.path}; using {SHIRE.name} instead"
-            self._startup_notices.append(notice)
+            self._startup_notices += [f"unknown theme {chosen!r} in {settings.path}; using {SHIRE.name} instead"]
             chosen = SHIRE.name
         self.theme = chosen
 
@@ -98,17 +91,15 @@ class LotrApp(TextualFixesApp):
             from lotr_tui.screens.dashboard.screen import DashboardScreen
 
             return DashboardScreen(TrainingView(activity="starting"), self.state.send_command, exit_on_close=True)
-        return self._session_screen(self.session_model, self._load_session_model)
-
-    def _session_screen(
-        self, session_model: "SessionModel | None", load: "Callable[[], SessionModel] | None" = None
-    ) -> Screen[Any]:
         from lotr_tui.screens.session.screen import SessionScreen
 
-        return SessionScreen(session_model, self.state.runs_dir, self.pace, load_session_model=load)
+        load = self._load_session_model
+        return SessionScreen(self.session_model, self.state.runs_dir, self.pace, load_session_model=load)
 
     def on_open_session(self, message: OpenSession) -> None:
-        self.push_screen(self._session_screen(message.session_model))
+        from lotr_tui.screens.session.screen import SessionScreen
+
+        self.push_screen(SessionScreen(message.session_model, self.state.runs_dir, self.pace))
 
     def on_watch_run(self, message: WatchRun) -> None:
         from lotr_tui.screens.dashboard.screen import DashboardScreen
@@ -122,6 +113,7 @@ class LotrApp(TextualFixesApp):
             self.notify(notice, severity="warning", markup=False)
         if keymap := self.state.settings.current.keymap:
             self.set_keymap(dict(keymap))
+            self.run_worker(self._check_keymap(keymap))
         self._event_loop = asyncio.get_running_loop()
         job = self.state.job
         if job is not None and (self.terminal_closed or not self._exit_requested):
@@ -149,10 +141,10 @@ class LotrApp(TextualFixesApp):
 
         screens = (screen for screen in self.screen_stack if isinstance(screen, AppScreen))
         problem = next(filter(None, (screen.save_again() for screen in screens)), "")
+        question = f"The conversation is not saved: {problem}. Free some space and quit again. Lose it and quit?"
         if not problem:
             self._quit_saved()
         elif not isinstance(self.screen, ConfirmDialog):
-            question = f"The conversation is not saved: {problem}. Free some space and quit again. Lose it and quit?"
             confirm(self, question, self._quit_saved, enter_confirms=False)
 
     def _quit_saved(self) -> None:
@@ -164,14 +156,12 @@ class LotrApp(TextualFixesApp):
             self.push_screen(QuitDialog(), self._quit_with_training)
 
     def _quit_with_training(self, choice: "QuitChoice | None") -> None:
-        if choice is None:
-            return
-        if choice == "stop" or not self.state.is_training:
+        if choice == "stop" or (choice and not self.state.is_training):
             self.exit()
-            return
-        self.state.quits_when_training_ends = True
-        self.state.send_command(ControlCommand("detach"))
-        self.notify("The training saves and moves to the background; then lotr-tui quits.", timeout=60)
+        elif choice:
+            self.state.quits_when_training_ends = True
+            self.state.send_command(ControlCommand("detach"))
+            self.notify("The training saves and moves to the background; then lotr-tui quits.", timeout=60)
 
     def handle_signal(self, signum: signal.Signals) -> None:
         """Save on SIGUSR1; exit on SIGHUP (the training continues) and on SIGINT and SIGTERM (it stops).
@@ -222,14 +212,11 @@ class LotrApp(TextualFixesApp):
         display = super().get_key_display
         return " ".join(display(binding.with_key(key.strip(), None)) for key in (keys or binding.key).split(","))
 
-    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
-        """Report once each action whose key the user's keymap has taken; Textual repeats a clash at every key."""
-        for binding in clashed_bindings:
-            action = binding.description or binding.action
-            problem = f"key {binding.key} no longer triggers {action!r}; choose another key"
-            if problem not in self._keymap_problems:
-                self._keymap_problems.add(problem)
-                self.notify(f"{self.state.settings.path.name}: {problem}", severity="warning", markup=False)
+    async def _check_keymap(self, keymap: Mapping[str, str]) -> None:
+        from lotr_tui.commands import check_keymap
+
+        if problem := await run_in_thread(check_keymap, keymap, type(self)):
+            self.notify(f"{self.state.settings.path.name}: {problem}", severity="warning", markup=False)
 
     # Themes
 
@@ -239,11 +226,6 @@ class LotrApp(TextualFixesApp):
 
     def get_css_variables(self) -> dict[str, str]:
         variables = super().get_css_variables()
-        defaults = muted_variables(variables["foreground"]) | speaker_variables(dark=self.current_theme.dark)
+        defaults = default_variables(variables["foreground"], dark=self.current_theme.dark)
         self.theme_variables = {**defaults, **variables}
         return self.theme_variables
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        if self.no_color and self.native_ansi_color:
-            return self._monochrome_filters
-        return super().get_line_filters()

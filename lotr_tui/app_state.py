@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textual.app import App
-from textual.message import Message
-from textual.timer import Timer
+from textual import app, message, timer
 
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError, describe_error
@@ -26,13 +24,13 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.session.session_model import SessionModel
 
 SAVE_DELAY = 0.5  # seconds between the first change of a setting and the writing of all changes until then
-POLL_INTERVAL = 0.5  # seconds between two looks at the events of the training
+POLL_INTERVAL = 0.5  # seconds between two looks at the training, or at the fetching of SmolLM2
 SAVE_TIMEOUT = 20.0  # seconds to wait for the training to save once the screen is closed
 TRACKER_WAIT = 5.0  # seconds to wait, once the screen is closed, until trackers have received the end of the training
 
 
 @dataclass
-class TrainingChanged(Message, bubble=False):
+class TrainingChanged(message.Message, bubble=False):
     """Posted to every screen when the training has reported events, which come oldest first."""
 
     view: "TrainingView"
@@ -40,7 +38,7 @@ class TrainingChanged(Message, bubble=False):
 
 
 @dataclass
-class ModelFetchChanged(Message, bubble=False):
+class ModelFetchChanged(message.Message, bubble=False):
     """Posted to every screen while SmolLM2 is being fetched, and once when that has ended."""
 
     fetch: "ModelFetch"
@@ -48,14 +46,14 @@ class ModelFetchChanged(Message, bubble=False):
 
 
 @dataclass
-class OpenSession(Message):
+class OpenSession(message.Message):
     """Request of a screen to show a session with a model above it."""
 
     session_model: "SessionModel | None"  # None loads the default one
 
 
 @dataclass
-class WatchRun(Message):
+class WatchRun(message.Message):
     """Request of a screen to show the dashboard of a run; `on_close` gets the run that was chosen there, or None."""
 
     path: Path
@@ -65,7 +63,7 @@ class WatchRun(Message):
 class AppState:
     """State of the app that its screens read and change."""
 
-    def __init__(self, app: App[None], runs_dir: Path | None, settings: SettingsStore) -> None:
+    def __init__(self, app: app.App[None], runs_dir: Path | None, settings: SettingsStore) -> None:
         self.runs_dir, self.settings = runs_dir, settings
         self.job: TrainingJob | None = None  # that the app was started with
         self.training: LocalTraining | None = None  # the latest of this process, which may have ended
@@ -76,9 +74,7 @@ class AppState:
         self.detached_run: Path | None = None  # of a training that another process resumes once the app has ended
         self.fetch: Fetch | None = None  # fetches SmolLM2; None uses the network
         self._app = app
-        self._save_timer: Timer | None = None
-        self._poll_timer: Timer | None = None
-        self._fetch_timer: Timer | None = None
+        self._save_timer: timer.Timer | None = None
 
     # Settings
 
@@ -89,7 +85,7 @@ class AppState:
             self._save_timer = self._app.set_timer(SAVE_DELAY, self._start_save)
 
     def _start_save(self) -> None:
-        self._app.run_worker(self._save_settings(), group="settings")  # the timer would block the keys
+        self._app.run_worker(self._save_settings())  # the timer alone would block the keys
 
     async def _save_settings(self) -> None:
         self._save_timer = None
@@ -122,59 +118,55 @@ class AppState:
         from lotr_tui.monitor.local_training import LocalTraining
 
         self.training, self.is_training = LocalTraining(prepare, resumed_run), True
-        self._poll_timer = self._app.set_interval(POLL_INTERVAL, self._poll_training)
-        self._poll_training()
+        self._app.run_worker(self._follow(self.training))
 
     def send_command(self, command: ControlCommand) -> None:
         if self.training is None or not self.is_training:
             raise InvalidInputError("no training is running; press ctrl+t in the session to start one")
         self.training.send_command(command)
 
-    def _poll_training(self) -> None:
-        if self.training is None or not self.is_training:
-            return
-        events, has_ended = self.training.poll()
-        view, path = self.training.view, self.training.path
-        if has_ended and self._poll_timer is not None:
-            self.is_training = False
-            self._poll_timer.stop()
-        if events:
-            for screen in self._app.screen_stack:
-                screen.post_message(TrainingChanged(view, events))
-        is_detached = view.finished is not None and view.finished.reason == "detached" and path is not None
-        if has_ended and (self.quits_when_training_ends or (is_detached and self.job is not None)):
+    async def _follow(self, training: "LocalTraining") -> None:
+        """Report the events of a training until it ends; a detached one then continues in another process."""
+        while self.is_training:
+            events, has_ended = training.poll()
+            self.is_training = not has_ended
+            for screen in self._app.screen_stack if events else ():
+                screen.post_message(TrainingChanged(training.view, events))
+            if not has_ended:
+                await asyncio.sleep(POLL_INTERVAL)
+        finished, path = training.view.finished, training.path
+        is_detached = finished is not None and finished.reason == "detached" and path is not None
+        if self.quits_when_training_ends or (is_detached and self.job is not None):
             self.detached_run = path if is_detached else None  # resumed once the screen is closed
             self._app.exit()
-        elif has_ended and is_detached:
-            self._app.run_worker(self._resume_in_background(path), group="detach")
+        elif is_detached:
+            from lotr_tui.monitor.background import resume_in_background
 
-    async def _resume_in_background(self, path: Path | None) -> None:
-        from lotr_tui.monitor.background import resume_in_background
+            try:
+                self._app.notify(await run_in_thread(resume_in_background, path), timeout=15, markup=False)
+            except Exception as error:
+                self._app.notify(describe_error(error), severity="error", markup=False)
 
-        try:
-            self._app.notify(await run_in_thread(resume_in_background, path), timeout=15, markup=False)
-        except Exception as error:
-            self._app.notify(describe_error(error), severity="error", markup=False)
+    def finish_training(self, *, waits: bool) -> list[str]:
+        """Wait, after the app has ended, until the training has saved, or if it `waits`, until it has finished.
 
-    def finish_training(self, *, waits: bool) -> None:
-        """Wait, after the app has ended, until the training has saved, or if it `waits`, until it has finished."""
-        if self.training is None:
-            return
-        if waits:
-            self.training.wait_until_finished()
-        elif self.training.has_unsaved_progress and not self.training.join(SAVE_TIMEOUT):
-            self.exit_message = "the training did not stop in time; resume it from its last checkpoint"
-        self.training.poll()
-        finished = self.training.view.finished
-        if waits and finished is not None and finished.reason == "detached":
-            self.detached_run = self.training.path  # requested by `lotr-tui attach`
-
-    def tracker_lines(self) -> list[str]:
-        trackers = None if self.training is None else self.training.trackers
-        if trackers is None:
+        Return the closing lines of its trackers.
+        """
+        training = self.training
+        if training is None:
             return []
-        trackers.wait(TRACKER_WAIT)
-        return trackers.closing_lines()
+        if waits:
+            training.wait_until_finished()
+        elif training.has_unsaved_progress and not training.join(SAVE_TIMEOUT):
+            self.exit_message = "the training did not stop in time; resume it from its last checkpoint"
+        training.poll()
+        finished = training.view.finished
+        if waits and finished is not None and finished.reason == "detached":
+            self.detached_run = training.path  # requested by `lotr-tui attach`
+        if training.trackers is None:
+            return []
+        training.trackers.wait(TRACKER_WAIT)
+        return training.trackers.closing_lines()
 
     # Fetching of SmolLM2
 
@@ -185,17 +177,12 @@ class AppState:
 
         if self.model_fetch is None or not self.model_fetch.is_running:
             self.model_fetch = ModelFetch(self.fetch or fetch_smollm2)
-        if self._fetch_timer is None:
-            self._fetch_timer = self._app.set_interval(POLL_INTERVAL, self._poll_fetch)
-        self._poll_fetch()
+            self._app.run_worker(self._report_fetch(self.model_fetch))
 
-    def _poll_fetch(self) -> None:
-        fetch, timer = self.model_fetch, self._fetch_timer
-        if fetch is None or timer is None:
-            return
-        has_ended = not fetch.is_running
-        if has_ended:
-            timer.stop()
-            self._fetch_timer = None
-        for screen in self._app.screen_stack:
-            screen.post_message(ModelFetchChanged(fetch, has_ended=has_ended))
+    async def _report_fetch(self, fetch: "ModelFetch") -> None:
+        is_running = True
+        while is_running:
+            is_running = fetch.is_running
+            for screen in self._app.screen_stack:
+                screen.post_message(ModelFetchChanged(fetch, has_ended=not is_running))
+            await asyncio.sleep(POLL_INTERVAL)

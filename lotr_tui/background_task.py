@@ -7,10 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from textual.dom import NoScreen
+from textual import dom, timer, widget
 from textual.message_pump import MessagePump
-from textual.timer import Timer
-from textual.widget import Widget
 
 from engine.runtime.process import EventSource, GeneratorThread
 
@@ -19,11 +17,7 @@ POLL_INTERVAL = 0.05  # seconds between two reads of the items that a thread has
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run `function` in a daemon thread, and return or raise its outcome.
-
-    Use it only for work that may be abandoned, such as reading: the app exits without waiting for the thread.
-    `asyncio.to_thread` waits for the work to finish, which is right for writing.
-    """
+    """Run `function` in a daemon thread, for which the app does not wait when it exits; return or raise its outcome."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
@@ -42,17 +36,16 @@ async def run_in_thread(function: Callable[..., T], *args: object) -> T:
 def is_closed(node: MessagePump) -> bool:
     """Return True if the screen or the app of a widget is closed, while its timers and tasks still run."""
     try:
-        return isinstance(node, Widget) and (not node.app.is_running or node.screen not in node.app.screen_stack)
-    except NoScreen:
+        return isinstance(node, widget.Widget) and (not node.app.is_running or node.screen not in node.app.screen_stack)
+    except dom.NoScreen:
         return True
 
 
 class BackgroundTask(Generic[T]):
     """Generator in a thread whose items are delivered to a widget on Textual's event loop.
 
-    A timer of `owner` calls `on_items` with the new items, oldest first, if there are any. After the last items, it
-    calls `on_error` with the exception that ended the generator, or else `on_finished`. Call `cancel` in the widget's
-    `on_unmount`. Other options, such as `max_pending`, are those of `GeneratorThread`.
+    A timer of `owner` calls `on_items` with the new items, oldest first; after the last ones `on_error` with the
+    exception that ended the generator, or `on_finished`. Cancel it in `on_unmount`.
     """
 
     def __init__(
@@ -69,7 +62,7 @@ class BackgroundTask(Generic[T]):
         self._owner, self._name, self._interval, self._thread_options = owner, name, interval, thread_options
         self._on_items, self._on_error, self._on_finished = on_items, on_error, on_finished
         self._thread: GeneratorThread[T] | None = None
-        self._timer: Timer | None = None
+        self._timer: timer.Timer | None = None
 
     @property
     def is_running(self) -> bool:
@@ -95,7 +88,7 @@ class BackgroundTask(Generic[T]):
             self._timer.stop()
 
     def poll(self) -> None:
-        """Deliver the items produced so far, and the end of the generator. Called by the timer."""
+        """Deliver the items produced so far, and the end of the generator."""
         thread = self._thread
         if thread is None or is_closed(self._owner):
             self.cancel()
@@ -117,7 +110,7 @@ class Debounce:
 
     def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], object]) -> None:
         self._owner, self._delay, self._callback = owner, delay, callback
-        self._timer: Timer | None = None
+        self._timer: timer.Timer | None = None
 
     @property
     def is_waiting(self) -> bool:

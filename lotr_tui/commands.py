@@ -1,24 +1,28 @@
-"""The command palette and its commands, made from the tables of bindings."""
+"""The commands of the palette and the help, made from the tables of bindings, and a check of the user's keymap."""
 
-from collections.abc import Callable, Iterator
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
-from textual.actions import parse
+from textual import actions, command
 from textual.app import App
 from textual.binding import Binding
-from textual.command import Command, CommandList, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Input
 
+from engine.errors import suggest_nearest
+from lotr_tui.formatting import fit_cells
 from lotr_tui.textual_fixes.app import RobustCommandPalette
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
-MAX_WIDTH = 100  # of the palette, so that the eye finds the key of a command
+KEYS_WIDTH = 10  # cells of the keys before a command
 
 
 @dataclass(frozen=True)
@@ -31,58 +35,33 @@ class PaletteCommand:
     action: str = ""  # of the binding; empty for a theme
     group: str = ""  # heading in the help
 
-    @property
-    def explanation(self) -> str:
-        """Name without the label of the key in the footer, which comes before the first colon."""
-        return self.name.partition(": ")[2] or self.name
-
 
 class AppCommandPalette(RobustCommandPalette):
-    """Command palette with one line per command, its key at the right edge."""
+    """Command palette with one line per command, after its keys."""
 
-    DEFAULT_CSS = f"""
-    AppCommandPalette {{
-        #--container {{ max-width: {MAX_WIDTH}; }}
-        #--input {{ border: none; padding: 0 1; background: $panel; }}
-        SearchIcon {{ display: none; }}
-        CommandList {{
+    DEFAULT_CSS = """
+    AppCommandPalette {
+        #--container { max-width: 100; }
+        #--input { border: none; padding: 0 1; background: $panel; }
+        SearchIcon { display: none; }
+        CommandList {
             border: none; padding: 0; max-height: 70vh; text-wrap: nowrap; text-overflow: ellipsis;
             background: $panel; scrollbar-size-vertical: 1;
-        }}
-        CommandList > .option-list--option {{ text-style: none; }}
-    }}
+        }
+        CommandList > .option-list--option { text-style: none; }
+    }
     """
 
     def __init__(self) -> None:
         super().__init__([PaletteCommandProvider], placeholder="Search for a command, a key or a theme")
-        self._row_width = 0
 
     def on_mount(self) -> None:
         for search_input in self.query(Input):  # none if the palette was closed at once
             search_input.cursor_blink = False
             search_input.max_length = MAX_LINE_CHARACTERS
 
-    def on_resize(self) -> None:
-        for search_input in self.query(Input):
-            if self._row_width not in (0, self._available_width):
-                self._gather_commands(search_input.value.strip())
 
-    @property
-    def _available_width(self) -> int:
-        return max(1, min(MAX_WIDTH, self.app.size.width) - 5)
-
-    def _refresh_command_list(self, command_list: CommandList, commands: list[Command], clear_current: bool) -> None:
-        self._row_width = self._available_width
-        rows = []
-        for command in commands:
-            prompt, key = command.hit.prompt, Content.styled(command.hit.help or "", "dim")
-            name = prompt if isinstance(prompt, Content) else Content(str(prompt))
-            name = name.truncate(max(1, self._row_width - key.cell_length - 2), ellipsis=True, pad=True)
-            rows.append(Command(Content.assemble(name, "  ", key), command.hit, command.id))
-        super()._refresh_command_list(command_list, rows, clear_current)
-
-
-class PaletteCommandProvider(Provider):
+class PaletteCommandProvider(command.Provider):
     """Provider of all commands: the actions of the screen below the palette, then the themes.
 
     A single provider, because Textual does not keep the order of several.
@@ -97,16 +76,18 @@ class PaletteCommandProvider(Provider):
             commands.append(PaletteCommand(f"theme: {name}", "in use" if name == app.theme else "", choose))
         return commands
 
-    async def discover(self) -> Hits:
-        for command in self.commands:
-            yield DiscoveryHit(command.name, command.run, help=command.help)
+    async def discover(self) -> command.Hits:
+        for each in self.commands:
+            row = Content.assemble((fit_cells(each.help, KEYS_WIDTH), "dim"), "  ", each.name)
+            yield command.DiscoveryHit(row, each.run, each.name)
 
-    async def search(self, query: str) -> Hits:
+    async def search(self, query: str) -> command.Hits:
         matcher = self.matcher(query)
-        for command in self.commands:
-            score = max(matcher.match(command.name), matcher.match(command.help))
-            if score > 0:
-                yield Hit(score, matcher.highlight(command.name), command.run, help=command.help)
+        for each in self.commands:
+            if score := max(matcher.match(each.name), matcher.match(each.help)):
+                name = matcher.highlight(each.name)
+                row = Content.assemble((fit_cells(each.help, KEYS_WIDTH), "dim"), "  ", name)
+                yield command.Hit(score, row, each.run, each.name)
 
 
 def iter_binding_commands(app: App[Any], screen: Screen[Any]) -> Iterator[PaletteCommand]:
@@ -116,7 +97,7 @@ def iter_binding_commands(app: App[Any], screen: Screen[Any]) -> Iterator[Palett
     available: dict[tuple[type[DOMNode], str], tuple[DOMNode, Binding, dict[str, None]]] = {}
     for node in dict.fromkeys(nodes):
         for binding in collect_bindings(type(node)):
-            _, name, parameters = parse(binding.action)
+            _, name, parameters = actions.parse(binding.action)
             if node.check_action(name, parameters) is not False:
                 # Several widgets of a class, and several bindings of an action, make one command.
                 _, _, keys = available.setdefault((type(node), binding.action), (node, binding, {}))
@@ -138,3 +119,27 @@ def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
         if not base.__dict__.get("_inherit_bindings", True):
             break
     return list(bindings.values())
+
+
+def iter_binding_tables(app_type: type[App[Any]]) -> Iterator[tuple[type[DOMNode], list[Binding]]]:
+    """Import all screens and widgets; yield the bindings of each class with the ones of the app, which always apply."""
+    for package in map(import_module, ("lotr_tui.screens", "lotr_tui.widgets")):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for _, node_type in inspect.getmembers(import_module(module.name), inspect.isclass):
+                if issubclass(node_type, DOMNode) and node_type.__module__ == module.name:
+                    yield node_type, [*collect_bindings(node_type), *collect_bindings(app_type)]
+
+
+def check_keymap(keymap: Mapping[str, str], app_type: type[App[Any]]) -> str:
+    """Return the first problem of the user's keymap, or "": an unknown id, or a key of two bindings."""
+    ids: set[str] = set()
+    for _, bindings in iter_binding_tables(app_type):
+        id_by_key: dict[str, str] = {}
+        for binding_id, keys in ((str(binding.id), binding.key) for binding in bindings):
+            ids.add(binding_id)
+            for key in keymap.get(binding_id, keys).replace(" ", "").split(","):
+                other = id_by_key.setdefault(key, binding_id)
+                if other != binding_id and {other, binding_id} & set(keymap):
+                    return f"key {key} is bound to {other} and {binding_id}; choose another key for one of them"
+    unknown = next((each for each in keymap if each not in ids), "")
+    return f"unknown action {unknown!r}{suggest_nearest(unknown, ids)}" if unknown else ""

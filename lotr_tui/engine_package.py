@@ -1,9 +1,5 @@
-"""Search for another package named `engine`, which hides or overwrites the one that lotr-tui installs.
+"""Search for another package named `engine`, which hides or overwrites the one of lotr-tui; imports nothing of it."""
 
-This module imports nothing of `engine`, so that it works when the import of that package fails.
-"""
-
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -11,59 +7,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-DISTRIBUTION = "lotr-tui"
-REINSTALL = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
 
-
-def describe_engine_problem() -> str:
-    """Return one line that says why `engine` is not the package of lotr-tui, and what to do, or ""."""
-    expected = Path(__file__).resolve().parent.parent / "engine"
-    if not (expected / "__init__.py").is_file():
-        return f"the package engine of {DISTRIBUTION} is missing in {expected}; {REINSTALL}"
-    spec = None
+def describe_engine_problem(error: Exception | None = None) -> str:
+    """Return one line about another package `engine`, or one whose import has failed, and what to do, or ""."""
+    expected, spec = Path(__file__).resolve().parent.parent / "engine", None
     with suppress(ImportError, ValueError):  # an entry of sys.modules without a spec
         spec = importlib.util.find_spec("engine")
     place = None if spec is None else next(iter(spec.submodule_search_locations or ()), spec.origin)
-    if place is None:
-        return f"nothing is imported as engine instead of {expected}; {REINSTALL}"
-    if (found := Path(place).resolve()) != expected:
+    if place is not None and (found := Path(place).resolve()) != expected:
         on_path = [Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-        advice = "rename or remove it"
+        advice = "rename or remove it, or install lotr-tui in an environment of its own"
         if found.parent in on_path:
             advice = f"remove {found.parent} from PYTHONPATH"
         elif found.parent == Path.cwd().resolve():
             advice = "run lotr-tui in another folder, or as `lotr-tui` instead of `python -m lotr_tui`"
-        elif owners := _other_owners(found):
-            advice = f"install {DISTRIBUTION} in an environment of its own, or run: pip uninstall {owners[0]}"
         return f"{found} is imported as engine instead of {expected}; {advice}"
-    if owners := _other_owners(expected):
-        return (
-            f"{' and '.join(owners)} and {DISTRIBUTION} both install a package engine in {expected}; install "
-            f"{DISTRIBUTION} in an environment of its own, or run: pip uninstall {owners[0]}; {REINSTALL}"
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "engine":
+        advice = (
+            "install lotr-tui again, in an environment of its own: pip install --force-reinstall --no-deps lotr-tui"
         )
-    for distribution in importlib.metadata.distributions(name=DISTRIBUTION, path=[str(expected.parent)]):
-        for file in distribution.files or ():
-            path = Path(str(distribution.locate_file(file)))
-            if file.parts[0] == "engine" and not path.is_file():
-                return f"{path} is missing; {REINSTALL}"
+        return f"{expected} is incomplete, or another package has overwritten it ({error}); {advice}"
     return ""
 
 
 def exit_on_engine_problem(error: Exception) -> NoReturn:
     """Print the problem with the package `engine` and exit, or raise `error` if there is none."""
-    message = describe_engine_problem()
+    message = describe_engine_problem(error)
     if not message or os.environ.get("LOTR_TUI_DEBUG") == "1":
         raise error
     printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
-    print(f"{DISTRIBUTION}: {printable}", file=sys.stderr)
-    sys.exit(1)
-
-
-def _other_owners(folder: Path) -> list[str]:
-    """Return the names of the distributions, other than lotr-tui, that install files in `folder`."""
-    names = set()
-    for distribution in importlib.metadata.distributions(path=[str(folder.parent)]):
-        name, files = distribution.metadata["Name"] or "", distribution.files or ()
-        if name.lower().replace("_", "-") != DISTRIBUTION and any(file.parts[0] == folder.name for file in files):
-            names.add(name)
-    return sorted(names)
+    sys.exit(f"lotr-tui: {printable}")

@@ -17,8 +17,7 @@ PRETRAINED_NOTE = "pre-trained on other text"  # beside each figure of a model t
 PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"  # below a list of runs with marked figures
 NAME_WIDTH = 24  # cells of the name in a model row; the row then fits a dialog of 60 columns
 LINE_END_MARK = "¶"  # an `<eos>` at the place where it ends a line
-SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}
-"""Names of the special tokens in the interface; files and JSON keep the tokens themselves."""
+SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}  # on the screen only
 END_OF_TEXT = "end of text"  # `<eos>` where line breaks are ordinary tokens
 SPACE_MARK = "·"  # a space in a token that stands alone
 SELECTED_MARK = "▸"  # the selected row or column
@@ -99,10 +98,7 @@ def token_noun(tokenizer: "Tokenizer") -> str:
 
 
 def format_lone_token(text: str, *, ends_text: bool = False) -> str:
-    """Return a token that stands alone as readers see it: special tokens by their names, others with visible spaces.
-
-    With `ends_text`, `<eos>` ends a whole text instead of a line, as in models by others.
-    """
+    """Return a token with visible spaces, or the name of a special one; with `ends_text`, `<eos>` ends a whole text."""
     if ends_text and text == "<eos>":
         return END_OF_TEXT
     return SPECIAL_TOKEN_NAMES.get(text) or text.replace(" ", SPACE_MARK)
@@ -120,8 +116,6 @@ def fit_cells(text: str, width: int) -> str:
 
 def displayable(text: str) -> str:
     """Return generated text as a terminal can show it: line feeds stay, other control characters are replaced."""
-    if text.isprintable():
-        return text
     return "".join(
         c if c.isprintable() or c in "\n\u200c\u200d" else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
         for c in text
@@ -136,13 +130,6 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
         "cancelled": "stopped by you",
         "error": "stopped by an error",
     }[done.reason]
-
-
-def format_run_row(run: "RunSummary") -> str:
-    """Return the row of a trained run in a list of models; perplexities of different tokens do not compare."""
-    if run.pretrained_on_other_text:
-        return f"{format_model_row(run.name, run.state)} {PRETRAINED_NOTE}"
-    return format_model_row(run.name, run.state, run.valid_perplexity)
 
 
 def format_model_row(name: str, description: str, valid_perplexity: float | None = None) -> str:

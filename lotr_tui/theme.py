@@ -4,12 +4,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from rich.color import Color as RichColor
-from rich.color import ColorType
+from rich import color, style
 from rich.segment import Segment
-from rich.style import Style
+from textual.app import App
 from textual.color import Color
-from textual.filter import LineFilter
+from textual.filter import Monochrome
 from textual.theme import BUILTIN_THEMES, Theme
 
 from engine.errors import ConfigError, suggest_nearest
@@ -17,7 +16,7 @@ from engine.errors import ConfigError, suggest_nearest
 MUTED = "$muted $muted-style"
 """Style of secondary text. CSS uses `color: $muted; text-style: $muted-style`."""
 
-_COLORS = {
+_COLORS = {  # of the dark and of the light theme
     "primary": ("#d9a648", "#85580c"),
     "secondary": ("#7d8a73", "#5d6b52"),
     "accent": ("#d9a648", "#85580c"),
@@ -29,20 +28,13 @@ _COLORS = {
     "warning": ("#d9a648", "#85580c"),
     "error": ("#d9715f", "#a8321f"),
 }
-"""Colours of the dark and of the light theme."""
-_SPEAKER_COLORS = (
+_SPEAKER_COLORS = (  # of names in a dark and in a light theme
     "#8fb3d9 #9cc47f #e09a8f #b8a1d9 #7fc4b8 #e0a276 #d8a0c4 #c4c27f #86c8e0 #c8a58a #a5a9f0 #a8b8a8",
     "#245389 #35631f #943030 #5f4091 #17605a #7c410c #8a2864 #575512 #0b5c7a #634a33 #3d3fa8 #44544a",
 )
-"""Colours of the names of speakers in a dark and in a light theme."""
-# Accent, rule, which must not be brighter than text, and colours of speakers that are readable on the background.
-_ANSI_COLORS = {
-    "ansi-dark": (
-        "ansi_yellow",
-        "ansi_bright_black",
-        "bright_cyan bright_green bright_magenta bright_blue bright_red cyan",
-    ),
-    "ansi-light": ("ansi_blue", "ansi_white", "cyan green magenta red"),
+_ANSI_COLORS = {  # accent, rule, which must not be brighter than text, and readable colours of speakers
+    "ansi-dark": "yellow bright_black bright_cyan bright_green bright_magenta bright_blue bright_red cyan",
+    "ansi-light": "blue white cyan green magenta red",
 }
 
 
@@ -50,14 +42,13 @@ def _common_variables(accent: str, background: str, rule: str) -> dict[str, str]
     return {
         **dict.fromkeys(("footer-key-foreground", "block-cursor-background", "scrollbar-active"), accent),
         **dict.fromkeys((f"scrollbar-background{state}" for state in ("", "-hover", "-active")), background),
+        **dict.fromkeys(("border", "scrollbar"), rule),
         "scrollbar-corner-color": background,
-        "border": rule,
-        "scrollbar": rule,
     }
 
 
-def _make_theme(name: str, *, dark: bool) -> Theme:
-    colors: dict[str, Any] = {color: pair[0 if dark else 1] for color, pair in _COLORS.items()}
+def _make_theme(theme_name: str, *, dark: bool) -> Theme:
+    colors: dict[str, Any] = {name: pair[0 if dark else 1] for name, pair in _COLORS.items()}
     variables = {
         **_common_variables(colors["accent"], colors["background"], "#3a3d31" if dark else "#cfc8b4"),
         "footer-background": colors["background"],
@@ -65,16 +56,14 @@ def _make_theme(name: str, *, dark: bool) -> Theme:
         "input-selection-background": "#d9a648 35%" if dark else "#85580c 30%",
         "scrollbar-hover": "#55594a" if dark else "#b3ab93",
         **({} if dark else {"block-cursor-foreground": "#faf7ee"}),
-        **muted_variables(colors["foreground"]),
-        **speaker_variables(dark=dark),
+        **default_variables(colors["foreground"], dark=dark),
     }
-    return Theme(name, dark=dark, variables=variables, **colors)
+    return Theme(theme_name, dark=dark, variables=variables, **colors)
 
 
 def _make_ansi_theme(name: str) -> Theme:
     """Return Textual's theme in the terminal's own colours, with one accent, and with dim rules and scroll bars."""
-    accent, rule, speakers = _ANSI_COLORS[name]
-    names = speakers.split()
+    accent, rule, *speakers = (f"ansi_{name}" for name in _ANSI_COLORS[name].split())
     variables = {
         **_common_variables(accent, "ansi_default", rule),
         **dict.fromkeys(("scrollbar", "scrollbar-hover"), "ansi_bright_black"),
@@ -82,19 +71,17 @@ def _make_ansi_theme(name: str) -> Theme:
         "muted-style": "dim",  # a percentage of the terminal's default colour is that colour
         "border-blurred": rule,
         # The terminal has fewer colours than there are speakers, and they are used again.
-        **{f"speaker-{index}": f"ansi_{names[index % len(names)]}" for index in range(12)},
+        **{f"speaker-{index}": speakers[index % len(speakers)] for index in range(12)},
     }
     theme = BUILTIN_THEMES[name]
     return replace(theme, primary=accent, accent=accent, variables={**theme.variables, **variables})
 
 
-def muted_variables(foreground: str) -> dict[str, str]:
+def default_variables(foreground: str, *, dark: bool) -> dict[str, str]:
+    """Return the variables of the app, for any theme with this text colour."""
     # `Content` ignores a percentage in the value of a variable, so the colour has the opacity in it.
-    return {"muted": Color.parse(foreground).with_alpha(0.6).hex, "muted-style": "not dim"}
-
-
-def speaker_variables(*, dark: bool) -> dict[str, str]:
-    return {f"speaker-{index}": color for index, color in enumerate(_SPEAKER_COLORS[0 if dark else 1].split())}
+    muted = {"muted": Color.parse(foreground).with_alpha(0.6).hex, "muted-style": "not dim"}
+    return muted | {f"speaker-{i}": each for i, each in enumerate(_SPEAKER_COLORS[0 if dark else 1].split())}
 
 
 SHIRE = _make_theme("shire", dark=True)
@@ -103,34 +90,34 @@ OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_COLORS))
 """Themes to register; the last ones replace themes of Textual."""
 
 
-def theme_names() -> list[str]:
-    return [SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES]
+THEME_NAMES = (SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES)
 
 
 def check_theme_name(name: str) -> None:
     """Raise a ConfigError that lists all themes if none has this name."""
-    names = theme_names()
-    if name not in names:
-        nearest = suggest_nearest(name, names)
-        raise ConfigError(f"unknown theme {name!r}{nearest} The themes: {', '.join(names)}")
+    if name not in THEME_NAMES:
+        nearest = suggest_nearest(name, THEME_NAMES)
+        raise ConfigError(f"unknown theme {name!r}{nearest} The themes: {', '.join(THEME_NAMES)}")
 
 
-class ColorlessFilter(LineFilter):
-    """Filter that removes all colours; text with a background colour is reversed unless it is underlined.
+class ColorlessFilter(Monochrome):
+    """Filter for NO_COLOR: with an ANSI theme, whose colours Textual counts as black, a background becomes reverse."""
 
-    For NO_COLOR with an ANSI theme: Textual's monochrome filter counts the terminal's default colours as black, and
-    would write black on black.
-    """
+    def __init__(self, app: App[Any]) -> None:
+        super().__init__()
+        self._app = app
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        if not self._app.native_ansi_color:
+            return super().apply(segments, background)
         return [Segment(text, style and _remove_colors(style), control) for text, style, control in segments]
 
 
 @lru_cache(1024)
-def _remove_colors(style: Style) -> Style:
-    has_background = style.bgcolor is not None and style.bgcolor.type is not ColorType.DEFAULT
-    is_scrollbar_track = style.meta.get("@mouse.down") in ("scroll_up", "scroll_down")  # must not look like the thumb
+def _remove_colors(colored: style.Style) -> style.Style:
+    has_background = colored.bgcolor is not None and colored.bgcolor.type is not color.ColorType.DEFAULT
+    is_scrollbar_track = colored.meta.get("@mouse.down") in ("scroll_up", "scroll_down")  # must not look like the thumb
     # Underlined text stands out already, and stays different from the reversed token under a cursor.
-    reverse = has_background and not style.underline and not is_scrollbar_track
-    colors = Style.from_color(RichColor.default(), RichColor.default())
-    return style + colors + Style(reverse=bool(style.reverse) or reverse)
+    reverse = has_background and not colored.underline and not is_scrollbar_track
+    default = style.Style.from_color(color.Color.default(), color.Color.default())
+    return colored + default + style.Style(reverse=bool(colored.reverse) or reverse)

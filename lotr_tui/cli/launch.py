@@ -82,12 +82,12 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
             line = background.describe_background_run(state.run_path, os.getpid())
             print(line, file=sys.stderr)  # the server shows it
         background.detach_from_terminal()
-    state.finish_training(waits=app.terminal_closed)
+    tracker_lines = state.finish_training(waits=app.terminal_closed)
     if state.detached_run is not None:
         print(background.resume_in_background(state.detached_run))
     elif state.job is not None or state.is_training:  # a training that ended in the session was shown there
         _print_run(app)
-    for line in state.tracker_lines():
+    for line in tracker_lines:
         print(line)
     failure = state.training_view.failure if state.job is not None and state.training_view is not None else ""
     problems = list(filter(None, (state.exit_message, failure)))

@@ -55,9 +55,9 @@ def offer_presets() -> list[str]:
 
 
 def offer_themes() -> list[str]:
-    from lotr_tui.theme import theme_names
+    from lotr_tui.theme import THEME_NAMES
 
-    return theme_names()
+    return list(THEME_NAMES)
 
 
 def offer_chapters() -> list[str]:

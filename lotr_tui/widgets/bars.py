@@ -8,28 +8,19 @@ BLOCK_HEIGHTS = "▁▂▃▄▅▆▇█"
 
 def bar(fraction: float, width: int) -> str:
     """Return a bar over `fraction` (0 to 1) of `width` cells, precise to an eighth of a cell."""
-    eighths: int = round(max(0.0, min(fraction, 1.0)) * width * 8)
-    full_cells, remainder = divmod(eighths, 8)
+    full_cells, remainder = divmod(round(max(0.0, min(fraction, 1.0)) * width * 8), 8)
     return "█" * full_cells + " ▏▎▍▌▋▊▉"[remainder].strip()
 
 
 def signed_bar(fraction: float, half_width: int) -> str:
-    """Return a bar over `fraction` (-1 to 1) from an axis in the middle, `2 * half_width + 1` cells wide.
-
-    Bars to the left are precise to half a cell or less, because Unicode has few blocks that fill the right of a cell.
-    """
-    eighths: int = round(max(0.0, min(-fraction, 1.0)) * half_width * 8)
-    full_cells, remainder = divmod(eighths, 8)
+    """Return a bar over `fraction` (-1 to 1) from an axis in the middle, `2 * half_width + 1` cells wide."""
+    full_cells, remainder = divmod(round(max(0.0, min(-fraction, 1.0)) * half_width * 8), 8)
     left = ("" if remainder == 0 else "▕" if remainder < 3 else "▐" if remainder < 7 else "█") + "█" * full_cells
     return f"{left:>{half_width}}│{bar(fraction, half_width):<{half_width}}"
 
 
 def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
-    """Return one block character per value, scaled from 0 to `max_value`, with a space for values that are not finite.
-
-    Without `max_value`, the largest finite value has the full height, and values that all have the same height are a
-    line, because their height means nothing.
-    """
+    """Return one block per value, from 0 to `max_value` or the largest one, equal ones as a line; a space is no value."""
     scale = max((value for value in values if math.isfinite(value)), default=0.0) if max_value is None else max_value
     blocks = ""
     for value in values:

@@ -1,7 +1,4 @@
-"""Charts of perplexities over epochs, drawn with braille dots.
-
-A redraw takes 3 ms; the available plotting widgets take 50 to 90 ms, which delays keys during a training.
-"""
+"""Charts of perplexities over epochs in braille dots, in 3 ms: plotting widgets take 50 to 90, which delays keys."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,17 +21,13 @@ Y_LABEL_WIDTH = 6  # columns to the left of the cells: labels of the y axis and 
 MIN_TICKS = 3  # that an axis needs to show its scale
 MAX_DOT_DISTANCE = 1e6  # from the picture, in dots; larger distances are clipped, which draws the same lines
 VIEW_STEPS = 8  # in which the visible part moves by its width; between them it stays still
-MAX_PERPLEXITY_RATIO = 8.0
-"""Ratio of the top of the y axis to the lowest perplexity; higher values, at the start of a training, are cut off."""
+MAX_PERPLEXITY_RATIO = 8.0  # of the top of the y axis to the lowest perplexity: the start of a training is cut off
 SMOOTHING = 0.85  # decay of the moving average over the training perplexity
 _DOT_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], np.uint8)  # of a cell, `[4, 2]`
 
 
 class Plot:
-    """Cells with a logarithmic axis of perplexities at the left, and an axis of epochs below.
-
-    Each cell is a character and the name of its style; later drawing covers earlier drawing.
-    """
+    """Cells, each a character and the name of its style, with a logarithmic axis of perplexities, and one of epochs."""
 
     def __init__(
         self,
@@ -60,10 +53,7 @@ class Plot:
         return round((epoch - left) / (right - left) * (self._plot_columns - 1))
 
     def draw(self, curves: Mapping[str, LogCurve], baselines: Sequence[tuple[str, float]]) -> dict[str, BrailleCells]:
-        """Draw horizontal lines with their labels where no curve is, and curves by style; return the curves' cells.
-
-        The last curve is on top, and a cell that several curves share shows the dots of all of them.
-        """
+        """Draw horizontal lines with labels where no curve is, and curves by style, the last on top; return its cells."""
         combined, drawn = np.zeros((self.rows, self.columns), np.uint8), {}
         for style, (x, y) in curves.items():
             cells = braille_curve(x, y, self.x_range, self._log_range, self.rows, self._plot_columns)
@@ -98,7 +88,6 @@ class Plot:
                 self._cells[row][x] = (character, style)
 
     def is_free(self, row: int, column: int, width: int) -> bool:
-        """Return True if `width` cells from a cell to the right exist and are empty."""
         is_inside = 0 <= row < self.rows and column >= 0 and column + width <= self.columns
         return is_inside and all(character == " " for character, _ in self._cells[row][column : column + width])
 
@@ -121,10 +110,7 @@ class Plot:
         return [*lines, Strip([Segment(self._x_axis(), styles["chart--axis"])])]
 
     def _x_axis(self) -> str:
-        """Return labels centred under their positions, and the name of the axis as far right as there is room.
-
-        If there is none, every other label is left out.
-        """
+        """Return labels, or every other one, under their positions, and the name of the axis where there is room."""
         ticks = linear_ticks(*self.x_range, max(MIN_TICKS, self._plot_columns // 10))
         line: list[str] = []
         for shown in (ticks, ticks[::2]):
@@ -146,7 +132,6 @@ def perplexity_bounds(curve: LogCurve) -> list[float]:
 
 
 def _format_y_tick(value: float) -> str:
-    """Return a tick label of at most four columns, if possible."""
     if value >= 10_000:
         return f"{value / 1000:.0f}k" if value < 1e6 else f"{value:.0e}".replace("e+0", "e")
     return f"{value:.0f}" if value == round(value) or value >= 100 else f"{value:.4g}"
@@ -160,10 +145,9 @@ def braille_curve(
     rows: int,
     columns: int,
 ) -> BrailleCells:
-    """Return the cells `[rows, columns]` of a curve with straight lines between its points.
+    """Return the cells `[rows, columns]` of straight lines between points, whose `x` `[points]` ascend.
 
-    The positions `x` `[points]` are in ascending order; equal positions make a vertical line. Values `y` `[points]`
-    that are not finite interrupt the curve. Parts outside the ranges are not drawn.
+    Equal positions make a vertical line, and values `y` `[points]` that are not finite a gap.
     """
     # Each dot column of the curve is a vertical run; +1 at its top and -1 below its bottom, summed over the rows.
     ends = np.zeros((4 * rows + 1, 2 * columns))
@@ -172,9 +156,12 @@ def braille_curve(
     dot_y = np.clip((y_range[1] - y) / (y_range[1] - y_range[0]) * (4 * rows - 1), -MAX_DOT_DISTANCE, MAX_DOT_DISTANCE)
     finite = np.flatnonzero(np.isfinite(dot_x) & np.isfinite(dot_y))
     for points in np.split(finite, np.flatnonzero(np.diff(finite) > 1) + 1) if len(finite) else ():
-        line_x, line_y = _insert_column_crossings(dot_x[points], dot_y[points], 2 * columns)
-        dot_columns = np.rint(np.clip(line_x, -1, 2 * columns)).astype(int)
-        dot_rows = np.rint(line_y).astype(int)
+        line_x, line_y = dot_x[points], dot_y[points]
+        crossed = np.arange(max(0, math.ceil(line_x[0])), min(2 * columns, math.floor(line_x[-1]) + 1))
+        line_x, line_y = np.concatenate([line_x, crossed]), np.concatenate([line_y, np.interp(crossed, line_x, line_y)])
+        order = np.argsort(line_x, kind="stable")  # a column of dots that the line crosses follows a point in it
+        dot_columns = np.rint(np.clip(line_x[order], -1, 2 * columns)).astype(int)
+        dot_rows = np.rint(line_y[order]).astype(int)
         previous = np.concatenate([dot_rows[:1], dot_rows[:-1]])
         # Each run starts next to the previous dot, which is part of the previous run.
         top = np.maximum(np.where(dot_rows > previous, previous + 1, dot_rows), 0)
@@ -189,25 +176,13 @@ def braille_curve(
     return cells
 
 
-def _insert_column_crossings(x: Float64Array, y: Float64Array, columns: int) -> LogCurve:
-    """Return the points, with the points added where the line crosses one of `columns` columns of dots."""
-    # numpy's set functions would import numpy.ma, which takes 50 ms.
-    has_point = np.zeros(columns, bool)
-    has_point[x[(x >= 0) & (x < columns) & (x == np.floor(x))].astype(int)] = True
-    first, last = max(0, math.ceil(x[0])), min(columns - 1, math.floor(x[-1]))
-    crossings = first + np.flatnonzero(~has_point[first : max(first, last + 1)]).astype(float)
-    all_x = np.concatenate([x, crossings])
-    order = np.argsort(all_x, kind="stable")
-    return all_x[order], np.concatenate([y, np.interp(crossings, x, y)])[order]
-
-
 def around(x: Float64Array, y: Float64Array, x_range: tuple[float, float]) -> LogCurve:
     part = slice(max(0, np.searchsorted(x, x_range[0]) - 1), np.searchsorted(x, x_range[1], "right") + 1)
     return x[part], y[part]
 
 
 def column_means(x: Float64Array, y: Float64Array, x_range: tuple[float, float], columns: int) -> LogCurve:
-    """Return the mean of the finite points in each column, and one point beyond each end: a line instead of a band."""
+    """Return the mean of the finite points in each column: a line instead of a band."""
     x, y = around(x, y, x_range)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
@@ -232,10 +207,7 @@ def linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten, or fewer multiples over a wide range, as many as `linear_ticks` does.
-
-    Over a narrow range, the values are evenly spaced.
-    """
+    """Return 1, 2 and 5 times powers of ten, or fewer multiples; over a narrow range, evenly spaced values."""
     powers = [10.0**exponent for exponent in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     choices = [
         [tick for power in powers for multiple in multiples if low <= (tick := power * multiple) <= high]
@@ -270,8 +242,7 @@ class PerplexityChart(StripWidget):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.visible_epochs: float | None = None
-        """Width of the visible part, which holds the cursor or the latest value; None shows everything."""
+        self.visible_epochs: float | None = None  # that hold the cursor or the latest value; None shows everything
         self._view = TrainingView()
         self._smoothed_train = SmoothedPerplexity(SMOOTHING)
 
@@ -283,7 +254,6 @@ class PerplexityChart(StripWidget):
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Return the legend, the rows with the curves, and the x axis."""
         view, unit, styles = self._view, self._view.unit, self.component_styles()
         entries = [
             [Segment(f"{name} ", styles[style]), Segment(text, styles[""])] for style, name, text in self._legend()
@@ -351,7 +321,7 @@ class PerplexityChart(StripWidget):
         shown = [(style, name, unit.format(value)) for style, name, value in figures if value is not None]
         return [("chart--axis", unit.name, ""), *shown] if unit.is_perplexity else shown
 
-    # The dashboard's chart adds to these
+    # The chart of the dashboard adds to these
 
     def _empty_lines(self) -> list[Strip]:
         return []

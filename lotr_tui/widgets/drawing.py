@@ -10,12 +10,11 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-SEPARATOR = " · "
-"""Text between two parts of a line."""
+SEPARATOR = " · "  # between two parts of a line
 
 
 class StripWidget(Widget):
-    """Widget whose subclass returns all its lines from `draw`; the lines are cached until something changes."""
+    """Widget whose subclass returns all its lines from `draw`; `redraw_changes` repaints only the ones that differ."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -30,7 +29,6 @@ class StripWidget(Widget):
         self.refresh()
 
     def redraw_changes(self) -> None:
-        """Draw all lines again, but repaint only the parts that changed."""
         before, self._lines = self._lines, []
         if not before or not self.is_on_screen:
             self.refresh()
@@ -82,16 +80,13 @@ def join_fitting(parts: Sequence[str], width: int) -> str:
 
 
 def pointer_line(label: str, cell: int, width: int) -> str:
-    """Return a line that points to the cell above it, with a label: on the right if that fits `width` cells."""
+    """Return a line that points to the cell above it, with a label on the side where it fits `width` cells."""
     fits_right = cell + cell_len(label) + 2 <= width
     return f"{' ' * cell}▲ {label}" if fits_right else f"{label} ▲".rjust(cell + 1)
 
 
 def _changed_width(old: Strip, new: Strip) -> int:
-    """Return the number of cells up to the last one in which two lines differ; 0 if they are equal.
-
-    The first difference does not matter, because Textual sends a line from the left edge of its widget.
-    """
+    """Return the cells up to the last one in which two lines differ: Textual sends a line from its left edge."""
     if old == new:
         return 0
     old_cells, new_cells = ([(cell, part.style) for part in line for cell in part.text] for line in (old, new))

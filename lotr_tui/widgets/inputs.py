@@ -7,8 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Input, Label
 
-MAX_LINE_CHARACTERS = 1000
-"""Default maximum length; Textual measures the whole line at each key."""
+MAX_LINE_CHARACTERS = 1000  # Textual measures the whole line at each key
 
 
 class LineInput(Input):
@@ -19,7 +18,6 @@ class LineInput(Input):
         self.cursor_blink = False
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Replace a part of the line, unless it would become too long; a pasted text is then reported."""
         length = len(self.value) - abs(end - start) + len(text)
         if len(text) > 1 and self.max_length and length > self.max_length:
             reason = f"Not pasted: the line has room for {self.max_length:,} characters, not {length:,}."

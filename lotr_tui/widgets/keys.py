@@ -1,8 +1,7 @@
 """Key bindings: tables of them, and the footer of a screen, which shows the keys that can be used now."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
@@ -11,17 +10,14 @@ from textual.content import Content
 from textual.style import Style
 from textual.widget import Widget
 
-ALWAYS_SHOWN_ACTIONS = ("command_palette", "quit", "toggle_help")
-"""Actions whose keys are at the right edge of every footer; where they do not all fit, the first ones are left out."""
+ALWAYS_SHOWN_ACTIONS = ("command_palette", "quit", "toggle_help")  # at the right edge; the first ones may not fit
 KEY_GAP = 2  # columns at least between two keys
 
 
 def binding_table(id_prefix: str, table: str, *, show: bool = False) -> list[BindingType]:
-    """Return the bindings of a table with one line per binding and fields separated by `|`.
+    """Return the bindings of a table: `id after the prefix | keys | action | description | tooltip`, a line for each.
 
-    The fields are the last part of the binding id, which starts with `id_prefix` and a dot, the keys, the action, the
-    description, the tooltip and, optionally, the keys as the footer shows them. With `show=False`, only the palette and
-    the help show the bindings.
+    A sixth field has the keys as the footer shows them. Without `show`, only palette and help show the bindings.
     """
     bindings: list[BindingType] = []
     for line in table.strip().splitlines():
@@ -53,20 +49,13 @@ class KeyHint(NamedTuple):
 
 
 class KeyFooter(Widget, can_focus=False):
-    """One line with as many keys as fit; no key is cut off, and help, quit and palette are at the right edge.
-
-    Textual's own footer creates one widget per key at each change of focus.
-    """
+    """One line with the keys that fit: Textual's footer creates one widget per key at each change of focus."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"key-footer--{name}" for name in ("key", "description", "disabled")}
     DEFAULT_CSS = """
     KeyFooter {
-        dock: bottom;
-        height: 1;
-        padding: 0 1;
-        background: $background;
-        text-wrap: nowrap;
+        dock: bottom; height: 1; padding: 0 1; background: $background; text-wrap: nowrap;
         & > .key-footer--key { color: $footer-key-foreground; text-style: bold; }
         & > .key-footer--description { color: $footer-description-foreground; text-style: $muted-style; }
         & > .key-footer--disabled { text-style: dim; }
@@ -74,24 +63,16 @@ class KeyFooter(Widget, can_focus=False):
     """
     auto_links = False
 
-    def __init__(
-        self,
-        get_keys: Callable[[], Sequence[FooterKey]] | None = None,
-        *,
-        descriptions: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """Show the keys that `get_keys` returns, the most important first, or else all in the order of the bindings.
-
-        `descriptions` maps ids of bindings to other descriptions.
-        """
+    def __init__(self, get_keys: Callable[[], Sequence[FooterKey]] | None = None) -> None:
+        """Show the keys that `get_keys` returns, the most important first, or else all in the order of the bindings."""
         super().__init__()
-        self._get_keys, self._descriptions = get_keys, descriptions
+        self._get_keys = get_keys
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
 
     def render(self) -> Content:
-        left, right = self._fitting()
+        left, right = self.visible_keys()
         parts: list[str | Content] = []
         for hint in [*left, *right]:
             if right and hint is right[0]:
@@ -107,12 +88,8 @@ class KeyFooter(Widget, can_focus=False):
             parts += [text, " " * KEY_GAP]
         return Content.assemble(*parts[:-1])
 
-    def visible_keys(self) -> list[KeyHint]:
-        """Return the keys that fit, the ones at the right edge last."""
-        left, right = self._fitting()
-        return [*left, *right]
-
-    def _fitting(self) -> tuple[list[KeyHint], list[KeyHint]]:
+    def visible_keys(self) -> tuple[list[KeyHint], list[KeyHint]]:
+        """Return the keys that fit at the left and at the right."""
         by_id: dict[str, ActiveBinding] = {}
         by_action: dict[str, ActiveBinding] = {}
         for active in self.screen.active_bindings.values():
@@ -133,6 +110,5 @@ class KeyFooter(Widget, can_focus=False):
         return [hint for hint, end in zip(left, ends, strict=True) if end <= room], right
 
     def _hint(self, active: ActiveBinding, description: str = "", key_display: str = "") -> KeyHint:
-        binding = active.binding
-        description = description or self._descriptions.get(binding.id or "", binding.description)
-        return KeyHint(binding, active.enabled, key_display or self.app.get_key_display(binding), description)
+        key_display = key_display or self.app.get_key_display(active.binding)
+        return KeyHint(active.binding, active.enabled, key_display, description or active.binding.description)

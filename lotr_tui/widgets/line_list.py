@@ -13,7 +13,6 @@ from lotr_tui.widgets.keys import binding_table
 
 
 def line_bindings(id_prefix: str) -> list[BindingType]:
-    """Return the keys that move the cursor of a `LineList`, with binding ids that start with `id_prefix`."""
     return binding_table(
         id_prefix,
         """
@@ -47,7 +46,6 @@ class LineScrollView(ScrollView):
         self.vertical_scrollbar.window_virtual_size = size.height
 
     def scroll_to_line(self, line: int) -> None:
-        """Scroll the shortest distance that brings `line` into view."""
         height = max(1, self.size.height)
         top = min(max(self.scroll_offset.y, line - height + 1), line)
         self.scroll_to(y=top, animate=False, immediate=True, force=True)
@@ -66,13 +64,11 @@ class LineList(LineScrollView, can_focus=True):
 
     @property
     def cursor_line(self) -> int | None:
-        """Line that has the cursor; None if there is no cursor or no line."""
         return None
 
     def select_line(self, line: int) -> None: ...
 
     def click_line(self, line: int) -> None:
-        """React to a click on an existing `line`; by default, move the cursor there."""
         self.select_line(line)
 
     def render_line(self, y: int) -> Strip:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from textual import events
@@ -117,43 +118,32 @@ class PromptMenu(Static):
 
 
 class PromptInput(TextArea, inherit_bindings=False):
-    """Text area for a prompt: enter sends it, up and down recall earlier prompts.
-
-    `completer` completes the text before the cursor: tab inserts the grey text, and arrows choose in the menu. The
-    bindings of `TextArea` are not inherited, because the session uses ctrl+c, ctrl+f and other keys.
-    """
+    """Text area for a prompt, without the bindings of `TextArea`: the session uses ctrl+c, ctrl+f and other keys."""
 
     DEFAULT_CSS = """
     PromptInput {
-        width: 1fr;
-        height: auto;
-        padding: 0;
-        background: $background;
-        overflow-x: hidden;
-        scrollbar-size-vertical: 0;  /* it would flash at each new line */
+        width: 1fr; height: auto; padding: 0; background: $background;
+        overflow-x: hidden; scrollbar-size-vertical: 0;  /* it would flash at each new line */
         .text-area--suggestion { color: $foreground 50%; }
         &:ansi .text-area--suggestion, &:ansi .text-area--placeholder { text-style: dim; }
         &:dark .text-area--cursor, &:light .text-area--cursor, &:ansi .text-area--cursor {
-            color: $foreground;
-            background: $background;
-            text-style: reverse;
+            color: $foreground; background: $background; text-style: reverse;
         }
     }
     """
     BINDING_GROUP_TITLE = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = binding_table("prompt", _BINDINGS)
 
+    @dataclass
     class Submitted(Message):
         """Request to send the prompt. The text stays in the widget until `clear` is called."""
 
-        def __init__(self, prompt_input: "PromptInput", value: str) -> None:
-            super().__init__()
-            self.prompt_input, self.value = prompt_input, value
+        prompt_input: "PromptInput"
+        value: str
 
     def __init__(
         self, history: PromptHistory | None = None, menu: PromptMenu | None = None, *, id: str | None = None
     ) -> None:
-        """Create an empty prompt; sent prompts are added to `history`, and None disables recall."""
         super().__init__(id=id, compact=True, highlight_cursor_line=False, placeholder=PLACEHOLDER, soft_wrap=True)
         self.set_reactive(TextArea.cursor_blink, False)
         self.set_reactive(TextArea.match_cursor_bracket, False)
@@ -207,11 +197,7 @@ class PromptInput(TextArea, inherit_bindings=False):
         return result
 
     async def _on_key(self, event: events.Key) -> None:
-        """Run the prompt's own bindings at once.
-
-        Textual would run a binding after the key has travelled up to the app. Over a slow line, letters that arrive
-        together with the key would then be inserted first.
-        """
+        """Run the prompt's bindings at once: Textual would first insert letters that arrive together with the key."""
         if event.is_printable:
             return  # TextArea inserts the character
         active = self.screen.active_bindings.get(event.key)
@@ -251,7 +237,6 @@ class PromptInput(TextArea, inherit_bindings=False):
     # Completion and recall
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave the key of the completion to the screen while there is nothing to complete."""
         return action != "complete" or bool(self.suggestion or self._menu.choices)
 
     def action_complete(self) -> None:
@@ -324,17 +309,9 @@ class PromptInput(TextArea, inherit_bindings=False):
 
 
 def sanitize_prompt(text: str) -> tuple[str, int]:
-    """Return the text without escape sequences and control characters, and the number of both that were removed.
-
-    Line breaks become newlines and tabs become spaces. If the text has more than one character, newlines at its end
-    are removed.
-    """
+    """Return the text without escape sequences and control characters, and the number of both that were removed."""
     text, removed = _ESCAPE_SEQUENCE.subn("", text)
     text = _LINE_BREAK.sub("\n", text).replace("\t", " ")
     text = text.rstrip("\n") if len(text) > 1 else text
-    kept = "".join(
-        character
-        for character in text
-        if character in SAFE_CHARACTERS or unicodedata.category(character) not in _HIDDEN_CATEGORIES
-    )
+    kept = "".join(c for c in text if c in SAFE_CHARACTERS or unicodedata.category(c) not in _HIDDEN_CATEGORIES)
     return kept, removed + len(text) - len(kept)

@@ -28,9 +28,7 @@ SAMPLER_PRESETS: Mapping[str, SamplerSettings] = {
     "wild": SamplerSettings(temperature=1.3, min_p=0.02),
     **{f"notebook {t}": SamplerSettings(temperature=t) for t in (0.5, 0.7, 0.75, 0.8, 1.0)},
 }
-"""Sampler settings by preset name; the notebook only has a temperature. A preset does not change the maximum length."""
-CUSTOM_PRESET = "custom"
-"""Name shown for settings that match no preset."""
+CUSTOM_PRESET = "custom"  # name of settings that match no preset
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(SamplerSettings)}
 _chain_of = attrgetter("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
 _PRESET_NAMES = {_chain_of(preset): name for name, preset in SAMPLER_PRESETS.items()}
@@ -47,14 +45,12 @@ class SamplerPanel(Vertical):
     SamplerPanel.-narrow #chain { display: none; }
     """
 
-    class Changed(Message):
-        """Posted when `settings` have changed."""
+    class Changed(Message): ...
 
     def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008
         super().__init__(id=id)
         self.settings = settings
-        self.seed: int | None = None
-        """Fixed seed; None draws one for each reply."""
+        self.seed: int | None = None  # None draws one for each reply
         self.preset = CUSTOM_PRESET
         self._last_seed: int | None = None  # a random one
         self._noun, self._run = "word", ""
@@ -87,17 +83,13 @@ class SamplerPanel(Vertical):
 
     def texts(self) -> dict[str, str]:
         """Return the controls by name as `set_texts` reads them, except for the temperature; "" is the default."""
-        texts = {"seed": "" if self.seed is None else str(self.seed)}
-        for name in ("top_k", "top_p", "min_p", "repetition_penalty", "max_tokens"):
-            value = getattr(self.settings, name)
-            texts[name] = "" if value == _DEFAULTS[name] else str(value)
-        return texts
+        names = ("top_k", "top_p", "min_p", "repetition_penalty", "max_tokens")
+        values = {name: getattr(self.settings, name) for name in names}
+        texts = {name: "" if value == _DEFAULTS[name] else str(value) for name, value in values.items()}
+        return {"seed": "" if self.seed is None else str(self.seed), **texts}
 
     def set_texts(self, texts: Mapping[str, str]) -> None:
-        """Set controls by name, fields of `SamplerSettings` or `seed`, which may be `last` or `random`.
-
-        A text that is no number in its range raises an InvalidInputError and changes nothing.
-        """
+        """Set fields of `SamplerSettings` and `seed` (also `last`, `random`), or none if one is an InvalidInputError."""
         values: dict[str, Any] = {}
         for name, typed in texts.items():
             text, default = typed.strip(), _DEFAULTS.get(name)
@@ -119,7 +111,6 @@ class SamplerPanel(Vertical):
         self.apply(settings)
 
     def apply(self, settings: SamplerSettings) -> None:
-        """Use other settings, with the temperature that the slider can show."""
         self._slider.value = settings.temperature
         settings = replace(settings, temperature=self._slider.value)
         is_changed, self.settings = settings != self.settings, settings
@@ -128,7 +119,6 @@ class SamplerPanel(Vertical):
             self.post_message(self.Changed())
 
     def apply_preset(self, name: str) -> None:
-        """Set all controls but the maximum length; a name that is unknown raises an InvalidInputError."""
         if name not in SAMPLER_PRESETS:
             names = ", ".join(SAMPLER_PRESETS)
             nearest = suggest_nearest(name, SAMPLER_PRESETS)

@@ -12,10 +12,7 @@ from lotr_tui.theme import MUTED
 
 
 class StatusBar(Widget):
-    """One line with a left and a right part.
-
-    If both do not fit, the left part loses its last items, which begin with ` · ` or ` (`, and then its last letters.
-    """
+    """One line with a left part, which loses its last items, ` · ` or ` (`, where there is no room, and a right part."""
 
     DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
 
@@ -25,11 +22,10 @@ class StatusBar(Widget):
 
     def show(self, left: Content | None = None, right: Content | None = None) -> None:
         """Replace one part or both, and repaint only if the text has changed."""
-        left = self._left if left is None else left
-        right = self._right if right is None else right
-        changed = not (left.is_same(self._left) and right.is_same(self._right))
-        self._left, self._right = left, right
-        if changed:
+        before = self._left, self._right
+        self._left = before[0] if left is None else left
+        self._right = before[1] if right is None else right
+        if not (self._left.is_same(before[0]) and self._right.is_same(before[1])):
             self.refresh()
 
     def render(self) -> Content:
@@ -45,10 +41,7 @@ class StatusBar(Widget):
 
 
 class PaneTabs(Widget):
-    """Names of the panes, of which a narrow terminal shows one, in brackets; a click shows another one.
-
-    The screen has the action `show_pane`.
-    """
+    """Names of the panes, of which a narrow terminal shows one, in brackets; a click runs the screen's `show_pane`."""
 
     HELP_LINE = "A click or tab shows another pane"
     DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
@@ -57,7 +50,6 @@ class PaneTabs(Widget):
     pane: reactive[str] = reactive("")
 
     def __init__(self, panes: Mapping[str, str], *, id: str | None = None) -> None:
-        """Show the first pane of `panes`, which maps the id of each pane to its label."""
         super().__init__(id=id)
         self._panes = panes
         self.set_reactive(PaneTabs.pane, next(iter(panes)))
@@ -72,11 +64,7 @@ class PaneTabs(Widget):
 
 
 def find_help_line(widget: DOMNode | None, *, below: DOMNode | None = None) -> str:
-    """Return the help line of a widget, or else of its nearest ancestor (below `below`) with one; "" if there is none.
-
-    A widget or screen has a class attribute `HELP_LINE`, or a method `get_help_line` for a text that depends on its
-    state. An empty text counts as none.
-    """
+    """Return `get_help_line()` or `HELP_LINE` of a widget or its nearest ancestor (below `below`) with a text, or ""."""
     for node in () if widget is None else widget.ancestors_with_self:
         if node is below:
             break
@@ -87,10 +75,7 @@ def find_help_line(widget: DOMNode | None, *, below: DOMNode | None = None) -> s
 
 
 class HelpLine(Widget, can_focus=False):
-    """Dim line with the help of the widget under the pointer, or else of the focused widget; a long text is cut.
-
-    The line has a fixed height, so that nothing moves when its text changes.
-    """
+    """Dim line with the help of the focused widget, of fixed height, so that nothing moves when its text changes."""
 
     ALLOW_SELECT = False
     DEFAULT_CSS = """
@@ -98,7 +83,6 @@ class HelpLine(Widget, can_focus=False):
         height: 1; padding: 0 1; color: $muted; text-style: $muted-style; text-wrap: nowrap; text-overflow: ellipsis;
     }
     """
-    _pointed_at: DOMNode | None = None
     _text = ""
 
     def on_mount(self) -> None:
@@ -107,17 +91,8 @@ class HelpLine(Widget, can_focus=False):
     def render(self) -> Content:
         return Content(self._text)
 
-    def point_at(self, node: DOMNode | None) -> None:
-        """Show the help of the widget under the pointer, if there is one, until the focus or a text changes."""
-        self._pointed_at = node
-        text = find_help_line(node, below=self.screen) or find_help_line(self.screen.focused or self.screen)
+    def update_text(self) -> None:
+        text = find_help_line(self.screen.focused or self.screen)
         if text != self._text:
             self._text = text
             self.refresh()
-
-    def leave(self, node: DOMNode) -> None:
-        if self._pointed_at is node:  # the pointer is not on another widget yet
-            self.update_text()
-
-    def update_text(self) -> None:
-        self.point_at(None)

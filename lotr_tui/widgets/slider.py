@@ -1,6 +1,7 @@
 """Sliders: a track with a knob, moved by keys, a click or a drag."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
@@ -34,17 +35,13 @@ class Slider(Widget, can_focus=True):
         highest | end       | move_to(1) | highest | The value at the right end
         """,
     )
-    STEP: ClassVar[int] = 1
-    """Values from which a key moves to the next one."""
+    STEP: ClassVar[int] = 1  # values from which a key moves to the next one
 
     index: reactive[int] = reactive(0)
 
+    @dataclass
     class Changed(Message):
-        """Posted when another value was chosen."""
-
-        def __init__(self, slider: "Slider") -> None:
-            super().__init__()
-            self.slider = slider
+        slider: "Slider"
 
         @property
         def control(self) -> "Slider":
@@ -57,7 +54,6 @@ class Slider(Widget, can_focus=True):
         self.set_reactive(Slider.index, index)
 
     def set_values(self, texts: Sequence[str], index: int = 0) -> None:
-        """Replace the values by others, without `Changed`."""
         self._texts = tuple(texts)
         self.set_reactive(Slider.index, index)
         self.refresh()

@@ -22,7 +22,6 @@ def speaker_classes(prefix: str) -> set[str]:
 
 
 def speaker_css(prefix: str) -> str:
-    """Return the rules of these classes, for the style sheet of the widget: bold names in the colours of the theme."""
     colors = "".join(f".{prefix}--{style} {{ color: ${style}; }}" for style in SPEAKER_STYLES)
     return "".join(f".{name} {{ text-style: bold; }}" for name in sorted(speaker_classes(prefix))) + colors
 
@@ -59,10 +58,7 @@ class SpeakerBars(StripWidget):
     def draw_rows(
         self, note: str, rows: Sequence[SpeakerProb], marks: Mapping[str, str], highest: float, width: int
     ) -> list[Strip]:
-        """Return the title with a note, and a line for each speaker.
-
-        `marks` are shown before the names of some speakers; `highest` is the probability that a full bar stands for.
-        """
+        """Return the title with a note, and a line for each speaker; a full bar stands for the probability `highest`."""
         self._rows = rows
         styles = self.component_styles()
         name_width = max(1, min(self._name_width, width // 3))

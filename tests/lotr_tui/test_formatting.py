@@ -3,13 +3,11 @@
 import math
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from engine.data.tokenizers import EOS, UNK
 from engine.generation.generate import Done
-from engine.runs.directory import RunSummary
 from lotr_tui import formatting
 from tests.support.open_models import bpe_tokenizer
 
@@ -60,5 +58,3 @@ def test_model_rows_are_aligned_and_long_names_are_cut():
     assert formatting.format_model_row("tiny", "finished", 64.04) == "tiny                     finished  valid   64.0"
     assert formatting.format_model_row("x" * 40, "running", 1234.5) == f"{'x' * 23}… running   valid 1234.5"
     assert formatting.format_model_row("a\x1b[31m", "stopped", None).split() == ["a�[31m", "stopped"]
-    run = RunSummary("film", Path(), "finished", "lora", "", "dialogue", 3.0, 29.5, None, 0.0, 0, "transformer", True)
-    assert formatting.format_run_row(run).split(maxsplit=2) == ["film", "finished", "pre-trained on other text"]

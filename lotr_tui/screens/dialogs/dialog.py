@@ -202,7 +202,10 @@ class HelpScreen(TextualFixesScreen, ModalScreen[None]):
         """Show the commands of key bindings, and commands that can be typed, with explanations."""
         super().__init__()
         groups = groupby(commands, key=lambda command: command.group)
-        self._groups = [(name, 10, [(each.help, each.explanation) for each in members]) for name, members in groups]
+        self._groups = [
+            (name, 10, [(each.help, each.name.partition(": ")[2] or each.name) for each in members])
+            for name, members in groups
+        ]
         if typed_commands:
             width = max(len(usage) for usage, _ in typed_commands)
             self._groups.insert(1, ("Type into the prompt", width, list(typed_commands)))

@@ -19,7 +19,7 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from engine.runs.directory import bundled_runs, list_runs, resolve_run
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import format_model_row, format_percent, format_run_row, token_noun
+from lotr_tui.formatting import PRETRAINED_NOTE, format_model_row, format_percent, token_noun
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.inspect.comparison import FINDING_SPEAKER, ColumnsScreen, format_temperature, step_temperature
 from lotr_tui.session.cast import named_speaker, shown_name
@@ -209,7 +209,10 @@ class SideBySideScreen(ColumnsScreen):
             rows.append((format_model_row(choice.name, f"epoch {epoch}", valid), choice))
         rows += [(name, ModelChoice("run", name)) for name in bundled_runs().values()]
         trained = (run for run in list_runs(self._runs_dir) if run.valid_perplexity is not None)
-        rows += [(format_run_row(run), ModelChoice("run", str(run.path))) for run in trained]
+        for run in trained:
+            is_comparable = not run.pretrained_on_other_text  # perplexities of different tokens do not compare
+            row = format_model_row(run.name, run.state, run.valid_perplexity if is_comparable else None)
+            rows.append((row if is_comparable else f"{row} {PRETRAINED_NOTE}", ModelChoice("run", str(run.path))))
         names = known_model_names(self.state.settings.current.recent_models)
         rows += [(printable(name), ModelChoice("run", name)) for name in names]
         if not self.session_model.cast:

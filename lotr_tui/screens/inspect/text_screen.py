@@ -224,7 +224,7 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
         yield from self.compose_body()
         yield TextInputBar(self.text, id="line")
         yield HelpLine()
-        yield KeyFooter(descriptions={"inspect.next": self.ITEM})
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.show_title(self.HEADING)

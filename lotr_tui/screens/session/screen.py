@@ -303,12 +303,6 @@ class SessionScreen(AppScreen[None]):
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()
 
-    def on_enter(self, event: events.Enter) -> None:
-        self.query_one(HelpLine).point_at(event.node)
-
-    def on_leave(self, event: events.Leave) -> None:
-        self.query_one(HelpLine).leave(event.node)
-
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return None for an action that waits for the model, and False where it has no effect."""
         if not self.is_ready:

@@ -91,6 +91,6 @@ async def test_a_click_presses_a_key_unless_it_is_disabled():
         app.sold_out = "bread"
         app.screen.refresh_bindings()
         enabled = [True, False, True, True, True, True]
-        await until(pilot, lambda: [hint.enabled for hint in footer.visible_keys()] == enabled)
+        await until(pilot, lambda: [hint.enabled for side in footer.visible_keys() for hint in side] == enabled)
         await pilot.click(KeyFooter, offset=(1 + ALL_KEYS.index("bread"), 0))
         assert (app.taken[3:], app.num_bells) == ([], 1)

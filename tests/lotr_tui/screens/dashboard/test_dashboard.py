@@ -33,7 +33,7 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
     async with app.run_test(size=(160, 45)) as pilot:
 
         def visible_actions():
-            return {hint.binding.action for hint in app.screen.query_one(KeyFooter).visible_keys()}
+            return {hint.binding.action for side in app.screen.query_one(KeyFooter).visible_keys() for hint in side}
 
         await until(pilot, lambda: "computing the unigram and 5-gram baselines" in dashboard_text(app))
         await pilot.press("p")

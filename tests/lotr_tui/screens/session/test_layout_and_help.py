@@ -2,6 +2,8 @@
 
 import pytest
 
+from lotr_tui.app import LotrApp
+from lotr_tui.commands import iter_binding_tables
 from lotr_tui.screens.session.keys import FOOTER_KEYS
 from lotr_tui.screens.session.side import NextTokenBars
 from lotr_tui.screens.session.transcript import Transcript
@@ -10,7 +12,6 @@ from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support import pilot as ui
 from tests.support.app import finished, make_decoder, training_events
-from tests.support.binding_tables import iter_binding_tables
 from tests.support.prompt import paste
 from tests.support.runs import view_of
 
@@ -18,7 +19,7 @@ SIZES = [(120, 35), (60, 20)]
 
 
 def footer(app):
-    return [f"{hint.key_display} {hint.description}" for hint in app.screen.query_one(KeyFooter).visible_keys()]
+    return [f"{hint.key_display} {hint.description}" for hint in app.screen.query_one(KeyFooter).visible_keys()[0]]
 
 
 # Layout
@@ -56,7 +57,7 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
 
 
 def test_every_key_of_the_footer_has_a_binding():
-    ids = {str(binding.id) for _, table in iter_binding_tables() for binding in table}
+    ids = {str(binding.id) for _, table in iter_binding_tables(LotrApp) for binding in table}
     assert {key.binding_id for keys in FOOTER_KEYS.values() for key in keys} <= ids
 
 
