@@ -1,4 +1,4 @@
-"""What screens share: the settings, the training in a thread of this process, and the fetching of SmolLM2."""
+"""State that all screens share: settings, the training in a thread of this process, and the fetching of SmolLM2."""
 
 import asyncio
 from collections.abc import Callable, Sequence

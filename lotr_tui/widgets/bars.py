@@ -20,7 +20,7 @@ def signed_bar(fraction: float, half_width: int) -> str:
 
 
 def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
-    """Return one block per value, from 0 to `max_value` or the largest one, equal ones as a line; a space is no value."""
+    """Return a block per value, from 0 to `max_value` or the largest one; equal values are a line, NaN a space."""
     scale = max((value for value in values if math.isfinite(value)), default=0.0) if max_value is None else max_value
     blocks = ""
     for value in values:

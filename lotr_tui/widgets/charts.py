@@ -53,7 +53,7 @@ class Plot:
         return round((epoch - left) / (right - left) * (self._plot_columns - 1))
 
     def draw(self, curves: Mapping[str, LogCurve], baselines: Sequence[tuple[str, float]]) -> dict[str, BrailleCells]:
-        """Draw horizontal lines with labels where no curve is, and curves by style, the last on top; return its cells."""
+        """Draw horizontal lines with labels where no curve is, and curves by style, the last on top; return cells."""
         combined, drawn = np.zeros((self.rows, self.columns), np.uint8), {}
         for style, (x, y) in curves.items():
             cells = braille_curve(x, y, self.x_range, self._log_range, self.rows, self._plot_columns)

@@ -79,12 +79,6 @@ def join_fitting(parts: Sequence[str], width: int) -> str:
     return SEPARATOR.join(parts)
 
 
-def pointer_line(label: str, cell: int, width: int) -> str:
-    """Return a line that points to the cell above it, with a label on the side where it fits `width` cells."""
-    fits_right = cell + cell_len(label) + 2 <= width
-    return f"{' ' * cell}▲ {label}" if fits_right else f"{label} ▲".rjust(cell + 1)
-
-
 def _changed_width(old: Strip, new: Strip) -> int:
     """Return the cells up to the last one in which two lines differ: Textual sends a line from its left edge."""
     if old == new:

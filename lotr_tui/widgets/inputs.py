@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Input, Label
 
@@ -49,17 +48,13 @@ class NumberField(Horizontal):
     def __init__(
         self, label: str, value: str, *, id: str, width: int, placeholder: str, number_type: type[int | float] = int
     ) -> None:
-        super().__init__(id=id)
-        self._label, self._number_type = label, number_type
+        self._number_type = number_type
         restrict = r"[0-9]*" if number_type is int else r"[0-9]*\.?[0-9]*"
         self.input = NumberInput(
             value, placeholder, restrict=restrict, compact=True, max_length=width, select_on_focus=True
         )
         self.input.styles.width = width + 1
-
-    def compose(self) -> ComposeResult:
-        yield Label(self._label)
-        yield self.input
+        super().__init__(Label(label), self.input, id=id)
 
     def number(self) -> Any:
         return self._number_type(self.input.value) if re.search(r"\d", self.input.value) else None

@@ -45,7 +45,8 @@ class SamplerPanel(Vertical):
     SamplerPanel.-narrow #chain { display: none; }
     """
 
-    class Changed(Message): ...
+    class Changed(Message):
+        """Posted when `settings` have changed."""
 
     def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008
         super().__init__(id=id)
@@ -57,7 +58,6 @@ class SamplerPanel(Vertical):
         self._slider = TemperatureSlider(settings.temperature)
 
     def compose(self) -> ComposeResult:
-        self.set_class(self.app.size.width < NARROW_WIDTH, "-narrow")
         with Horizontal():
             yield self._slider
             yield Static(id="run", markup=False)
@@ -89,7 +89,7 @@ class SamplerPanel(Vertical):
         return {"seed": "" if self.seed is None else str(self.seed), **texts}
 
     def set_texts(self, texts: Mapping[str, str]) -> None:
-        """Set fields of `SamplerSettings` and `seed` (also `last`, `random`), or none if one is an InvalidInputError."""
+        """Set fields of `SamplerSettings` or `seed` (also `last`, `random`); an InvalidInputError changes nothing."""
         values: dict[str, Any] = {}
         for name, typed in texts.items():
             text, default = typed.strip(), _DEFAULTS.get(name)

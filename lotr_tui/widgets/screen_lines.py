@@ -12,7 +12,7 @@ from lotr_tui.theme import MUTED
 
 
 class StatusBar(Widget):
-    """One line with a left part, which loses its last items, ` · ` or ` (`, where there is no room, and a right part."""
+    """Line with a left and a right part; without room, the left one loses its last items, after ` · ` or ` (`."""
 
     DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
 
@@ -64,7 +64,7 @@ class PaneTabs(Widget):
 
 
 def find_help_line(widget: DOMNode | None, *, below: DOMNode | None = None) -> str:
-    """Return `get_help_line()` or `HELP_LINE` of a widget or its nearest ancestor (below `below`) with a text, or ""."""
+    """Return the `get_help_line()` or `HELP_LINE` of a widget or of the nearest ancestor below `below` that has one."""
     for node in () if widget is None else widget.ancestors_with_self:
         if node is below:
             break

@@ -41,6 +41,8 @@ class Slider(Widget, can_focus=True):
 
     @dataclass
     class Changed(Message):
+        """Posted when another value was chosen."""
+
         slider: "Slider"
 
         @property

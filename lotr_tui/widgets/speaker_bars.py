@@ -58,7 +58,7 @@ class SpeakerBars(StripWidget):
     def draw_rows(
         self, note: str, rows: Sequence[SpeakerProb], marks: Mapping[str, str], highest: float, width: int
     ) -> list[Strip]:
-        """Return the title with a note, and a line for each speaker; a full bar stands for the probability `highest`."""
+        """Return the title with a note, and a line for each speaker; a full bar stands for a probability, `highest`."""
         self._rows = rows
         styles = self.component_styles()
         name_width = max(1, min(self._name_width, width // 3))

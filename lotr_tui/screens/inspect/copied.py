@@ -48,7 +48,6 @@ class CopiedScreen(TextScreen[MemorizationReport]):
     BUSY_MESSAGE = "indexing the training text …"
     FAILURE_MESSAGE = "no training text"
     SHOWS_TOKENS = False
-    ITEM = "passage"
     PANES = ("text", "occurrences", "line")
     result: MemorizationReport | None = None  # the copied passages of the text, or None while unknown
     selected = 0  # index of the selected passage

@@ -19,7 +19,7 @@ from textual.strip import Strip
 from engine.data.arrays import Float32Array, Int64Array
 from lotr_tui.formatting import fit_cells, format_percent
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS
-from lotr_tui.widgets.drawing import StripWidget, join_fitting, pointer_line
+from lotr_tui.widgets.drawing import StripWidget, join_fitting
 from lotr_tui.widgets.keys import binding_table
 
 MAX_NAME_WIDTH = 12  # maximum width in cells of the name of an item
@@ -276,7 +276,8 @@ class HeatStrips(StripWidget, can_focus=True):
         cell = self._label_width
         if (column := columns.column_of(self.item)) is not None:
             cell += columns.cell_of(column) + columns.widths[column] // 2
-        pointer = pointer_line(self._label_of(self.item), cell, width)
+        label = self._label_of(self.item)
+        pointer = f"{' ' * cell}▲ {label}" if cell + cell_len(label) + 2 <= width else f"{label} ▲".rjust(cell + 1)
         return [*lines, Strip([Segment(pointer, self.rich_style)])]
 
     def _draw_names(self, columns: StripColumns) -> Strip:

@@ -74,7 +74,7 @@ class LayerScreen(TextScreen[ReadingT]):
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
-        self.ITEM = self._noun = token_noun(session_model.model.tokenizer)  # type: ignore[misc]
+        self._noun = token_noun(session_model.model.tokenizer)
         self.layer_index = 0
         self.reading: ReadingT | None = None  # activations or attention on the text; None while they are computed
         self.pinned: Any = None  # unit or head that stays shown along the text, if any

@@ -209,10 +209,10 @@ class SideBySideScreen(ColumnsScreen):
             rows.append((format_model_row(choice.name, f"epoch {epoch}", valid), choice))
         rows += [(name, ModelChoice("run", name)) for name in bundled_runs().values()]
         trained = (run for run in list_runs(self._runs_dir) if run.valid_perplexity is not None)
-        for run in trained:
-            is_comparable = not run.pretrained_on_other_text  # perplexities of different tokens do not compare
-            row = format_model_row(run.name, run.state, run.valid_perplexity if is_comparable else None)
-            rows.append((row if is_comparable else f"{row} {PRETRAINED_NOTE}", ModelChoice("run", str(run.path))))
+        for each in trained:
+            is_comparable = not each.pretrained_on_other_text  # perplexities of different tokens do not compare
+            row = format_model_row(each.name, each.state, each.valid_perplexity if is_comparable else None)
+            rows.append((row if is_comparable else f"{row} {PRETRAINED_NOTE}", ModelChoice("run", str(each.path))))
         names = known_model_names(self.state.settings.current.recent_models)
         rows += [(printable(name), ModelChoice("run", name)) for name in names]
         if not self.session_model.cast:

@@ -151,7 +151,6 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
     BUSY_MESSAGE: ClassVar[str] = "reading the text …"
     FAILURE_MESSAGE: ClassVar[str]  # start of the message about a failed analysis
     POLL_INTERVAL: ClassVar[float] = 0.05  # seconds between two looks for results
-    ITEM: ClassVar[str] = "next"  # name of the marks between which `n` and `N` move, in the footer
     SHOWS_TOKENS: ClassVar[bool] = True  # true if the items of the text are tokens, False if they are words
     PANES: ClassVar[tuple[str, ...]]  # ids of the parts that take the focus, in order; the last one is the input line
     TAKING_TURNS: ClassVar[tuple[str, ...]] = ()

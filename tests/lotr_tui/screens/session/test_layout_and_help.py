@@ -19,7 +19,8 @@ SIZES = [(120, 35), (60, 20)]
 
 
 def footer(app):
-    return [f"{hint.key_display} {hint.description}" for hint in app.screen.query_one(KeyFooter).visible_keys()[0]]
+    sides = app.screen.query_one(KeyFooter).visible_keys()
+    return [f"{hint.key_display} {hint.description}" for side in sides for hint in side]
 
 
 # Layout
