@@ -88,7 +88,7 @@ _FOOTERS: Mapping[SessionState, str] = {
     "idle": "words again next={more} pane hotter=temperature@^↑↓ find model train export",
     "writing": "stop pane hotter=temperature@^↑↓ words",
     "words": "left={noun}@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter={more} "
-    "later=answer@[_] edit copy who find-letter lens temperatures compare inside copied answers units options",
+    "later=answer@[_] edit copy who find-letter lens temperatures compare inside copied units options",
     "panes": "stop=prompt pane who options temperatures lens compare inside copied units hotter-letter=temperature@+-",
     "search": "up=earlier@↑ down=later@↓ stop=close",
     "controls": "slider.lower=change@←→ stop=prompt options who",
