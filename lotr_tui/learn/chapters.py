@@ -6,8 +6,7 @@ from pathlib import Path
 
 from engine.errors import InvalidInputError, suggest_nearest
 
-ROOT = Path(__file__).resolve().parents[2]
-"""Folder that contains the packages `engine` and `lotr_tui`."""
+ROOT = Path(__file__).resolve().parents[2]  # contains the packages `engine` and `lotr_tui`
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,7 @@ class Chapter:
     task: tuple[str, ...]  # one sentence for each part; the figure recognizes when a part is done
     hint: str
     conclusion: str
-    source_file: str  # below `ROOT`
-    source_symbol: str  # qualified name of a function or class in the file
+    source: str  # file below `ROOT`, and qualified name of the function or class in it
 
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -40,8 +38,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "it until the percentage below it passes 10.0 %.",
         "A higher cut-off makes a smaller vocabulary and an easier task: a model that may say <unk> looks better than "
         "it is.",
-        "engine/data/tokenizers.py",
-        "WordTokenizer",
+        "engine/data/tokenizers.py · WordTokenizer",
     ),
     Chapter(
         "counting",
@@ -57,8 +54,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "e leads to the line: move through its words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. "
         'A set phrase has one likely next word. For two words that nobody says together, their row has "never".',
         "Counts are a strong baseline: a network has to beat them to be worth its training.",
-        "engine/models/ngram.py",
-        "KneserNey.advance",
+        "engine/models/ngram.py · KneserNey.advance",
     ),
     Chapter(
         "perplexity",
@@ -74,8 +70,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "e leads to the line: move through its words with ctrl+← and ctrl+→, or click one. ← and → change the model "
         "of the bits. Counting knows by heart what somebody says in the dialogues.",
         "One line proves nothing: a model is good if it is rarely surprised by a long text that it has not read.",
-        "engine/analysis/evaluation.py",
-        "summarize_log_probs",
+        "engine/analysis/evaluation.py · summarize_log_probs",
     ),
     Chapter(
         "memory",
@@ -89,8 +84,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         ),
         'x resets the state. e leads to the line: type the beginning of a question, such as "What did you".',
         "What the network knows of the words before is in its state, and nowhere else.",
-        "engine/models/numpy_lstm.py",
-        "NumpyLSTM.advance_state",
+        "engine/models/numpy_lstm.py · NumpyLSTM.advance_state",
     ),
     Chapter(
         "training",
@@ -106,8 +100,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.000001 "
         "and 1. A good rate lies between them, and every step of the slider multiplies it by three.",
         "A good learning rate is a few steps of the slider wide, so it is the first thing to tune.",
-        "engine/training/trainer.py",
-        "Trainer.train_step",
+        "engine/training/trainer.py · Trainer.train_step",
     ),
     Chapter(
         "overfitting",
@@ -120,8 +113,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Raise dropout with →, and press enter to train. More is not always better: at 0.8 the network learns too "
         "little in this time.",
         "The gap between the two curves is what the network has learned by heart; dropout makes it smaller.",
-        "engine/models/torch_ops.py",
-        "dropout",
+        "engine/models/torch_ops.py · dropout",
     ),
     Chapter(
         "sampling",
@@ -137,8 +129,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Move the sliders with ← and →; tab leads to the next one. At temperature 1, lower top-k or top-p, or raise "
         "min-p. r draws other texts.",
         "A low temperature makes the model more confident, a high one less; the cuts remove what should never be said.",
-        "engine/generation/generate.py",
-        "apply_chain",
+        "engine/generation/generate.py · apply_chain",
     ),
     Chapter(
         "attention",
@@ -155,44 +146,30 @@ CHAPTERS: tuple[Chapter, ...] = (
         "must pass 50 %. tab leads to the models; wait until they have numbers.",
         "Predict the next token, with attention, a large network and much text: this is the whole idea. Next: talk to "
         "the model (lotr-tui), and train one on a text of yours (lotr-tui train --text FILE).",
-        "engine/models/transformer.py",
-        "_Attention",
+        "engine/models/transformer.py · _Layer",
     ),
 )
 
 
 def find_chapter(name: str) -> int:
-    """Return the index of a chapter, given its name or its number from 1; raises an InvalidInputError for others."""
+    """Return the index of a chapter, given its name or its number from 1."""
     names = [chapter.name for chapter in CHAPTERS]
-    if name in names:
-        return names.index(name)
-    numbers = [str(number) for number in range(1, len(CHAPTERS) + 1)]
-    if name in numbers:
-        return numbers.index(name)
+    for index, known in enumerate(names):
+        if name in (known, str(index + 1)):
+            return index
     raise InvalidInputError(
         f"there is no chapter {name!r}{suggest_nearest(name, names)} The chapters are 1 to {len(CHAPTERS)}, or "
         f"{', '.join(names)}"
     )
 
 
-def first_open_chapter(done: tuple[str, ...]) -> int:
-    """Return the index of the first chapter whose task is not done, or 0 if all are done."""
-    return next((index for index, chapter in enumerate(CHAPTERS) if chapter.name not in done), 0)
-
-
 def read_source(chapter: Chapter) -> tuple[str, int]:
-    """Return the code of a chapter and the number of its first line; the file is parsed and not run.
-
-    Raises:
-        InvalidInputError: If the file cannot be read, or does not define the symbol.
-    """
-    try:
-        text = (ROOT / chapter.source_file).read_text(encoding="utf-8")
-        node: ast.AST = ast.parse(text)
-        for name in chapter.source_symbol.split("."):
-            node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", "") == name)
-    except (OSError, SyntaxError, ValueError, StopIteration) as error:
-        raise InvalidInputError(f"{chapter.source_file} is missing or damaged; install lotr-tui again") from error
+    """Return the code of a chapter and the number of its first line; the file is parsed and not run."""
+    file, symbol = chapter.source.split(" · ")
+    text = (ROOT / file).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for name in symbol.split("."):
+        node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", "") == name)
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     return "\n".join(text.splitlines()[first - 1 : node.end_lineno]), first

@@ -4,10 +4,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from engine.analysis.evaluation import WrittenBits, measure_written_bits
-from engine.config import BUNDLED, DataConfig, DataMode
-from engine.data.dataset import Dataset, load_dataset
+from engine.config import BUNDLED, DataMode
+from engine.data.dataset import Dataset
 from engine.data.tokenizers import WordTokenizer, split_words
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel
@@ -16,8 +17,7 @@ from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.runs.directory import read_config
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
-from lotr_tui.learn.class_models import LABELS, bundled_data_config
-from lotr_tui.learn.material import Cancelled, Loading, Material
+from lotr_tui.learn.material import LABELS, Cancelled, Loading, Material, bundled_data_config
 from lotr_tui.session.model_loading import ModelLoader
 
 MAX_LINES, MAX_CHARACTERS = 40, 4_000  # held-out lines, and characters after which no further line is added
@@ -38,8 +38,6 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A loaded model and its bits."""
-
     model: LanguageModel
     bits: WrittenBits
 
@@ -56,7 +54,7 @@ class Comparison:
 
     @property
     def missing(self) -> list[int]:
-        """Models without an outcome, except models on request that the student has not requested."""
+        """Models that are still to be scored."""
         return [index for index in range(len(self.models)) if index not in self.outcomes and self.is_wanted(index)]
 
     @property
@@ -71,7 +69,6 @@ class Comparison:
 
     @property
     def scored(self) -> dict[int, ScoredModel]:
-        """Models that have been scored."""
         return {index: each for index, each in sorted(self.outcomes.items()) if isinstance(each, ScoredModel)}
 
     def iter_progress(self, cancelled: Cancelled) -> Iterator[tuple[int, str]]:
@@ -104,47 +101,26 @@ class Comparison:
 
 
 def load_comparison(material: Material) -> Loading[Comparison]:
-    """Return the models to compare, and the held-out lines; the material keeps them with the scores.
-
-    Raises:
-        CorpusError: If the corpus is missing, too small or has no line that can be scored.
-    """
+    """Return the models to compare and the held-out lines, which the material keeps with the scores."""
     known = material.results.get(Comparison)
     if isinstance(known, Comparison):
         return known
     dataset = yield from material.words()
-    lines, has_bundled_models = _held_out_lines(dataset, material.data)
-    models = tuple(_list_models(material, has_bundled_models=has_bundled_models))
-    comparison = Comparison(models, tuple(lines), dataset)
+    assert isinstance(dataset.tokenizer, WordTokenizer), "the class reads corpora as words"
+    lines: list[str] = []
+    for line in (each.text for each in dataset.splits.valid):
+        if len(lines) == MAX_LINES or sum(len(each) + 1 for each in lines) >= MAX_CHARACTERS:
+            break
+        if len(line) <= MAX_LINE_CHARACTERS and split_words(line, dataset.tokenizer.name):
+            lines.append(line)
+    if not lines:
+        raise CorpusError(f"no held-out line has at most {MAX_LINE_CHARACTERS:,} characters; use shorter lines")
+    comparison = Comparison(tuple(_list_models(material)), tuple(lines), dataset)
     material.results[Comparison] = comparison
     return comparison
 
 
-def _held_out_lines(dataset: Dataset, data: DataConfig) -> tuple[list[str], bool]:
-    """Return held-out lines, and True if the bundled models were not trained on them either.
-
-    A run of the user may split the bundled dialogues in another way than the bundled models. Then the lines are those
-    that both splits hold out, if there are any.
-    """
-    assert isinstance(dataset.tokenizer, WordTokenizer), "the class reads corpora as words"
-    name = dataset.tokenizer.name
-    candidates = [line.text for line in dataset.splits.valid if len(line.text) <= MAX_LINE_CHARACTERS]
-    bundled, is_shared = bundled_data_config(), True
-    if data.corpus == BUNDLED and data != bundled:
-        held_out = {line.text for line in load_dataset(bundled).splits.valid}
-        shared = [line for line in candidates if line in held_out]
-        is_shared, candidates = bool(shared), shared or candidates
-    lines: list[str] = []
-    for line in filter(lambda line: split_words(line, name), candidates):  # models of words do not read others
-        if len(lines) == MAX_LINES or sum(len(each) + 1 for each in lines) >= MAX_CHARACTERS:
-            break
-        lines.append(line)
-    if not lines:
-        raise CorpusError(f"no held-out line has at most {MAX_LINE_CHARACTERS:,} characters; use shorter lines")
-    return lines, is_shared
-
-
-def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[ComparedModel]:
+def _list_models(material: Material) -> Iterator[ComparedModel]:
     corpus, is_bundled, own = material.corpus_name, material.data.corpus == BUNDLED, material.session_model
 
     def load_words(name: str, cancelled: Cancelled) -> Loading[LanguageModel]:
@@ -157,36 +133,33 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
     for name, label in LABELS.items():
         description = f"small network of words, trained on {corpus}"
         yield ComparedModel(f"{label} of words", description, "line", partial(load_words, name))
-    if has_bundled_models:
-        if is_bundled:
-            yield _bundled("LSTM, from scratch", "class/scratch", "trained on the dialogues only: from scratch")
+    if not is_bundled or material.data == bundled_data_config():  # with another split, they know its held-out lines
         then = "then the same dialogues" if is_bundled else "then dialogues, but not this corpus"
-        yield _bundled("LSTM, pre-trained", "lstm", f"pre-trained on old tales, {then}")
+        bundled = [("LSTM, pre-trained", "lstm", f"pre-trained on old tales, {then}")]
+        if is_bundled:
+            bundled.insert(0, ("LSTM, from scratch", "class/scratch", "trained on the dialogues only: from scratch"))
+        for title, folder, training in bundled:
+            run = assets_dir() / folder
+            config, load = read_config(run), partial(load_model, run)
+            text = f"{config.model.hidden_size} units, word pieces; {training}"
+            yield ComparedModel(title, text, config.data.mode, partial(_load, title, load))
     if own is not None:
         mode: DataMode = "dialogue" if own.cast else "stream"
         mode = mode if own.run is None else read_config(own.run).data.mode
-        yield ComparedModel(own.name, own.description, mode, lambda _: _load(own.name, lambda: own.model))
+        yield ComparedModel(own.name, own.description, mode, partial(_load, own.name, lambda: own))
+    large: list[tuple[str, str, DataMode, str]] = []
     if is_base_stored(SMOLLM2) and (own is None or own.source != SMOLLM2):
         text = "pre-trained on other text: the web, maybe these films; 135 M parameters"
-        yield _large("SmolLM2", text, "stream", SMOLLM2)
+        large.append(("SmolLM2", text, "stream", SMOLLM2))
     if is_base_stored(SMOLLM2) and own is None and is_bundled:
         text = "SmolLM2 with an adapter, which shifts its weights: fine-tuned on the same dialogues"
-        yield _large("SmolLM2, fine-tuned", text, "dialogue", BUNDLED)
+        large.append(("SmolLM2, fine-tuned", text, "dialogue", BUNDLED))
+    for title, text, mode, source in large:
+        line = f"{title}, which takes a few seconds"
+        yield ComparedModel(title, text, mode, partial(_load, line, ModelLoader([source])), is_on_request=True)
 
 
-def _large(name: str, description: str, mode: DataMode, source: str) -> ComparedModel:
-    def load(_: Cancelled) -> Loading[LanguageModel]:
-        return _load(f"{name}, which takes a few seconds", lambda: ModelLoader([source])().model)
-
-    return ComparedModel(name, description, mode, load, is_on_request=True)
-
-
-def _bundled(name: str, folder: str, training: str) -> ComparedModel:
-    config, run = read_config(assets_dir() / folder), assets_dir() / folder
-    description = f"{config.model.hidden_size} units, word pieces; {training}"
-    return ComparedModel(name, description, config.data.mode, lambda _: _load(name, lambda: load_model(run).model))
-
-
-def _load(name: str, load: Callable[[], LanguageModel]) -> Loading[LanguageModel]:
+def _load(name: str, load: Callable[[], Any], cancelled: Cancelled) -> Loading[LanguageModel]:
     yield f"loading {name} …"
-    return load()
+    model: LanguageModel = load().model
+    return model

@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,20 +19,16 @@ from engine.events import Evaluated
 from engine.models.base import LanguageModel
 from engine.runtime.process import Cancellation
 from engine.storage.files import decode, parse_json, read_limited, write_atomically
-from lotr_tui.learn.class_models import class_models_dir, follow_training
+from lotr_tui.learn.material import Loading, class_models_dir, follow_training
 from lotr_tui.monitor.local_training import LocalTraining, TrainingUpdate
 from lotr_tui.monitor.training_view import TrainingView
 
-if TYPE_CHECKING:
-    from engine.training.job import TrainingJob
-
 TEMPORARY_PREFIX, RUN_NAME = "lotr-tui-class-", "live"
-MIN_TRAIN_TOKENS = 2000
 MAX_TRAIN_TOKENS, MAX_VALID_TOKENS = 120_000, 14_000  # a live training ends within half a minute
 # Pieces of the training text that `train_perplexity` scores. A step reads the same place of 20 rows, so the pieces lie
 # at different places of their rows: otherwise, they would all have been read just now, or all long ago.
 NUM_PIECES, PIECE_LENGTH = 7, 600
-MAX_EPOCHS = 60
+MIN_TRAIN_TOKENS, MAX_EPOCHS = 2000, 60
 OVERFITTING_FILE, MAX_FILE_BYTES = "overfitting.json", 1_000_000
 # A perplexity this many times the lowest one before is a jump; other text alone may make it 1.6 times as high.
 JUMP_RATIO = 3.0
@@ -45,16 +41,19 @@ def live_config(
     """Return the configuration of a live training with a constant learning rate.
 
     `epochs` and `evaluations_per_epoch` are for a text of `MAX_TRAIN_TOKENS`; a shorter one is read more often, so that
-    there are as many steps. The lines keep their order, so that the place of each window is known, and one thread
-    trains: two are hardly faster for a network of this size, and much slower where another program needs the second.
+    there are as many steps. One thread trains: two are hardly faster for a network of this size, and much slower where
+    another program needs the second.
     """
     training = TrainingConfig(
         batch_size=20, bptt=25, shuffle_lines=False, schedule="constant", lr=lr, weight_decay=0.01, averaging="none",
         max_eval_tokens=MAX_VALID_TOKENS, checkpoint_seconds=0.0, keep_epoch_checkpoints=False, device="cpu",
         precision="fp32", threads=1,
     )  # fmt: skip
-    steps = max(1, steps_per_epoch(num_train_tokens, training))
-    repeats = max(1, round(steps_per_epoch(MAX_TRAIN_TOKENS, training) / steps))
+    steps, most_steps = (
+        max(1, math.ceil((num_tokens // training.batch_size - 1) / training.bptt))
+        for num_tokens in (num_train_tokens, MAX_TRAIN_TOKENS)
+    )
+    repeats = max(1, round(most_steps / steps))
     training = replace(
         training,
         epochs=min(epochs * repeats, MAX_EPOCHS),
@@ -63,29 +62,8 @@ def live_config(
     return Config("class-live", data, model, training)
 
 
-class RowWindow(NamedTuple):
-    """Part of a row of the batch that a training step reads: first position, end, and the length of the row."""
-
-    begin: int
-    end: int
-    row_length: int
-
-
-def steps_per_epoch(num_tokens: int, options: TrainingConfig) -> int:
-    """Return the number of windows into which an epoch of `num_tokens` training tokens is cut."""
-    return math.ceil((num_tokens // options.batch_size - 1) / options.bptt)
-
-
-def window_of_step(step: int, num_tokens: int, options: TrainingConfig) -> RowWindow:
-    """Return the window that a step reads, counted from 1, of lines in their order and windows of equal length."""
-    row_length = num_tokens // options.batch_size
-    begin = (step - 1) % steps_per_epoch(num_tokens, options) * options.bptt
-    # The last token of a row is only a target.
-    return RowWindow(begin, min(begin + options.bptt, row_length - 1), row_length)
-
-
 def limit_dataset(dataset: Dataset) -> Dataset:
-    """Return the part of a corpus that a live training uses; raises a CorpusError if the text is too short."""
+    """Return the part of a corpus that a live training uses."""
     if len(dataset.train) < MIN_TRAIN_TOKENS:
         raise CorpusError(
             f"the training text has {len(dataset.train):,} words, and a training that shows something needs "
@@ -101,21 +79,12 @@ def train_perplexity(model: LanguageModel, dataset: Dataset) -> float:
     return evaluate(model, np.concatenate([dataset.train[start : start + length] for start in starts])).perplexity
 
 
-@dataclass(frozen=True)
-class TrainScore:
-    """Perplexity on the training text, scored at an evaluation."""
-
-    step: int
-    epoch: float
-    train_perplexity: float
-
-
 class TemporaryTraining(LocalTraining):
     """Training in a thread whose run directory is in a temporary folder, which the thread removes when it ends."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.train_scores: list[TrainScore] = []  # one for each evaluation in `view`, or one more
+        self.train_scores: dict[int, float] = {}  # perplexity on the training text by the step of an evaluation
         self._stack = ExitStack()
         super().__init__(self._prepare)
 
@@ -124,30 +93,24 @@ class TemporaryTraining(LocalTraining):
             for update in super()._generate_updates(cancellation):
                 if isinstance(update, Evaluated) and update.model is not None:
                     assert self._job is not None
-                    score = train_perplexity(update.model, self._job.dataset)
-                    self.train_scores.append(TrainScore(update.step, update.epoch, score))
+                    self.train_scores[update.step] = train_perplexity(update.model, self._job.dataset)
                 yield update
 
-    def _prepare(self) -> "TrainingJob":
-        from engine.training.job import TrainingJob, prepare_job
+    def _prepare(self) -> Any:
+        from engine.training.job import prepare_job
 
-        try:
-            folder = self._stack.enter_context(temporary_folder())
-        except OSError as error:
-            raise RunError(f"cannot write a temporary folder: {error.strerror}; free some space") from error
-        job = prepare_job(self.config, RUN_NAME, Path(folder))
-        if isinstance(job, TrainingJob) and len(job.dataset.train) > MAX_TRAIN_TOKENS:
+        job = prepare_job(self.config, RUN_NAME, Path(self._stack.enter_context(temporary_folder())))
+        if len(job.dataset.train) > MAX_TRAIN_TOKENS:
             job.dataset = limit_dataset(job.dataset)
         return job
 
 
 def temporary_folder() -> "TemporaryDirectory[str]":
-    """Return a folder that is removed when its context ends, or else when the process ends."""
     return TemporaryDirectory(prefix=TEMPORARY_PREFIX, ignore_cleanup_errors=True)
 
 
 class Verdict(NamedTuple):
-    """What the events of a training show so far."""
+    """Verdict on a training so far."""
 
     is_too_slow: bool = False  # worse than the unigram model after `SLOW_FRACTION` of the training, without a jump
     has_jumped: bool = False
@@ -155,7 +118,6 @@ class Verdict(NamedTuple):
 
 
 def judge(view: TrainingView) -> Verdict:
-    """Return the verdict on the events of a training so far."""
     started, evaluations = view.started, view.evaluations
     if started is None or not evaluations:
         return Verdict()
@@ -176,9 +138,7 @@ def judge(view: TrainingView) -> Verdict:
 
 @dataclass(frozen=True)
 class Regularization:
-    """Settings that the student changes; the dropout is that of the inputs and of the outputs."""
-
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the inputs and of the outputs
     weight_drop: float = 0.0
     tie_weights: bool = False
 
@@ -193,15 +153,12 @@ class RunCurves:
 
     @property
     def best(self) -> float:
-        """Lowest perplexity on the held-out text."""
         return min(self.valid)
 
     @classmethod
-    def from_evaluations(cls, evaluations: Sequence[Evaluated], scores: Sequence[TrainScore]) -> "RunCurves":
-        """Combine the evaluations of a training with the scores of the training text at the same steps."""
-        by_step = {score.step: score.train_perplexity for score in scores}
-        shown = [event for event in evaluations if event.step and event.step in by_step]
-        rows = [(event.epoch, by_step[event.step], event.valid_perplexity) for event in shown]
+    def from_evaluations(cls, evaluations: Sequence[Evaluated], train_scores: Mapping[int, float]) -> "RunCurves":
+        shown = [event for event in evaluations if event.step and event.step in train_scores]
+        rows = [(event.epoch, train_scores[event.step], event.valid_perplexity) for event in shown]
         return cls(*map(tuple, zip(*rows, strict=True)))
 
 
@@ -214,47 +171,38 @@ def overfitting_config(data: DataConfig, num_train_tokens: int, setting: Regular
     return live_config(data, num_train_tokens, epochs=6, evaluations_per_epoch=3, model=model, lr=0.01)
 
 
-def load_overfitting_run(
-    data: DataConfig, dataset: Dataset, cancelled: Callable[[], bool]
-) -> Generator[str, None, RunCurves]:
+def load_overfitting_run(data: DataConfig, dataset: Dataset, cancelled: Callable[[], bool]) -> Loading[RunCurves]:
     """Read the run without regularization for a corpus, which is trained first if that was not done before.
 
-    Raises:
-        InvalidInputError: If the corpus is too small, or the run cannot be stored.
-        RunError: If the training was cancelled.
+    Raises an InvalidInputError if the corpus is too small, and a RunError if the training is cancelled or not stored.
     """
     path = class_models_dir(data, dataset.corpus.sha256) / OVERFITTING_FILE
     config = overfitting_config(data, len(limit_dataset(dataset).train), Regularization())
+    written_config = json.loads(config.to_json())
     try:
         record = parse_json(read_limited(path, MAX_FILE_BYTES).decode())
-        if isinstance(record, dict) and record.pop("config", None) == json.loads(config.to_json()):
+        if isinstance(record, dict) and record.pop("config", None) == written_config:
             return decode(RunCurves, record)
     except (OSError, ValueError, InvalidInputError):
         pass  # missing, or damaged: it is trained again
-    return (yield from train_overfitting_run(config, path, cancelled))
-
-
-def train_overfitting_run(config: Config, path: Path, cancelled: Callable[[], bool]) -> Generator[str, None, RunCurves]:
-    """Train the run without regularization, and write what the chapter reads of it to `path`."""
     from engine.training.job import prepare_job  # training is rare, and imports much
 
     events: list[Evaluated] = []
-    scores: list[TrainScore] = []
+    scores: dict[int, float] = {}
 
     def keep(event: Evaluated) -> None:
         if event.model is not None:
             events.append(event)
-            scores.append(TrainScore(event.step, event.epoch, train_perplexity(event.model, job.dataset)))
+            scores[event.step] = train_perplexity(event.model, job.dataset)
 
     try:
         with temporary_folder() as temporary:
             job = prepare_job(config, RUN_NAME, Path(temporary))
             job.dataset = limit_dataset(job.dataset)
-            yield from follow_training(job, "a network without regularization", cancelled, on_evaluated=keep)
+            yield from follow_training(job, "a network without regularization", cancelled, keep)
         curves = RunCurves.from_evaluations(events, scores)
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"config": json.loads(config.to_json()), **asdict(curves)}
-        write_atomically(path, f"{json.dumps(record)}\n".encode())
+        write_atomically(path, f"{json.dumps({'config': written_config, **asdict(curves)})}\n".encode())
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; free some space") from error
     return curves

@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import reduce
 from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
@@ -25,26 +24,18 @@ class Progress:
     last: str = ""
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def merged_with(self, change: "Progress | None") -> "Progress":
-        """Return the progress after additions; None begins the class again."""
-        if change is None:
-            return Progress()
+    def merged_with(self, more: "Progress") -> "Progress":
         parts = {
-            name: tuple(sorted({*self.parts.get(name, ()), *change.parts.get(name, ())}))
-            for name in {**self.parts, **change.parts}
+            name: tuple(sorted({*self.parts.get(name, ()), *more.parts.get(name, ())}))
+            for name in {**self.parts, **more.parts}
         }
-        return Progress(tuple(dict.fromkeys((*self.done, *change.done))), change.last or self.last, parts)
+        return Progress(tuple(dict.fromkeys((*self.done, *more.done))), more.last or self.last, parts)
 
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Progress":
-        return decode_versioned(cls, text, VERSION)
-
 
 def progress_file() -> Path:
-    """Return the path of the progress file."""
     return app_home() / "learn.json"
 
 
@@ -59,69 +50,57 @@ class ProgressStore:
         """Read the file at `path`, or begin the class; `notice` says why a file could not be read."""
         self.path = path or progress_file()
         self._failures = FailureReporter()
-        self._save_lock = threading.Lock()
-        self._state_lock = threading.Lock()  # held while `current` and `_unsaved` change together
-        self._unsaved: list[Progress | None] = []  # oldest first; None begins the class again
+        self._save_lock, self._state_lock = threading.Lock(), threading.Lock()
+        self._additions, self._begins_again = Progress(), False  # since the last save
         stored, self.notice = self._read()
         self.current = stored or Progress()
 
-    @property
-    def has_unsaved_changes(self) -> bool:
-        """True if a change was not written yet."""
-        return bool(self._unsaved)
-
     def add(self, *, done: str = "", last: str = "", parts: Mapping[str, tuple[int, ...]] | None = None) -> None:
         """Record that a chapter is done, or open, or that parts of its task are finished; `save` writes it."""
-        self._change(Progress((done,) if done else (), last, parts or {}))
+        addition = Progress((done,) if done else (), last, parts or {})
+        with self._state_lock:
+            self.current, self._additions = (each.merged_with(addition) for each in (self.current, self._additions))
 
     def reset(self) -> None:
         """Begin the class again; `save` writes it."""
-        self._change(None)
-
-    def _change(self, change: Progress | None) -> None:
         with self._state_lock:
-            self.current = self.current.merged_with(change)
-            self._unsaved.append(change)
+            self.current, self._additions, self._begins_again = Progress(), Progress(), True
 
     def save(self) -> str:
-        """Write the additions. Return a line for the user, "" if there is nothing to report.
+        """Write the additions, if there are any, and return a line for the user, or "".
 
         If the file cannot be written, the first failure is reported, and the next `save` tries again.
         """
         with self._save_lock:
-            if not self._unsaved:
+            with self._state_lock:
+                current, additions, begins_again = self.current, self._additions, self._begins_again
+            if additions == Progress() and not begins_again:
                 return ""
+            problem = ""
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with lock_file(self.path.with_name(f".{self.path.name}.lock"), LOCK_TIMEOUT):
-                    notice, problem = self._merge()
+                    stored, notice = self._read()
+                    merged = current if begins_again or stored is None else stored.merged_with(additions)
+                    if notice and os.path.lexists(self.path):
+                        problem = "it cannot be read"  # it could not be set aside, and must not be overwritten
+                    else:
+                        write_atomically(self.path, merged.to_json().encode())
             except BlockingIOError:  # the other session may have been suspended
-                notice, problem = "", "another session is writing the file"
+                problem = "another session is writing the file"
             except (OSError, RunError) as error:
-                notice, problem = "", os_error_reason(error if isinstance(error, OSError) else error.__cause__)
+                problem = os_error_reason(error)
             if problem:
                 return self._failures.report(f"progress is not saved: {self.path}: {problem}")
             self._failures.report("")
+            with self._state_lock:
+                if self._additions is additions:  # or else the next save merges them again, which changes nothing
+                    self.current, self._additions, self._begins_again = merged, Progress(), False
             return notice
-
-    def _merge(self) -> tuple[str, str]:
-        """Add to the stored progress; return a line about a damaged file, and why nothing could be written."""
-        stored, notice = self._read()
-        if notice and os.path.lexists(self.path):
-            return "", "it cannot be read"  # a file that could not be set aside must not be overwritten
-        with self._state_lock:
-            written, current = list(self._unsaved), self.current
-        # A file that is gone is written again in full.
-        merged = reduce(Progress.merged_with, written, stored or current)
-        write_atomically(self.path, merged.to_json().encode())
-        with self._state_lock:
-            del self._unsaved[: len(written)]
-            self.current = reduce(Progress.merged_with, self._unsaved, merged)
-        return notice, ""
 
     def _read(self) -> tuple[Progress | None, str]:
         try:
-            return Progress.from_json(read_limited(self.path, MAX_PROGRESS_BYTES).decode()), ""
+            return decode_versioned(Progress, read_limited(self.path, MAX_PROGRESS_BYTES).decode(), VERSION), ""
         except FileNotFoundError:
             return None, ""
         except OSError as error:

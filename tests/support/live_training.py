@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 
 from engine.events import Evaluated, Sampled, Started, Step
-from lotr_tui.learn.live_training import TrainScore
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import VOCABULARY, FakeJob, make_decoder
 
@@ -43,10 +42,7 @@ class FakeTraining:
         self.view, self.config = TrainingView(), config
         for event in events:
             self.view.apply(event)
-        self.train_scores = [
-            TrainScore(event.step, event.epoch, score)
-            for event, score in zip(self.view.evaluations, train, strict=False)
-        ]
+        self.train_scores = {event.step: score for event, score in zip(self.view.evaluations, train, strict=False)}
         self.commands = []
         self.is_stopped = False
 

@@ -154,6 +154,20 @@ class HeatStrips(StripWidget, can_focus=True):
     names until the user zooms in.
     """
 
+    DEFAULT_CSS = """
+    HeatStrips { height: auto; padding: 0 1; }
+    HeatStrips > .heat-strips--plain { color: $foreground; }
+    HeatStrips > .heat-strips--muted { color: $muted; text-style: $muted-style; }
+    HeatStrips > .heat-strips--selected { color: $foreground; text-style: bold; }
+    HeatStrips:focus > .heat-strips--selected { color: $accent; text-style: bold; }
+    HeatStrips > .heat-strips--weight { color: $foreground 60%; }
+    HeatStrips > .heat-strips--strong { color: $accent; }
+    HeatStrips > .heat-strips--gate { color: $foreground 80%; }
+    HeatStrips > .heat-strips--positive { color: $success; }
+    HeatStrips > .heat-strips--negative { color: $error; }
+    HeatStrips > .heat-strips--cursor { background: $accent 30%; text-style: underline; }
+    HeatStrips > .heat-strips--name { text-style: bold underline; }
+    """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"heat-strips--{name}"
         for name in ["plain", "muted", "selected", "weight", "strong", "gate", "positive", "negative", "cursor", "name"]
@@ -187,6 +201,7 @@ class HeatStrips(StripWidget, can_focus=True):
         *,
         num_fixed_rows: int = 0,
         first_label: str = "",
+        is_zoomed: bool = False,
     ) -> None:
         """Show rows with labels of `label_width` cells; `label_of` names the item under the cursor below them.
 
@@ -202,7 +217,7 @@ class HeatStrips(StripWidget, can_focus=True):
         self.message = ""  # while there are no rows
         self._names: Sequence[str] = ()
         self._heading: Sequence[str] = ()
-        self._is_zoomed = False
+        self._is_zoomed = is_zoomed
         self._first_named = 0  # first item that columns with names show
         self._first_row = 0  # first shown row below the fixed ones
         self.row = 0

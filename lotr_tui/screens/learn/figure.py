@@ -1,9 +1,9 @@
-"""Base of the live figures: a line to type, drawings of what it gives, and the loading of models and corpus."""
+"""Base of the live figures: a typed line, drawings of its numbers, and the loading of models and corpus."""
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+from rich.cells import cell_len, set_cell_size
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -16,8 +16,11 @@ from textual.widgets import Input, Static
 from engine.errors import describe_error
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
+from lotr_tui.formatting import MISSING, SELECTED_MARK, fit_cells, format_percent, truncate
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.text_screen import TextInputBar
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import HelpLine
 
@@ -27,6 +30,8 @@ Painter = Callable[[int, int], Content]
 REST_SECONDS = 0.6
 """Time without a change after which a choice counts as an answer: to pass the right one is no answer."""
 MAX_CHARACTERS = 2000
+MAX_NAME_WIDTH, MIN_BAR_WIDTH, PERCENT_WIDTH = 12, 4, 8
+SAMPLES_HEADING = "sampled after the words before the cursor (r: again, with other seeds)"
 
 
 class Drawing(Widget):
@@ -47,7 +52,6 @@ class Drawing(Widget):
 
         @property
         def control(self) -> "Drawing":
-            """The drawing, for `on` with a selector."""
             return self.drawing
 
     def __init__(self, id: str, help_line: str = "", *, can_focus: bool = False) -> None:
@@ -56,20 +60,16 @@ class Drawing(Widget):
         self._painter: Painter | None = None
 
     def show(self, painter: Painter) -> None:
-        """Paint something else."""
         self._painter = painter
         self.refresh(layout=self.styles.is_auto_height)
 
     def render(self) -> Content:
-        """Return the painting."""
         return Content("") if self._painter is None else self._painter(*self.content_size)
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
-        """Return the lines of the painting."""
         return 1 if self._painter is None else self._painter(width, 0).plain.count("\n") + 1
 
     def on_click(self, event: events.Click) -> None:
-        """Post `Clicked`."""
         self.post_message(self.Clicked(self, event.x - self.gutter.left, event.y - self.gutter.top))
 
 
@@ -102,11 +102,6 @@ class LineBar(TextInputBar):
     def is_edited(self) -> bool:
         """True if the line is not the example and not empty."""
         return bool(self.text.strip()) and self.text != self.example
-
-
-@dataclass(frozen=True)
-class _Loaded(Generic[DataT]):
-    data: DataT
 
 
 class TaskPartDone(Message):
@@ -146,14 +141,14 @@ class ChapterFigure(Vertical, Generic[DataT]):
     )
 
     def __init__(self, material: Material) -> None:
-        """Show a figure of `material` once it is mounted."""
         super().__init__(id="figure", classes="-loading")
         self.material = material
         self.data: DataT | None = None  # None until they are loaded
+        self._loaded: DataT  # by the thread
         self.finished_parts: set[int] = set()  # since the chapter was opened
         self._follow: Callable[[], None] = lambda: None
-        self._loading: BackgroundTask[str | _Loaded[DataT]] = BackgroundTask(
-            self, "chapter-figure", self._receive_loading, self.show_failure
+        self._loading: BackgroundTask[str] = BackgroundTask(
+            self, "chapter-figure", lambda notes: self.show_note(notes[-1]), self.show_failure, self._show_loaded
         )
         self.work: BackgroundTask[Any] = BackgroundTask(
             self, "chapter-work", self.receive, self.show_failure, interval=0.01
@@ -162,7 +157,6 @@ class ChapterFigure(Vertical, Generic[DataT]):
     # Parts that a subclass implements
 
     def compose_figure(self) -> ComposeResult:
-        """Yield the widgets of the figure."""
         raise NotImplementedError
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, DataT]:
@@ -170,7 +164,6 @@ class ChapterFigure(Vertical, Generic[DataT]):
         raise NotImplementedError
 
     def show_data(self, data: DataT) -> None:
-        """Show the loaded data for the first time; the widgets are mounted."""
         raise NotImplementedError
 
     def receive(self, items: list[Any]) -> None:
@@ -192,7 +185,6 @@ class ChapterFigure(Vertical, Generic[DataT]):
 
     @property
     def line(self) -> LineBar:
-        """The typed line."""
         return self.query_one(LineBar)
 
     def follow_cursor(self, callback: Callable[[], None]) -> None:
@@ -218,7 +210,6 @@ class ChapterFigure(Vertical, Generic[DataT]):
         message.display = bool(note)
 
     def show_failure(self, error: BaseException) -> None:
-        """Show why a thread has failed, above the figure."""
         self.show_note(Content.styled(describe_error(error), "$text-error"))
 
     def action_step_word(self, offset: int) -> None:
@@ -233,30 +224,122 @@ class ChapterFigure(Vertical, Generic[DataT]):
             yield from self.compose_figure()
 
     def on_mount(self) -> None:
-        self._loading.start(self._iter_items)
+        self._loading.start(self._load)
 
     def on_unmount(self) -> None:
         self._loading.cancel()
         self.work.cancel()
 
-    def _iter_items(self, cancelled: Cancellation) -> Iterator[str | _Loaded[DataT]]:
+    def _load(self, cancelled: Cancellation) -> Iterator[str]:
         with self.material.lock:
             if not cancelled():
-                data = yield from self.load(cancelled)
-                yield _Loaded(data)
+                self._loaded = yield from self.load(cancelled)
 
-    def _receive_loading(self, items: list[str | _Loaded[DataT]]) -> None:
-        last = items[-1]
-        if isinstance(last, str):
-            self.show_note(last)
-            return
-        self.data = last.data
+    def _show_loaded(self) -> None:
+        self.data = self._loaded
         self.show_note("")
         self.remove_class("-loading")
-        self.show_data(last.data)
-        self.call_after_refresh(self._repeat_resize)
+        self.show_data(self.data)
+        # Textual posts no `Resize` for a new widget if another one asks for its own place before.
+        self.call_after_refresh(
+            lambda: self.post_message(events.Resize(self.size, self.virtual_size, self.container_size))
+        )
         self.post_message(ChapterFigureReady())
 
-    def _repeat_resize(self) -> None:
-        """Post `Resize` again: Textual posts none for a new widget if another one asks for its own place before."""
-        self.post_message(events.Resize(self.size, self.virtual_size, self.container_size))
+
+class SamplesFigure(ChapterFigure[DataT]):
+    BINDING_GROUP_TITLE = "Samples"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "learn-samples", "again | r,ctrl+r | again | again | Sample other texts, with other seeds | r", show=True
+    )
+    FIRST_SEED, SEED_STEP = 7, 1
+
+    def __init__(self, material: Material) -> None:
+        super().__init__(material)
+        self.seed = self.FIRST_SEED
+
+    def sample(self) -> None:
+        raise NotImplementedError
+
+    def action_again(self) -> None:
+        self.seed += self.SEED_STEP
+        self.sample()
+
+    def receive(self, items: list[Any]) -> None:
+        if isinstance(samples := items[-1], list):
+            self.query_one("#samples", Drawing).show(lambda *size: sample_rows(samples, *size))
+
+
+class WordBar(NamedTuple):
+    """A possible next word and its probability."""
+
+    text: str
+    prob: float
+    before: float | None = None  # such as the model's without the sampler chain, in a column before; shades the bar
+    is_marked: bool = False
+    note: str = ""  # replaces the bar, such as the rank of a word that is far below
+
+
+class Sample(NamedTuple):
+    label: str
+    text: str
+    is_marked: bool
+
+
+def word_bars(
+    title: str,
+    headings: Sequence[str],
+    bars: Sequence[WordBar],
+    width: int,
+    height: int,
+    *,
+    last: WordBar | None = None,
+    scale: float = 0.0,
+) -> Content:
+    """Return a heading and one bar per word, as many as there are rows.
+
+    `last` is in the last row if the rows end before it; `scale` is the probability of a full bar, 0 for the highest.
+    """
+    num_rows = max(1, height - 1)
+    rows = list(bars[:num_rows])
+    if last is not None and not any(row.is_marked for row in rows):
+        rows = [*rows[: num_rows - 1], last]
+    heading = "".join(each.rjust(PERCENT_WIDTH) for each in headings)
+    title_width = max(0, width - cell_len(heading))
+    longest = max((cell_len(row.text) for row in rows), default=0)
+    name_width = max(4, min(MAX_NAME_WIDTH, longest, title_width - MIN_BAR_WIDTH - 3))
+    bar_width = max(1, title_width - name_width - 3)
+    scale = scale or max((max(row.prob, row.before or 0) for row in bars), default=0.0) or 1.0
+    lines = [Content.styled(fit_cells(title, title_width) + heading, MUTED)]
+    for row in rows:
+        is_removed = row.before is not None and row.prob == 0
+        cells, shade = truncate(row.note, bar_width) or bar(row.prob / scale, bar_width), ""
+        columns = [(format_percent(row.prob) if not is_removed else MISSING, "")]
+        if row.before is not None:
+            shade = "░" * (round(row.before / scale * bar_width) - cell_len(cells))
+            columns.insert(0, (format_percent(row.before), MUTED))
+        line = Content.assemble(
+            (SELECTED_MARK if row.is_marked else " ", "bold $accent"),
+            (fit_cells(row.text, name_width), "bold $accent" if row.is_marked else MUTED if is_removed else ""),
+            " ",
+            (cells, MUTED if row.note else "$accent"),
+            (shade, MUTED),
+            " " * (bar_width - cell_len(cells + shade) + 1),
+            *((text.rjust(PERCENT_WIDTH), style) for text, style in columns),
+        )
+        lines.append(line)
+    return Content("\n").join(lines)
+
+
+def sample_rows(samples: Sequence[Sample], width: int, height: int) -> Content:
+    """Return a heading if there is room, and the samples, wrapped if there is room for more than a line each."""
+    has_heading = height > len(samples)
+    lines_each = max(1, (height - has_heading) // len(samples))
+    label_width = max(len(sample.label) for sample in samples) + 3
+    lines = [Content.styled(truncate(SAMPLES_HEADING, width), MUTED)] if has_heading else []
+    for sample in samples[: height - has_heading]:
+        text = Content(sample.text).wrap(max(8, width - label_width))  # counts cells, unlike `textwrap`
+        head = set_cell_size(f"{SELECTED_MARK if sample.is_marked else ' '}{sample.label}", label_width)
+        lines.append(Content.assemble((head, "bold $accent" if sample.is_marked else MUTED), text[0] if text else ""))
+        lines += [line.pad_left(label_width) for line in text[1:lines_each]]
+    return Content("\n").join(lines)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
@@ -15,9 +16,10 @@ from textual.widgets import Input, Rule, Static
 
 from engine.errors import describe_error
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.learn.chapters import CHAPTERS, Chapter, first_open_chapter
+from lotr_tui.learn.chapters import CHAPTERS, Chapter, read_source
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.dialogs.dialog import Dialog
 from lotr_tui.screens.dialogs.questions import confirm
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import FooterKey, KeyFooter, binding_table
@@ -27,15 +29,35 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.learn.material import Material
     from lotr_tui.screens.learn.figure import ChapterFigure, TaskPartDone
 
+FIGURES = {
+    "tokens": "words.TokensFigure",
+    "counting": "next_words.CountingFigure",
+    "perplexity": "words.PerplexityFigure",
+    "memory": "memory.MemoryFigure",
+    "training": "training.TrainingFigure",
+    "overfitting": "training.OverfittingFigure",
+    "sampling": "next_words.SamplingFigure",
+    "attention": "attention.AttentionFigure",
+}
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 """Minimum columns and rows for text and figure at the same time, one above or beside the other."""
 MIN_COLUMNS, MIN_ROWS = 40, 12
-TOO_SMALL = f"The class needs {MIN_COLUMNS} × {MIN_ROWS} characters."
+BEGIN_AGAIN = -1
+"""Result of the list of chapters if the progress is to be forgotten."""
 FOOTER_KEYS = (
-    "learn-live.train", "learn-counting.again", "learn-sampling.again", "learn-memory.reset", "learn-memory.find",
+    "learn-live.train", "learn-samples.again", "learn-memory.reset", "learn-memory.find",
     *(f"learn.{name}" for name in ("pane", "edit", "next", "previous", "hint", "code", "contents", "close")),
 )  # fmt: skip
 """Keys of the footer, the most important first."""
+
+
+def import_figure(chapter: str) -> "Callable[[Material], ChapterFigure[Any]]":
+    """Import the module of a figure, which imports numpy, and return the function that creates the figure."""
+    module, _, name = FIGURES[chapter].partition(".")
+    create: Callable[[Material], ChapterFigure[Any]] = getattr(
+        import_module(f"lotr_tui.screens.learn.figures.{module}"), name
+    )
+    return create
 
 
 class ChapterScreen(AppScreen[None]):
@@ -73,7 +95,9 @@ class ChapterScreen(AppScreen[None]):
         """
         super().__init__()
         self.progress_store = progress_store or ProgressStore()
-        self.index = first_open_chapter(self.progress_store.current.done) if chapter is None else chapter
+        done = self.progress_store.current.done
+        is_open = [each.name not in done for each in CHAPTERS]
+        self.index = chapter if chapter is not None else is_open.index(True) if any(is_open) else 0
         self._make_material = make_material
         self._material: Material | None = None
         self._figure: ChapterFigure[Any] | None = None  # None while it is created, or if that has failed
@@ -83,17 +107,14 @@ class ChapterScreen(AppScreen[None]):
 
     @property
     def chapter(self) -> Chapter:
-        """The open chapter."""
         return CHAPTERS[self.index]
 
     @property
     def is_done(self) -> bool:
-        """True if the task of the open chapter is done."""
         return self.chapter.name in self.progress_store.current.done
 
     @property
     def finished_parts(self) -> frozenset[int]:
-        """Indices of the finished parts of the task of the open chapter."""
         return frozenset(self.progress_store.current.parts.get(self.chapter.name, ()))
 
     @property
@@ -122,7 +143,7 @@ class ChapterScreen(AppScreen[None]):
                 yield Static(id="task", markup=False)
             yield Rule(line_style="solid", id="divider")
             yield Vertical(id="figure-place")
-        yield Static(TOO_SMALL, id="too-small", markup=False)
+        yield Static(f"The class needs {MIN_COLUMNS} × {MIN_ROWS} characters.", id="too-small")
         yield HelpLine()
         yield KeyFooter(lambda: [FooterKey(name) for name in FOOTER_KEYS])
 
@@ -133,11 +154,9 @@ class ChapterScreen(AppScreen[None]):
         self.call_after_refresh(self._load_chapter)
 
     def on_unmount(self) -> None:
-        if self.progress_store.has_unsaved_changes:
-            self.state.exit_message = self.progress_store.save() or self.state.exit_message
+        self.state.exit_message = self.progress_store.save() or self.state.exit_message
 
     def on_resize(self) -> None:
-        """Lay out text and figure for the new size; Textual also calls the method of the base class."""
         width, height = self.app.size
         for name, (columns, rows) in LAYOUT_SIZES.items():
             self.set_class(width >= columns and height >= rows, name)
@@ -187,16 +206,15 @@ class ChapterScreen(AppScreen[None]):
         self._show_text()
 
     def _save_progress(self) -> None:
-        self.run_worker(self._save_in_thread(), group="progress")
+        async def save() -> None:
+            if notice := await asyncio.to_thread(self.progress_store.save):
+                self.notify(notice, severity="warning", markup=False)
 
-    async def _save_in_thread(self) -> None:
-        if notice := await asyncio.to_thread(self.progress_store.save):
-            self.notify(notice, severity="warning", markup=False)
+        self.run_worker(save(), group="progress")
 
     # Figure
 
     def _load_chapter(self) -> None:
-        """Show the figure of the chapter; the worker of an earlier call is cancelled."""
         self._figure = None
         open_chapter: Callable[[], Awaitable[None]] = partial(self._open_chapter, self.index)
         self.run_worker(open_chapter, group="chapter", exclusive=True)
@@ -205,12 +223,14 @@ class ChapterScreen(AppScreen[None]):
         place = self.query_one("#figure-place", Vertical)
         await place.remove_children()
         try:
-            create_figure, material = await run_in_thread(self._prepare_figure, CHAPTERS[index].name)
-            figure = create_figure(material)
+            create_figure = await run_in_thread(import_figure, CHAPTERS[index].name)
+            if self._material is None:
+                self._material = await run_in_thread(self._make_material)
+            figure = create_figure(self._material)
         except Exception as error:
             await place.mount(Static(Content.styled(describe_error(error), "$text-error"), id="figure-failure"))
             return
-        self._figure, self._material = figure, material
+        self._figure = figure
         await place.mount(figure)
         self.progress_store.add(last=CHAPTERS[index].name)
         self._save_progress()
@@ -218,12 +238,6 @@ class ChapterScreen(AppScreen[None]):
             self._early_keys = None
             self.action_edit_line()
             self.call_after_refresh(lambda: [self.post_message(key) for key in keys])
-
-    def _prepare_figure(self, chapter: str) -> "tuple[Callable[[Material], ChapterFigure[Any]], Material]":
-        """Import the module of a figure, which imports numpy, and prepare the material; called in a thread."""
-        from lotr_tui.screens.learn.figures import import_figure
-
-        return import_figure(chapter), self._material or self._make_material()
 
     def show_chapter(self, index: int) -> None:
         """Open a chapter from its beginning; a training in the figure is stopped."""
@@ -270,14 +284,13 @@ class ChapterScreen(AppScreen[None]):
             self._focus_pane(panes[(here + offset) % len(panes)])
 
     def action_edit_line(self) -> None:
-        """Focus the line of the figure; what is typed before it is there is kept for it."""
+        """Focus the line of the figure; keys that are typed before it exists wait for it."""
         if self._figure is None:
             self._early_keys = []
         elif line := next((each for each in self._panes if isinstance(each, Input)), None):
             self._focus_pane(line)
 
     def _focus_pane(self, pane: Widget | None) -> None:
-        """Show a part of the figure and focus it; None shows the text."""
         self.set_class(pane is not None, "-figure")
         if self._figure is not None and pane is not None:
             self._figure.reveal(pane)
@@ -298,25 +311,30 @@ class ChapterScreen(AppScreen[None]):
         self.query_one("#text").scroll_home(animate=False)
 
     def action_show_code(self) -> None:
-        from lotr_tui.screens.learn.dialogs import SourceScreen  # imports pygments
-
         self.app.push_screen(SourceScreen(self.chapter))
 
     def action_show_contents(self) -> None:
-        from lotr_tui.screens.learn.dialogs import BEGIN_AGAIN, ContentsDialog
+        def begin_again() -> None:
+            self.progress_store.reset()
+            self.show_chapter(0)
 
         def open_choice(choice: int | None) -> None:
             if choice == BEGIN_AGAIN:
-                self.progress_store.reset()
-                self.show_chapter(0)
+                confirm(self.app, "Forget which tasks of the class are done?", begin_again, enter_confirms=False)
             elif choice is not None and choice != self.index:
                 self.show_chapter(choice)
 
-        self.app.push_screen(ContentsDialog(self.index, self.progress_store.current.done), open_choice)
+        done = self.progress_store.current.done
+        answers: list[tuple[Content, int | None]] = []
+        for index, chapter in enumerate(CHAPTERS):
+            mark = ("✓", "$success") if chapter.name in done else " "
+            answers.append((Content.assemble((f"{index + 1} ", MUTED), mark, f" {chapter.title}"), index))
+        if done:
+            answers.append((Content.assemble(("r", MUTED), "   begin again: forget which tasks are done"), BEGIN_AGAIN))
+        dialog = ContentsDialog("The class", answers=answers, highlighted=self.index, verb="open")
+        self.app.push_screen(dialog, open_choice)
 
     def action_close(self) -> None:
-        """Leave the class; ask first if that stops a training."""
-
         def close() -> None:
             if self._exit_on_close:
                 self.app.exit()
@@ -331,3 +349,40 @@ class ChapterScreen(AppScreen[None]):
 
 def _unbroken(text: str) -> Content:
     return Content(text.replace(" %", "\u00a0%"))
+
+
+class ContentsDialog(Dialog[int]):
+    """List of the chapters, dismissed with the index of the chosen one, `BEGIN_AGAIN`, or None."""
+
+
+class SourceScreen(AppScreen[None]):
+    """The function or class behind a chapter, with line numbers."""
+
+    AUTO_FOCUS = "#code"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "learn-source", "close | escape | dismiss(None) | close | Back to the chapter | esc", show=True
+    )
+
+    def __init__(self, chapter: Chapter) -> None:
+        super().__init__()
+        self._chapter = chapter
+
+    def compose(self) -> ComposeResult:
+        yield StatusBar(id="status")
+        yield Rule(line_style="solid")
+        with VerticalScroll(id="code"):
+            yield Static(id="source")
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        from rich.syntax import Syntax  # imports pygments, which the first paint does not need
+
+        code, first_line = read_source(self._chapter)
+        title = Content.assemble(("lotr-tui", "bold $accent"), "  ", (self._chapter.source, "bold"))
+        self.query_one("#status", StatusBar).show(title + Content.styled(f" · line {first_line}", MUTED))
+        theme = "ansi_dark" if self.app.current_theme.dark else "ansi_light"
+        syntax = Syntax(
+            code, "python", theme=theme, line_numbers=True, start_line=first_line, word_wrap=True,
+            background_color="default",
+        )  # fmt: skip
+        self.query_one("#source", Static).update(syntax)

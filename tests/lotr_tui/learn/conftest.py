@@ -2,7 +2,7 @@
 
 import pytest
 
-from lotr_tui.learn import class_models
+from lotr_tui.learn import material
 
 
 @pytest.fixture
@@ -14,10 +14,10 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def quick_training(monkeypatch):
     """Train the small models of the class for one epoch only, with few parameters."""
-    full = class_models.class_model_config
+    full = material.class_model_config
 
     def quick(name, data):
         sizes = {"num_layers": 1, "num_heads": 2} if name == "transformer" else {"hidden_size": 16}
         return full(name, data).with_values(epochs=1, threads=1, embedding_size=16, **sizes)
 
-    monkeypatch.setattr(class_models, "class_model_config", quick)
+    monkeypatch.setattr(material, "class_model_config", quick)

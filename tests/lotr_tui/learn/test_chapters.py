@@ -25,8 +25,9 @@ def test_unknown_chapter_is_refused_with_the_names(name):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: str(chapter.name))
 def test_source_link_leads_to_a_definition_of_readable_length(chapter):
-    module = importlib.import_module(chapter.source_file.removesuffix(".py").replace("/", "."))
-    lines, first = inspect.getsourcelines(attrgetter(chapter.source_symbol)(module))
+    file, symbol = chapter.source.split(" · ")
+    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    lines, first = inspect.getsourcelines(attrgetter(symbol)(module))
     assert read_source(chapter) == ("".join(lines).rstrip(), first)
     assert len(lines) <= 150
 

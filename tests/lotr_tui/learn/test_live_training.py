@@ -2,26 +2,17 @@
 
 import json
 import math
-import random
 import tempfile
 from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any, cast
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.analysis.evaluation import evaluate
-from engine.config import ModelConfig, TrainingConfig
+from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.errors import RunError
 from engine.runs.loading import load_model
-from engine.training.state import WindowReader
 from lotr_tui.learn import live_training
-from lotr_tui.learn.class_models import bundled_data_config, class_data_config, class_models_dir
 from lotr_tui.learn.live_training import (
     TEMPORARY_PREFIX,
     TemporaryTraining,
@@ -30,10 +21,9 @@ from lotr_tui.learn.live_training import (
     limit_dataset,
     live_config,
     load_overfitting_run,
-    steps_per_epoch,
     train_perplexity,
-    window_of_step,
 )
+from lotr_tui.learn.material import bundled_data_config, class_data_config, class_models_dir
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.files import run_to_end, write_corpus
 from tests.support.live_training import live_events
@@ -98,7 +88,7 @@ def test_numbers_of_a_real_training_are_those_of_its_run_directory(short_config,
     best = load_model(kept_run).model
     assert view.best is not None
     assert evaluate(best, dataset.valid).perplexity == pytest.approx(view.best.valid_perplexity, rel=1e-4)
-    scores = {score.step: score.train_perplexity for score in training.train_scores}
+    scores = training.train_scores
     assert list(scores) == [event.step for event in view.evaluations]
     assert scores[view.best.step] == pytest.approx(train_perplexity(best, dataset), rel=1e-6)
     assert view.started is not None
@@ -123,28 +113,6 @@ def test_stopped_and_failed_trainings_end_within_a_moment_and_remove_their_folde
     wait(training := TemporaryTraining(short_config))
     assert training.view.failure == "no room"
     assert not folders(temporary)
-
-
-def make_reader(ids, options):
-    dataset = cast(Any, SimpleNamespace(train=ids, mode="line"))
-    return WindowReader(dataset, options, torch.device("cpu"), with_punctuation=False, rng=random.Random(0))
-
-
-@given(batch_size=st.integers(1, 7), bptt=st.integers(1, 12), row_length=st.integers(2, 40), rest=st.integers(0, 6))
-def test_window_of_each_step_is_what_the_engine_reads(batch_size, bptt, row_length, rest):
-    ids = np.arange(batch_size * row_length + min(rest, batch_size - 1), dtype=np.int32)
-    options = TrainingConfig(batch_size=batch_size, bptt=bptt, shuffle_lines=False)
-    reader = make_reader(ids, options)
-    per_epoch = steps_per_epoch(len(ids), options)
-    for step in range(1, 2 * per_epoch + 2):
-        read = reader.next_window()
-        window = window_of_step(step, len(ids), options)
-        for row in range(batch_size):
-            text = ids[row * row_length : (row + 1) * row_length]
-            assert read.inputs[:, row].tolist() == text[window.begin : window.end].tolist()
-            assert read.targets[:, row].tolist() == text[window.begin + 1 : window.end + 1].tolist()
-        assert window.row_length == row_length
-        assert (read.end == 1) == (step % per_epoch == 0)
 
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.0]

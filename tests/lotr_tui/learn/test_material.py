@@ -8,8 +8,7 @@ from engine.errors import InvalidInputError, RunError
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
-from lotr_tui.learn.class_models import LABELS, bundled_data_config, train_class_model
-from lotr_tui.learn.material import Material
+from lotr_tui.learn.material import LABELS, Material, bundled_data_config, train_class_model
 from lotr_tui.session.session_model import load_session_model
 from tests.support.files import CYRILLIC, run_to_end, write_corpus
 
@@ -30,7 +29,7 @@ def test_model_of_a_corpus_is_trained_once(home, tmp_path, name):
     run, lines = run_to_end(train_class_model(name, data, "abc", 1000, never))
     assert run.is_relative_to(home)
     assert lines[-1].startswith(f"training a small {LABELS[name]} on this corpus, once: epoch 1 of 1, perplexity ")
-    assert "ring" in load_model(run).model.tokenizer
+    assert "ring" in load_model(run).model.tokenizer.tokens
     assert run_to_end(train_class_model(name, data, "abc", 1000, never)) == (run, [])
     assert trained(home) == {name}
 
@@ -67,20 +66,20 @@ def test_class_without_a_choice_uses_the_bundled_dialogues_and_models():
     small, lines = run_to_end(material.model(never))
     assert (small.name, small.note, lines) == ("small LSTM", "", [])
     assert small.model.tokenizer == dataset.tokenizer
-    assert run_to_end(material.lstm(never))[0] is small
-    assert run_to_end(material.transformer(never))[0].name == "small Transformer"
+    assert run_to_end(material.model_with("lstm", never))[0] is small
+    assert run_to_end(material.model_with("transformer", never))[0].name == "small Transformer"
 
 
 def test_corpus_in_cyrillic_is_split_at_white_space(tmp_path):
     material = Material(write_corpus(tmp_path / "own.csv", words=CYRILLIC))
     dataset, _ = run_to_end(material.words())
-    assert "кольцо" in dataset.tokenizer
+    assert "кольцо" in dataset.tokenizer.tokens
     assert material.data.tokenizer == "whitespace"
-    small, _ = run_to_end(material.lstm(never))
-    assert "кольцо" in small.model.tokenizer
+    small, _ = run_to_end(material.model_with("lstm", never))
+    assert "кольцо" in small.model.tokenizer.tokens
     assert isinstance(small.model, NumpyLSTM)
     # The next session does not know yet that the words tokenizer cannot read it.
-    _, lines = run_to_end(Material(replace(material.data, tokenizer="words")).lstm(never))
+    _, lines = run_to_end(Material(replace(material.data, tokenizer="words")).model_with("lstm", never))
     assert not any("training" in line for line in lines)
 
 
@@ -97,9 +96,9 @@ def test_run_with_an_lstm_is_used_with_its_corpus():
     own = session_model_of("lstm")
     material = Material(session_model=own)
     assert material.data == bundled_data_config()
-    for loading in (material.model, material.lstm):
-        used, _ = run_to_end(loading(never))
+    for loading in (material.model(never), material.model_with("lstm", never)):
+        used, _ = run_to_end(loading)
         assert (used.model, used.name, used.note) == (own.model, own.name, "")
-    other, _ = run_to_end(material.transformer(never))
+    other, _ = run_to_end(material.model_with("transformer", never))
     assert other.note == "lstm has no attention, so this is the class's small Transformer"
     assert other.name == "small Transformer"

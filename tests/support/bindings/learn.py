@@ -5,7 +5,6 @@ from unittest.mock import patch
 
 from lotr_tui.learn import compared_models
 from lotr_tui.learn.material import Material
-from lotr_tui.learn.progress import ProgressStore
 from tests.support.bindings import (
     Row,
     Stage,
@@ -53,21 +52,21 @@ def chapter(name, focus=None, *first_keys):
     return set_up
 
 
-async def contents(pilot):
-    """Show the contents of the class, whose first task is done."""
-    store = ProgressStore()
-    store.add(done="tokens")
-    store.save()
-    await open_chapter(pilot, "tokens", material)
-    await pilot.press("g")
-
-
 async def heads(pilot):
     with patch.object(compared_models, "MAX_LINES", 3):
         await open_chapter(pilot, "attention", material)
-    screen = pilot.app.screen
-    screen.query_one("AttentionFigure").head = 5
-    screen.query_one("#heads").focus()
+    pilot.app.screen.query_one("HeatStrips").row = 5
+    pilot.app.screen.query_one("HeatStrips").focus()
+
+
+async def typed_heads(pilot):
+    await heads(pilot)
+    pilot.app.screen.query_one("Input").focus()
+
+
+async def models(pilot):
+    await heads(pilot)
+    pilot.app.screen.query_one("OptionList").focus()
 
 
 def text_cursor(app):
@@ -81,7 +80,7 @@ CHAPTER = Stage(
         *keys("learn", of_screen("index"), next=becomes(1), previous=becomes(0)),
         *keys("learn", hint_is_shown, hint=becomes(True)),
         *opens("learn", code=("SourceScreen", "learn-source.close")),
-        *opens("learn", contents=("ContentsDialog", "learn-contents.close")),
+        *opens("learn", contents=("ContentsDialog", "dialog.cancel")),
         *keys("learn", focused, edit=becomes("TextInput"), pane=becomes("Slider"), pane_back=becomes("TextInput")),
     ],
 )
@@ -90,22 +89,22 @@ SLIDER = Stage(
     chapter("tokens", "Slider"),
     keys("slider", slider, higher=moves(1), lower=moves(-1), highest=becomes(LAST_CUTOFF), lowest=becomes(0)),
 )
-CONTENTS = Stage(contents, [*opens("learn-contents", reset="ConfirmDialog")])
 HEADS = Stage(
     heads,
     [
-        *keys("learn-figure", text_cursor, word_before=decreases, word_after=increases),
-        *keys("learn-attention", head, up=moves(-1), down=moves(1), layer_below=decreases, layer_above=increases),
+        *keys("learn-attention", head, layer_below=decreases, layer_above=increases),
     ],
 )
+TYPED_HEADS = Stage(typed_heads, keys("learn-attention", head, up=moves(-1), down=moves(1)))
+MODELS = Stage(models, keys("learn-figure", text_cursor, word_before=decreases, word_after=increases))
 COUNTING = Stage(
     chapter("counting"),
     [
         *keys("learn-counting", of("CountingFigure", "order"), lower=moves(-1), higher=moves(1)),
-        *keys("learn-counting", of("CountingFigure", "seed"), again=moves(5)),
+        *keys("learn-samples", of("CountingFigure", "seed"), again=moves(5)),
     ],
 )
-SAMPLING = Stage(chapter("sampling"), keys("learn-sampling", of("SamplingFigure", "seed"), again=moves(1)))
+SAMPLING = Stage(chapter("sampling"), keys("learn-samples", of("SamplingFigure", "seed"), again=moves(1)))
 MEMORY = Stage(
     chapter("memory"),
     [
@@ -117,8 +116,8 @@ MEMORY = Stage(
 TRAINING = Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=becomes(True)))
 
 LEARN_APPS = {
-    "first chapter": [CHAPTER, SLIDER, CONTENTS, SMALL_CHAPTER],
+    "first chapter": [CHAPTER, SLIDER, SMALL_CHAPTER],
     "chapters on counts, sampling and memory": [COUNTING, SAMPLING, MEMORY],
-    "chapter on attention": [HEADS],
+    "chapter on attention": [HEADS, TYPED_HEADS, MODELS],
     "chapter on overfitting": [TRAINING],
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -14,29 +13,21 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from engine.analysis.activations import (
-    LSTMStep,
-    NextTokenComparison,
-    UnitStep,
-    compare_next_tokens,
-    find_lstm,
-    liveliest_unit,
-    read_steps,
-)
+from engine.analysis import activations
+from engine.analysis.activations import LSTMStep, UnitStep
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.arrays import Float32Array, Int32Array
 from engine.data.tokenizers import EOS, EOS_ID, UNK, Tokenizer
 from engine.models.base import LogProbs
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import SELECTED_MARK, fit_cells, format_lone_token, token_noun, truncate
-from lotr_tui.learn.lines import find_example
-from lotr_tui.learn.material import Material
+from lotr_tui.formatting import format_lone_token, token_noun
+from lotr_tui.learn.material import Material, find_example
+from lotr_tui.screens.inspect.heat_strip import HeatStrips, StripRow
 from lotr_tui.screens.inspect.page import next_token_name, sanitize_text
-from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
+from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar, WordBar, word_bars
 from lotr_tui.session.session_model import find_cast
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bars import bar, signed_bar
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
@@ -47,17 +38,14 @@ MIN_WIDTH = 70  # columns for both controls on one line
 ROOMY_HEIGHT, TALL_HEIGHT = 14, 23  # rows for blank lines, and for the next words below the steps
 ROWS = ("forget", "input", "candidate", "cell", "output", "hidden")
 GATES = frozenset({"forget", "input", "output"})  # rows with values between 0 and 1; the others have a sign
-LABEL_WIDTH, NUMBER_WIDTH, COLUMN_WIDTH, MIN_WIDTH_WITH_NUMBERS = 10, 8, 8, 60
-NAME_WIDTH, PERCENT_WIDTH, MAX_BAR_WIDTH = 11, 7, 24
+LABEL_WIDTH = 11
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The LSTM that the figure shows, layer and index of each unit, and the embedding of each token, of length 1."""
-
     lstm: NumpyLSTM
-    units: tuple[tuple[int, int], ...]
-    embeddings: Float32Array
+    units: tuple[tuple[int, int], ...]  # layer and index
+    embeddings: Float32Array  # [tokens, size], of length 1
     example: str
     note: str
     cast: tuple[str, ...]  # it reads the line as said by someone unless this is empty
@@ -89,8 +77,8 @@ def read_line(lstm: NumpyLSTM, text: str, before: LineReading | None = None, cas
         tuple(_token_name(lstm.tokenizer, id) for id in ids),
         starts,
         ends,
-        read_steps(lstm, ids, before.steps if before else ()),
-        read_steps(lstm, last, before.reset_steps if before else ()),
+        activations.read_steps(lstm, ids, before.steps if before else ()),
+        activations.read_steps(lstm, last, before.reset_steps if before else ()),
         tokens.word(tokens.num_words - 1) if tokens.num_words else "",
     )
 
@@ -107,7 +95,7 @@ class MemoryFigure(ChapterFigure[Memory]):
     MemoryFigure #controls Slider { width: 1fr; max-width: 48; margin-right: 2; }
     MemoryFigure #equations { height: auto; padding: 0 1; }
     MemoryFigure #numbers { height: 1fr; layout: horizontal; }
-    MemoryFigure #steps { height: 7; width: 1fr; }
+    MemoryFigure HeatStrips { height: 9; width: 1fr; }
     MemoryFigure #next-tokens { height: 1fr; width: 40; }
     MemoryFigure.-narrow #controls { height: 2; layout: vertical; }
     MemoryFigure.-narrow #controls Slider { margin-right: 0; }
@@ -153,12 +141,17 @@ class MemoryFigure(ChapterFigure[Memory]):
         )
         yield Static(id="equations", markup=False)
         with Container(id="numbers"):
-            yield Drawing("steps", "Gates: 0 to 1, the others around 0; a click selects a word")
+            help_line = "Gates: 0 to 1, the others around 0; ← → or a click select a word"
+            label = "z shows the words"
+            yield HeatStrips(LABEL_WIDTH, lambda: help_line, self._token_label, first_label=label, is_zoomed=True)
             yield Drawing("next-tokens", "The likeliest next words; ▸ marks the likeliest one")
 
+    def _token_label(self, token: int) -> str:
+        return "" if self._reading is None else self._reading.names[token]
+
     def load(self, cancelled: Cancellation) -> Generator[str, None, Memory]:
-        source = yield from self.material.lstm(cancelled)
-        lstm = find_lstm(source.model)
+        source = yield from self.material.model_with("lstm", cancelled)
+        lstm = activations.find_lstm(source.model)
         assert lstm is not None, "the material returns a model with an LSTM"
         sizes = [hidden for _, hidden in lstm.config.layer_sizes()]
         units = tuple((layer, unit) for layer, size in enumerate(sizes) for unit in range(size))
@@ -170,7 +163,7 @@ class MemoryFigure(ChapterFigure[Memory]):
         example = EXAMPLE
         if lstm.tokenizer.unknown_spans(EXAMPLE):
             dataset = yield from self.material.words()
-            lines = (line.text for line in islice(dataset.splits.valid, 200))
+            lines = (line.text for line in dataset.splits.valid)
             example = find_example(EXAMPLE, lines, lstm.tokenizer, agrees, start_words=5)
         embeddings = lstm.weights["embedding.weight"]
         embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
@@ -196,12 +189,10 @@ class MemoryFigure(ChapterFigure[Memory]):
 
     @property
     def unit(self) -> int:
-        """Index of the shown unit, counted through all layers."""
         return self.query_one(Slider).index
 
     @property
     def is_reset(self) -> bool:
-        """True if the state is reset before the last word."""
         return self.query_one("#state", Slider).index == 1
 
     @on(Input.Changed)
@@ -234,11 +225,18 @@ class MemoryFigure(ChapterFigure[Memory]):
             return
         reading, (layer, unit), width = self._reading, self.data.units[self.unit], self.size.width
         steps, num_forgotten, cursor = self._steps(reading)
-        columns = [step.unit(layer, unit) for step in steps]
-        self.query_one("#steps", Drawing).show(
-            lambda width, _: step_table(reading.names, columns, cursor, num_forgotten, width)
-        )
-        described = describe_step(columns[cursor], width, is_liveliest=(layer, unit) == liveliest_unit(steps[cursor]))
+        columns, strips = [step.unit(layer, unit) for step in steps], self.query_one(HeatStrips)
+        rows = []
+        for name in ROWS:
+            values = np.array([getattr(column, name) for column in columns], np.float32)
+            scale = max(1.0, float(np.abs(values).max())) if name == "cell" else 1.0
+            label = f"cell ±{scale:.1f}" if name == "cell" else name
+            rows.append(StripRow(label, values, "gate" if name in GATES else "signed", scale))
+        reset = f"the state is reset before “{reading.last_word}”" if num_forgotten else "the state goes on"
+        strips.item = cursor
+        strips.show(rows, [f"unit {unit} along the line", reset], reading.names)
+        is_liveliest = (layer, unit) == activations.liveliest_unit(steps[cursor])
+        described = describe_step(columns[cursor], width, is_liveliest=is_liveliest)
         equations = self.query_one("#equations", Static)
         # Only another number of lines needs a layout, which takes as long as all the rest.
         equations.update(described, layout=described.plain.count("\n") + 1 != equations.size.height)
@@ -255,9 +253,24 @@ class MemoryFigure(ChapterFigure[Memory]):
         shows_both = self.is_reset or 0 in self.finished_parts
         kept = predict_next(lstm, reading.steps)
         other = predict_next(lstm, reading.reset_steps) if shows_both else kept
-        comparison = compare_next_tokens(kept, other, NUM_NEXT_TOKENS)
-        word = reading.last_word
-        drawing.show(lambda *size: next_tokens(comparison, lstm.tokenizer, word, *size, shows_both=shows_both))
+        comparison = activations.compare_next_tokens(kept, other, NUM_NEXT_TOKENS)
+        best, other_best = (next_token_name(lstm.tokenizer, id) for id in comparison.best)
+        bars = []
+        for id, prob, reset_prob in zip(comparison.ids.tolist(), *comparison.probs.tolist(), strict=True):
+            prob, before = (reset_prob, prob) if shows_both else (prob, None)
+            bars.append(WordBar(next_token_name(lstm.tokenizer, id), prob, before, id == comparison.best[0]))
+        title, headings = f"next {token_noun(lstm.tokenizer)}", ("kept", "reset")[: 1 + shows_both]
+        notes = [Content.styled(f"x resets the state before “{reading.last_word}”", MUTED)]
+        if shows_both:
+            divergence = f"{comparison.divergence_bits:.2f} bits"
+            verdict = f"both expect “{best}”" if comparison.agrees else f"disagree: “{best}” or “{other_best}”"
+            notes = [
+                Content.assemble(("KL divergence ", MUTED), (divergence, "bold")),
+                Content.styled(verdict, "" if comparison.agrees else "bold"),
+            ]
+        drawing.show(
+            lambda width, height: Content("\n").join([word_bars(title, headings, bars, width, height - 2), *notes])
+        )
         if shows_both and not comparison.agrees and self.line.is_edited:
             self.finish_part(1)
 
@@ -271,52 +284,15 @@ class MemoryFigure(ChapterFigure[Memory]):
     def action_find_liveliest(self) -> None:
         if self._reading is not None and self.data is not None:
             steps, _, cursor = self._steps(self._reading)
-            self.query_one(Slider).index = self.data.units.index(liveliest_unit(steps[cursor]))
+            self.query_one(Slider).index = self.data.units.index(activations.liveliest_unit(steps[cursor]))
 
-    @on(Drawing.Clicked, "#steps")
-    def _select_step(self, event: Drawing.Clicked) -> None:
+    @on(HeatStrips.CursorMoved)
+    def _select_step(self) -> None:
         if self._reading is not None:
             *_, cursor = self._steps(self._reading)
-            width = event.drawing.content_size.width
-            index = _visible_steps(len(self._reading.names), cursor, width).start
-            index += (event.x - _label_width(width)) // COLUMN_WIDTH
-            if event.x >= _label_width(width) and index < len(self._reading.names):
-                self.line.input.cursor_position = int(self._reading.ends[index])
-
-
-def _label_width(width: int) -> int:
-    return LABEL_WIDTH + (NUMBER_WIDTH if width >= MIN_WIDTH_WITH_NUMBERS else 0)
-
-
-def _visible_steps(num_steps: int, cursor: int, width: int) -> range:
-    count = max(1, (width - _label_width(width)) // COLUMN_WIDTH)
-    first = max(0, min(cursor - count // 2, num_steps - count))
-    return range(first, min(first + count, num_steps))
-
-
-def step_table(names: tuple[str, ...], columns: list[UnitStep], cursor: int, num_forgotten: int, width: int) -> Content:
-    """Return a column of bars for each token: gates, candidate, cell and hidden value of a unit."""
-    visible, label_width = _visible_steps(len(columns), cursor, width), _label_width(width)
-    cell_scale = max([1.0, *(abs(step.cell) for step in columns)])
-    styles = ["$accent" if index == cursor else MUTED if index < num_forgotten else "" for index in visible]
-    header = [Content.styled(("… " if visible.start else "").rjust(label_width), MUTED)]
-    for index, style in zip(visible, styles, strict=True):
-        name, mark = truncate(names[index], COLUMN_WIDTH - 1), SELECTED_MARK if index == cursor else " "
-        cell = Content.assemble((mark, "bold $accent"), (name, f"bold {style}" if index == cursor else style))
-        header.append(cell.pad_right(COLUMN_WIDTH - 1 - cell_len(name)))
-    lines = [Content("").join(header)]
-    for row in ROWS:
-        scale = cell_scale if row == "cell" else 1.0
-        parts = [((f"cell ±{scale:.1f}" if row == "cell" else row).ljust(LABEL_WIDTH), MUTED)]
-        if label_width > LABEL_WIDTH:
-            parts.append((f"{getattr(columns[cursor], row):{'' if row in GATES else '+'}7.3f} ", "bold"))
-        for index, style in zip(visible, styles, strict=True):
-            value = getattr(columns[index], row) / scale
-            drawn = bar(value, COLUMN_WIDTH - 1) if row in GATES else signed_bar(value, (COLUMN_WIDTH - 1) // 2)
-            is_reset_before = index == num_forgotten > 0
-            parts += [("┃" if is_reset_before else " ", "$accent"), (drawn.ljust(COLUMN_WIDTH - 1), style)]
-        lines.append(Content.assemble(*parts))
-    return Content("\n").join(lines)
+            if (item := self.query_one(HeatStrips).item) != cursor:
+                self.line.input.cursor_position = max(0, int(self._reading.ends[item]))
+            self._show_step()
 
 
 def describe_step(step: UnitStep, width: int, *, is_liveliest: bool = False) -> Content:
@@ -337,7 +313,6 @@ def describe_step(step: UnitStep, width: int, *, is_liveliest: bool = False) -> 
 
 
 def describe_embedding(data: Memory, token: int) -> Content:
-    """Return the first numbers of the embedding of a token, and the tokens with the most similar directions."""
     tokenizer = data.lstm.tokenizer
     similarities = data.embeddings @ data.embeddings[token]
     similarities[[token, EOS_ID]] = -np.inf
@@ -347,42 +322,6 @@ def describe_embedding(data: Memory, token: int) -> Content:
     return Content.assemble(
         ("embedding of ", MUTED), (_token_name(tokenizer, token), "bold"), (f": {numbers} … alike: ", MUTED), names
     )
-
-
-def next_tokens(
-    comparison: NextTokenComparison, tokenizer: Tokenizer, word: str, width: int, height: int, *, shows_both: bool
-) -> Content:
-    """Return the likeliest next tokens with the state kept and the state reset before a word, and how they differ."""
-    column_width = (width - NAME_WIDTH) // 2
-    bar_width = max(1, min(MAX_BAR_WIDTH, column_width - PERCENT_WIDTH - 1))
-    column_width = PERCENT_WIDTH + bar_width + 1
-    count = max(1, min(len(comparison.ids), height - 3))
-    scale = float(comparison.probs[: 1 + shows_both, :count].max())
-    headings = ("state kept", "state reset") if column_width > len("state reset") else ("kept", "reset")
-    lines = [
-        Content.assemble(
-            (f"next {token_noun(tokenizer)}".ljust(NAME_WIDTH), MUTED),
-            (f" {headings[0]:<{column_width - 1}}", "bold $accent"),
-            (f" {headings[1]}" if shows_both else "", "bold"),
-        )
-    ]
-    for row, id in enumerate(comparison.ids[:count].tolist()):
-        parts: list[tuple[str, str]] = [(fit_cells(next_token_name(tokenizer, id), NAME_WIDTH), "")]
-        for column in range(1 + shows_both):
-            prob, is_best = float(comparison.probs[column, row]), id == comparison.best[column]
-            percent = " <1 %" if prob < 0.005 else f"{100 * prob:3.0f} %"
-            parts += [
-                (SELECTED_MARK if is_best else " ", "bold $accent"),
-                (f"{percent} ", "bold" if is_best else ""),
-                (bar(prob / scale, bar_width).ljust(bar_width + 1), "" if column else "$accent"),
-            ]
-        lines.append(Content.assemble(*parts))
-    if not shows_both:
-        return Content("\n").join([*lines, Content.styled(f"x resets the state before “{word}”", MUTED)])
-    kept, reset = (next_token_name(tokenizer, id) for id in comparison.best)
-    verdict = f"both expect “{kept}”" if comparison.agrees else f"disagree: “{kept}” or “{reset}”"
-    divergence = Content.assemble(("KL divergence ", MUTED), (f"{comparison.divergence_bits:.2f} bits", "bold"))
-    return Content("\n").join([*lines, divergence, Content.styled(verdict, "" if comparison.agrees else "bold")])
 
 
 def _token_name(tokenizer: Tokenizer, id: int) -> str:

@@ -4,25 +4,23 @@ import asyncio
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.timer import Timer
+from textual.strip import Strip
 
 from engine.analysis.evaluation import evaluate
-from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.config import Config, DataConfig, ModelConfig
 from engine.control import ControlCommand
 from engine.data.dataset import Dataset
-from engine.data.tokenizers import EOS_ID
-from engine.events import Sampled
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import LINE_END_MARK, displayable, format_perplexity, truncate
+from lotr_tui.formatting import displayable, format_perplexity, truncate
 from lotr_tui.learn.live_training import (
     MAX_TRAIN_TOKENS,
     Regularization,
@@ -34,13 +32,14 @@ from lotr_tui.learn.live_training import (
     live_config,
     load_overfitting_run,
     overfitting_config,
-    window_of_step,
 )
 from lotr_tui.learn.material import Material
+from lotr_tui.monitor.steps import log10_or_nan
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.learn.curve_chart import OTHER_TRAIN, OTHER_VALID, TRAIN, VALID, ChartData, Curve, CurveChart
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.charts import Y_LABEL_WIDTH, Plot
+from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
@@ -55,21 +54,81 @@ MODEL = ModelConfig(
     embedding_size=128, hidden_size=128, embedding_dropout=0.0, input_dropout=0.0, output_dropout=0.0, weight_drop=0.0,
     subword_embeddings=False, unigram_bias=False,
 )  # fmt: skip
-EPOCHS, EVALUATIONS_PER_EPOCH = 5, 4
+EPOCHS = 5
 # The highest rate is the one of the configuration, which commands scale down.
 LEARNING_RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_RATE = LEARNING_RATES.index(1e-3)
 FRACTIONS = tuple(number / 10 for number in range(9))  # of dropout and weight drop
 NARROW = 66  # columns of the figure below which its sliders are one above the other
+LABEL_WIDTH, MIN_PLOT_COLUMNS = 23, 16
+VALID, TRAIN, OTHER_VALID, OTHER_TRAIN = "chart--valid", "chart--train", "chart--other-valid", "chart--other-train"
 TALL, VERY_TALL = 30, 42  # rows of the terminal from which three samples, and six, are shown
+
+
+class Curve(NamedTuple):
+    """Perplexities over the epochs, none or more."""
+
+    name: str
+    style: str
+    epochs: Sequence[float]
+    perplexities: Sequence[float]
+
+
+class CurveChart(StripWidget):
+    """Curves with their names at the right, over a logarithmic y axis that stays while a curve grows."""
+
+    DEFAULT_CSS = """
+    CurveChart { height: 1fr; min-height: 4; padding: 0 1; }
+    CurveChart > .chart--valid { color: $accent; text-style: bold; }
+    CurveChart > .chart--train { color: $accent 70%; }
+    CurveChart > .chart--other-valid { color: $foreground 80%; text-style: bold; }
+    CurveChart > .chart--other-train { color: $foreground 60%; }
+    CurveChart > .chart--baseline { color: $secondary; }
+    CurveChart > .chart--axis { color: $muted; text-style: $muted-style; }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        VALID, TRAIN, OTHER_VALID, OTHER_TRAIN, "chart--baseline", "chart--axis",
+    }  # fmt: skip
+
+    _curves: tuple[Curve, ...] | None = None
+
+    def show(
+        self,
+        curves: Sequence[Curve],
+        baselines: Sequence[tuple[str, float]],
+        num_epochs: float,
+        y_range: tuple[float, float],
+    ) -> None:
+        """Draw curves, and horizontal lines with names; a curve outside of `y_range` runs along its edge."""
+        self._curves = tuple(curve for curve in curves if curve.epochs)
+        self._baselines = [(f"{name} {format_perplexity(value)}", value) for name, value in baselines]
+        self._num_epochs, self._y_range = num_epochs, y_range
+        self.redraw_changes()
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        columns = width - Y_LABEL_WIDTH
+        if self._curves is None or height < 3 or columns < MIN_PLOT_COLUMNS:
+            return []
+        margin = LABEL_WIDTH if columns - LABEL_WIDTH >= MIN_PLOT_COLUMNS else 0
+        plot = Plot(width, height, (0.0, self._num_epochs), self._y_range, margin=margin)
+        clipped = [(np.clip(np.array(each.perplexities, float), *self._y_range), each) for each in self._curves]
+        lines = {each.style: (np.array(each.epochs, float), log10_or_nan(values)) for values, each in clipped}
+        plot.draw(lines, self._baselines)
+        ends = [(float(values[-1]), each) for values, each in clipped if not math.isnan(values[-1])]
+        free_row = 0
+        for place, (end, curve) in enumerate(sorted(ends, key=lambda end: -end[0]) if margin else ()):
+            row = min(max(plot.row_at(end), free_row), plot.rows - (len(ends) - place))
+            if row >= free_row:
+                text = f"{curve.name} {format_perplexity(curve.perplexities[-1])}"
+                plot.draw_text(row, columns - margin + 1, text.ljust(LABEL_WIDTH - 1), curve.style)
+                free_row = row + 1
+        return plot.lines(self.component_styles())
 
 
 class LiveTrainingFigure(ChapterFigure[DataT]):
     """Figure with a training that enter starts and stops, and a drawing `train-line` that says so."""
 
-    DEFAULT_CSS = """
-    LiveTrainingFigure #train-line { height: 1; }
-    """
+    DEFAULT_CSS = "LiveTrainingFigure #train-line { height: 1; }"
     BINDING_GROUP_TITLE = "Live training"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-live", "train | enter | toggle_training | train | Start or stop the training", show=True
@@ -80,25 +139,26 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         self.training: TemporaryTraining | None = None  # the current one or the last one
         self.is_training = False
         self._end_note = ""  # why the training was ended before its last epoch
-        self._poll_timer: Timer | None = None
 
     # Parts that a subclass implements
 
     def idle_text(self) -> str:
-        """Return the text of the line before the first training."""
+        """Return a note on the training before the first one."""
         raise NotImplementedError
 
     def make_config(self) -> Config:
-        """Return the configuration of a training with what the controls say."""
+        """Return the configuration of a training with the values of the controls."""
         raise NotImplementedError
 
     def show_training(self) -> None:
-        """Show the training after new events."""
         raise NotImplementedError
 
     def describe_result(self, view: TrainingView) -> str:
-        """Return what a training that has ended has shown."""
+        """Return the result of a training that has ended."""
         raise NotImplementedError
+
+    def send_controls(self) -> None:
+        """Send the values of controls that change a running training."""
 
     def make_training(self) -> TemporaryTraining:
         config = self.make_config()
@@ -107,7 +167,6 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
 
     @property
     def view(self) -> TrainingView:
-        """State of the training; empty before the first one."""
         return TrainingView() if self.training is None else self.training.view
 
     @property
@@ -123,6 +182,10 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     def is_idle(self) -> bool:
         return super().is_idle and not self.is_training
 
+    @on(events.Mount)
+    def _create_timer(self) -> None:
+        self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll, pause=True)
+
     @on(Drawing.Clicked, "#train-line")
     def action_toggle_training(self) -> None:
         if self.data is None:
@@ -132,10 +195,9 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         else:
             self._end_note = ""
             self.training, self.is_training = self.make_training(), True
+            self.send_controls()
             if self._session_trains:
                 self.show_note("The training of the session runs too, so both are slower.")
-            if self._poll_timer is None:
-                self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll)
             self._poll_timer.resume()
             self.show_training()
         self.show_train_line()
@@ -153,14 +215,12 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
             self._end_training(f"ended after {MAX_SECONDS:.0f} s")
         if has_ended:
             self.is_training = False
-            if self._poll_timer is not None:
-                self._poll_timer.pause()
+            self._poll_timer.pause()
         if new_events or has_ended:
             self.show_training()
             self.show_train_line()
 
     def show_train_line(self) -> None:
-        """Say what enter does, and what the training does."""
         view = self.view
         if self.is_training:
             valid = view.evaluations[-1].valid_perplexity if view.evaluations else None
@@ -198,17 +258,15 @@ class Baselines:
 
 def training_config(data: DataConfig, num_train_tokens: int) -> Config:
     """Return the configuration of the live training; its learning rate is the highest one."""
-    make = partial(live_config, data, num_train_tokens, epochs=EPOCHS, evaluations_per_epoch=EVALUATIONS_PER_EPOCH)
-    return make(model=MODEL, lr=LEARNING_RATES[-1])
+    return live_config(
+        data, num_train_tokens, epochs=EPOCHS, evaluations_per_epoch=4, model=MODEL, lr=LEARNING_RATES[-1]
+    )
 
 
 class TrainingFigure(LiveTrainingFigure[Baselines]):
-    """Curve of a live training beside the counting models, a sample of each evaluation, and the current window."""
+    """Curve of a live training beside the counting models, and a sample of each evaluation."""
 
-    DEFAULT_CSS = """
-    TrainingFigure Slider { margin: 0 1; max-width: 100%; }
-    TrainingFigure #window { text-wrap: wrap; }
-    """
+    DEFAULT_CSS = "TrainingFigure Slider { margin: 0 1; max-width: 100%; }"
 
     def compose_figure(self) -> ComposeResult:
         texts = [f"{rate:.6f}".rstrip("0").rstrip(".") for rate in LEARNING_RATES]
@@ -217,18 +275,13 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         yield Drawing("train-line", "Enter or a click starts and stops the training")
         yield CurveChart(id="curves")
         yield Drawing("samples", "What the network writes after each evaluation, always with the same seed")
-        yield Drawing("window", "Words that one step reads: the state comes in at [, gradients stop there")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, Baselines]:
-        words = yield from self.material.words()
-        dataset = limit_dataset(words)
+        dataset = limit_dataset((yield from self.material.words()))
         yield f"scoring the counting models on {self.material.corpus_name} …"
         unigram = evaluate(Unigram(dataset.train, dataset.tokenizer), dataset.valid).perplexity
-        if len(dataset.train) == len(words.train):
-            kneser_ney = yield from self.material.counts(5)
-        else:
-            kneser_ney = KneserNey(dataset.train, dataset.tokenizer, 5)
-        return Baselines(self.material.data, dataset, unigram, evaluate(kneser_ney, dataset.valid).perplexity)
+        ngram = evaluate(KneserNey(dataset.train, dataset.tokenizer, 5), dataset.valid).perplexity
+        return Baselines(self.material.data, dataset, unigram, ngram)
 
     def show_data(self, data: Baselines) -> None:
         if len(data.dataset.train) == MAX_TRAIN_TOKENS:
@@ -243,47 +296,40 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         assert self.data is not None
         return training_config(self.data.data, len(self.data.dataset.train))
 
-    def make_training(self) -> TemporaryTraining:
-        training = super().make_training()
-        self._send_rate(training)
-        return training
-
-    def _send_rate(self, training: TemporaryTraining) -> None:
-        rate = LEARNING_RATES[self.query_one(Slider).index]
-        training.send_command(ControlCommand("lr", f"{rate / LEARNING_RATES[-1]:g}"))
-
     @on(Slider.Changed)
-    def _change_rate(self) -> None:
+    def send_controls(self) -> None:
         if self.training is not None and self.is_training:
-            self._send_rate(self.training)
+            rate = LEARNING_RATES[self.query_one(Slider).index]
+            self.training.send_command(ControlCommand("lr", f"{rate / LEARNING_RATES[-1]:g}"))
 
     def show_training(self) -> None:
         assert self.data is not None
-        view, dataset, config = self.view, self.data.dataset, self.make_config().training
-        unigram, ngram, num_epochs = self.data.unigram, self.data.ngram, config.epochs
+        view = self.view
+        unigram, ngram, num_epochs = self.data.unigram, self.data.ngram, self.make_config().training.epochs
         if (started := view.started) is not None:
             unigram, ngram, num_epochs = started.unigram_perplexity, started.kneser_ney_perplexity, started.epochs
-        scores, evaluations = [] if self.training is None else self.training.train_scores, view.evaluations
+        evaluations, scores = view.evaluations, {} if self.training is None else self.training.train_scores
+        scored = [each for each in evaluations if each.step in scores]
         # The training text is scored like the held-out text, so that their curves can be compared.
         curves = (
-            Curve("train", TRAIN, [each.epoch for each in scores], [each.train_perplexity for each in scores]),
+            Curve("train", TRAIN, [each.epoch for each in scored], [scores[each.step] for each in scored]),
             Curve("held-out", VALID, [e.epoch for e in evaluations], [e.valid_perplexity for e in evaluations]),
         )
         y_range = 0.75 * min(unigram, ngram), 3 * max(unigram, ngram)
         baselines = ("unigram", unigram), ("5-gram", ngram)
-        shown = tuple(curve for curve in curves if curve.epochs)
-        self.query_one(CurveChart).show(ChartData(shown, baselines, num_epochs, y_range))
-        samples, step = view.samples, max(1, view.step)
+        self.query_one(CurveChart).show(curves, baselines, num_epochs, y_range)
+        samples = view.samples
 
         def paint_samples(width: int, _: int) -> Content:
             height = self.app.size.height
-            return describe_samples(samples, 6 if height >= VERY_TALL else 3 if height >= TALL else 1, width)
-
-        def paint_window(width: int, _: int) -> Content:
-            return describe_window(dataset, config, step, width, has_place=self.app.size.height >= TALL)
+            num_lines = 6 if height >= VERY_TALL else 3 if height >= TALL else 1
+            lines = [] if samples else [Content.styled("writes   a sentence after each evaluation", MUTED)]
+            for sample in samples[-num_lines:]:
+                text = " ".join(displayable(f"{sample.prompt} {sample.text}").split())
+                lines.append(Content.assemble((f"{sample.epoch:6.2f}   ", MUTED), truncate(text, width - 9)))
+            return Content("\n").join([*lines, *[Content("")] * (num_lines - len(lines))])  # some are to come
 
         self.query_one("#samples", Drawing).show(paint_samples)
-        self.query_one("#window", Drawing).show(paint_window)
         for part, is_done in enumerate(judge(view)):
             if is_done:
                 self.finish_part(part)
@@ -306,43 +352,7 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         return f"{best}{', falling' if is_falling else ''}: above the 5-gram model"
 
 
-def describe_samples(samples: Sequence[Sampled], num_lines: int, width: int) -> Content:
-    """Return one line for each sample, and blank ones for those to come."""
-    lines = [] if samples else [Content.styled("writes   a sentence after each evaluation", MUTED)]
-    for sample in samples[-num_lines:]:
-        text = " ".join(displayable(f"{sample.prompt} {sample.text}").split())
-        lines.append(Content.assemble((f"{sample.epoch:6.2f}   ", MUTED), truncate(text, width - 9)))
-    return Content("\n").join([*lines, *[Content("")] * (num_lines - len(lines))])
-
-
-def describe_window(dataset: Dataset, options: TrainingConfig, step: int, width: int, *, has_place: bool) -> Content:
-    """Return the text of the first row around the window of a step on two lines, or three where it is narrow."""
-    window, num_lines = window_of_step(step, len(dataset.train), options), 2 if width >= 66 else 3
-    words = [
-        LINE_END_MARK if id == EOS_ID else displayable(dataset.tokenizer.tokens[id])
-        for id in dataset.train[: window.row_length].tolist()
-    ]
-    inside = " ".join(words[window.begin : window.end])
-    room = max(0, (num_lines * (width - 9) - len(inside) - 12) // 8)  # words before and after
-    before, after = words[max(0, window.begin - room) : window.begin], words[window.end : window.end + room]
-    text = Content.assemble(
-        ("" if has_place else "reads  ", MUTED),
-        (" ".join(["…" if window.begin else "", *before, ""]).lstrip(), MUTED),
-        ("[", "bold $accent"), inside, ("]", "bold $accent"),
-        (" ".join(["", *after, "…"]), MUTED),
-    )  # fmt: skip
-    rows = text.wrap(max(20, width))[:num_lines]
-    rows += [Content("")] * (num_lines - len(rows))
-    if has_place:
-        place = f"row 1 of {options.batch_size} · words {window.begin + 1:,} to {window.end:,} of {window.row_length:,}"
-        rows.insert(0, Content.styled(truncate(f"{place} · gradients stop at [", width), MUTED))
-    return Content("\n").join(rows)
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """Corpus of the trainings, and the curves of the one without regularization."""
-
+class PreparedRun(NamedTuple):
     data: DataConfig
     dataset: Dataset
     curves: RunCurves
@@ -385,7 +395,6 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
 
     @property
     def setting(self) -> Regularization:
-        """Regularization that the sliders choose."""
         index = {str(slider.id): slider.index for slider in self.query(Slider)}
         return Regularization(FRACTIONS[index["dropout"]], FRACTIONS[index["weight-drop"]], bool(index["tie"]))
 
@@ -411,11 +420,10 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
             setting = Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
         curves = []
         for name, run, styles in (("without", prepared, (OTHER_TRAIN, OTHER_VALID)), ("yours", live, (TRAIN, VALID))):
-            if run.epochs:
-                curves.append(Curve(f"{name} train", styles[0], run.epochs, run.train))
-                curves.append(Curve(f"{name} held-out", styles[1], run.epochs, run.valid))
+            curves.append(Curve(f"{name} train", styles[0], run.epochs, run.train))
+            curves.append(Curve(f"{name} held-out", styles[1], run.epochs, run.valid))
         y_range = 0.85 * min(prepared.train), 1.8 * max(prepared.best, prepared.valid[-1])
-        self.query_one(CurveChart).show(ChartData(tuple(curves), (), self.data.num_epochs, y_range))
+        self.query_one(CurveChart).show(curves, (), self.data.num_epochs, y_range)
         self.query_one("#gaps", Drawing).show(lambda width, _: describe_gaps(prepared, live, setting, width))
         if live.valid and live.best < prepared.best:
             self.finish_part(0)

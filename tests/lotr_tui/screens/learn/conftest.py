@@ -4,13 +4,13 @@ import tempfile
 
 import pytest
 
-from lotr_tui.screens.learn import figures
+from lotr_tui.screens.learn import screen
 from tests.support.learn_figure import SliderFigure
 
 
 @pytest.fixture
 def slider_figure(monkeypatch):
-    monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
+    monkeypatch.setattr(screen, "import_figure", lambda chapter: SliderFigure)
     return SliderFigure
 
 

@@ -4,13 +4,14 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from textual.widgets import Input
 
 from engine.data.tokenizers import EOS_ID
+from lotr_tui.formatting import format_percent
 from lotr_tui.learn.compared_models import Comparison, load_comparison
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.learn.figures.attention import NUM_HEADING_LINES, AttentionFigure
+from lotr_tui.screens.inspect.heat_strip import HeatStrips
+from lotr_tui.screens.learn.figures.attention import AttentionFigure
 from lotr_tui.session.session_model import SessionModel
 from tests.support.files import run_to_end
 from tests.support.learn import open_chapter, until_done
@@ -19,6 +20,7 @@ from tests.support.pilot import lines_of, text_of, until
 from tests.support.references import reference_layers
 
 LINE = "where is the ring and where is frodo"
+NUM_HEADING_LINES = 2  # of the strips
 
 
 def with_few_models(material, *, on_request=False):
@@ -53,30 +55,33 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
     async with make_host().run_test(size=(160, 45)) as pilot:
         screen = await open_chapter(pilot, "attention", lambda: material)
         await type_line(pilot, screen, LINE)
-        starts = [match.start() for match in re.finditer(r"\S+", painted(screen)[2])][:-2]
+        starts = [match.start() for match in re.finditer(r"\S+", painted(screen, HeatStrips)[1])]
         for head in range(6):
             weights = attention[head // 3, head % 3, 8]
-            shades = "".join(painted(screen)[NUM_HEADING_LINES + head][start] for start in starts)
+            shades = "".join(painted(screen, HeatStrips)[NUM_HEADING_LINES + head][start] for start in starts)
             levels = [sum(weight >= least for least in (0.02, 0.1, 0.25, 0.5)) for weight in weights]
             assert shades == "".join(" ░▒▓█"[level] for level in levels)
-        figure = screen.query_one(AttentionFigure)
-        screen.query_one("#heads").focus()
-        for head, position in ((0, 8), (4, 5)):
+        figure, strips = screen.query_one(AttentionFigure), screen.query_one(HeatStrips)
+        names = ["start", *LINE.split()]
+        for head, word in ((0, 8), (4, 5)):
+            screen.query_one(Input).focus()
             await pilot.press(*["down" if head > figure.head else "up"] * abs(head - figure.head))
-            await pilot.press(*["left"] * (figure.position - position))
+            await pilot.press(*["ctrl+left"] * (figure.position - word))
             await pilot.pause()
-            expected = attention[head // 3, head % 3, position, : position + 1]
-            title, _, names_line, weights_line, *_ = painted(screen)
-            assert percentages(weights_line) == pytest.approx(100 * expected, abs=0.51)
-            names = names_line.split()[:-2]
-            assert names == ["start", *LINE.split()]
+            expected = attention[head // 3, head % 3, word, : word + 1]
+            title, _ = text_of(screen.query_one("#story")).splitlines()
+            assert painted(screen, HeatStrips)[1].split() == names
             strongest = 1 + int(expected[1:-1].argmax())
             assert f'looks {100 * expected[strongest]:.0f} % at "{names[strongest]}"' in title
             assert f"{100 * expected[-1]:.0f} % at itself" in title
-            for row in range(6):
-                largest = attention[row // 3, row % 3, position, 1:position].max()
-                shown = percentages(painted(screen)[NUM_HEADING_LINES + row])[-1]
-                assert shown == pytest.approx(100 * largest, abs=0.51)
+            assert strips.item == strongest
+            strips.focus()
+            for item in (0, word):
+                await pilot.press("home" if item == 0 else "end")
+                await pilot.pause()
+                for row in range(6):
+                    shown = painted(screen, HeatStrips)[NUM_HEADING_LINES + row]
+                    assert shown.endswith(f" {format_percent(float(attention[row // 3, row % 3, word, item]))}")
 
         comparison = material.results[Comparison]
         screen.query_one("#list").focus()
@@ -94,33 +99,29 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
         screen = await open_chapter(pilot, "attention", lambda: material)
         figure, comparison = screen.query_one(AttentionFigure), material.results[Comparison]
         heads, models, line = screen.query_one("#heads"), screen.query_one("#models"), screen.query_one(Input)
+        strips = screen.query_one(HeatStrips)
         await pilot.press("down", "left", "up", "right")
         assert not screen.finished_parts  # the example alone does not count
         await type_line(pilot, screen, f"{line.value} lamp")
-        heads.focus()
-        await pilot.press(*["up"] * 12)
+        await pilot.press("e", *["up"] * 12)
         for _ in range(8):
-            await pilot.press(*["down"] * 12, *["up"] * 12, "left")
+            await pilot.press(*["down"] * 12, *["up"] * 12, "ctrl+left")
         await until(pilot, lambda: screen.finished_parts == {0})
         assert (heads.display, models.display) == (True, False)
 
         await type_line(pilot, screen, LINE)
-        names = painted(screen)[2]
-        assert await pilot.click(heads, offset=(1 + names.index("ring"), 2))
+        assert await pilot.click(strips, offset=(5, NUM_HEADING_LINES + 1))
         await pilot.pause()
-        assert figure.position == 4
-        assert await pilot.click(heads, offset=(5, NUM_HEADING_LINES + 1))
-        assert painted(screen)[NUM_HEADING_LINES + 1].startswith("▸")
+        assert painted(screen, HeatStrips)[NUM_HEADING_LINES + 1].strip().startswith("▸")
         await type_line(pilot, screen, "the ring " * 40)
-        assert "‹" in painted(screen)[2]
         assert figure.position == 31  # the context of the small Transformer
         await type_line(pilot, screen, "the")
-        assert "first word" in lines_of(heads)
+        assert "first word" in text_of(screen.query_one("#story"))
 
         await type_line(pilot, screen, "")
-        assert "Type a word" in lines_of(heads)
+        assert "Type a word" in lines_of(strips)
         assert comparison.best == 1
-        heads.focus()
+        strips.focus()
         await pilot.press("tab")
         await pilot.pause()
         await pilot.press("down")
@@ -142,4 +143,3 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
         assert f"{bits.token_bits / bits.num_characters:.2f} words" in details
         assert f"{bits.orthography_bits / bits.num_characters:.2f} capitals" in details
         assert lines[0].rstrip().endswith("ring now ¶")
-        assert "ring 85 %" in details

@@ -10,13 +10,13 @@ from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.storage.files import assets_dir
 from lotr_tui.learn.material import Material
+from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.screens.learn.figures.memory import EXAMPLE, MAX_CHARACTERS, MemoryFigure
 from lotr_tui.session.session_model import SessionModel, load_session_model
-from lotr_tui.widgets.bars import bar, signed_bar
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.models import random_lstm
-from tests.support.pilot import text_of
+from tests.support.pilot import lines_of, text_of
 from tests.support.references import plain_cells, plain_next_probs
 
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring", "is", "mine", "frodo", "sam", "where", "go"))
@@ -36,7 +36,7 @@ async def type_line(pilot, text):
 
 
 def step_names(pilot):
-    return text_of(pilot.app.screen.query_one("#steps")).split("\n")[0].replace("▸", " ▸").split()
+    return lines_of(pilot.app.screen.query_one(HeatStrips)).split("\n")[1].split()
 
 
 def equations(pilot):
@@ -59,13 +59,13 @@ def shown_rows(pilot):
 
 def probs_shown(rows, name):
     """Return the percentages beside a word; "<1 %" counts as 0."""
-    row = next(row for row in rows if row.startswith(name.ljust(11)))
-    return [0.0 if number == "<1" else float(number) for number in re.findall(r"(<1|\d+) %", row)]
+    row = next(row for row in rows if row[1:].startswith(f"{name} "))
+    return [0.0 if number[0] == "<" else float(number) for number in re.findall(r"(<?[\d.]+) %", row)]
 
 
 async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
     lstm = small_lstm()
-    async with make_host().run_test(size=(120, 35)) as pilot:
+    async with make_host().run_test(size=(120, 40)) as pilot:
         screen = await open_chapter(pilot, "memory", lambda: Material(session_model=SessionModel("mine", "", lstm)))
         await type_line(pilot, "where is the ring")
         rows = plain_cells(lstm, [EOS_ID, *WORDS.encode("where is the ring").tolist()])
@@ -82,19 +82,23 @@ async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
         await type_line(pilot, "frodo go")
         slider.index = 2
         await pilot.pause()
-        lines = text_of(screen.query_one("#steps")).split("\n")
-        assert lines[0].split() == ["<eos>", "frodo", "▸go"]
+        lines = lines_of(screen.query_one(HeatStrips)).replace("▸", " ").split("\n")
+        assert lines[1].split() == ["<eos>", "frodo", "go"]
         rows = [each[0] for each in plain_cells(lstm, [EOS_ID, *WORDS.encode("frodo go").tolist()])]
         scale = max(1.0, *(abs(row["cell"][2]) for row in rows))
-        for line, name in zip(lines[1:], ("forget", "input", "candidate", "cell", "output", "hidden"), strict=True):
-            label, number, bars = line[:10], line[10:18], line[18:]
-            assert label.startswith(name)
+        for line, name in zip(lines[2:8], ("forget", "input", "candidate", "cell", "output", "hidden"), strict=True):
+            label, *_, number = line.split()
+            assert label == name
             assert float(number) == pytest.approx(rows[-1][name][2], abs=6e-4)
-            for column, row in enumerate(rows):
-                value, is_gate = float(row[name][2]), name in ("forget", "input", "output")
-                expected = bar(value, 7) if is_gate else signed_bar(value / (scale if name == "cell" else 1), 3)
-                assert bars[8 * column : 8 * column + 8].strip() == expected.strip()
-        assert lines[4].startswith(f"cell ±{scale:.1f}")
+            for cells, row in zip(line.split()[-4:-1], rows, strict=True):
+                value = float(row[name][2])
+                if name in ("forget", "input", "output"):
+                    expected = "▁▂▃▄▅▆▇█"[min(int(8 * value), 7)]
+                else:
+                    level = min(round(4 * abs(value) / (scale if name == "cell" else 1)), 4)
+                    expected = ("·▂▄▆█" if value > 0 else "·-░▒▓")[level]
+                assert set(cells) == {expected}
+        assert f"cell ±{scale:.1f}" in lines[5]
 
         await type_line(pilot, "where is sam")
         ids = [EOS_ID, *WORDS.encode("where is sam").tolist()]
@@ -120,7 +124,7 @@ async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
         figure, choice, table = (
             screen.query_one(MemoryFigure),
             screen.query_one("#state", Slider),
-            screen.query_one("#steps"),
+            screen.query_one(HeatStrips),
         )
         lstm = figure.data.lstm
         rows = plain_cells(lstm, [EOS_ID, *lstm.tokenizer.encode(EXAMPLE).tolist()])
@@ -149,8 +153,9 @@ async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
         await pilot.pause()
         assert choice.index == 0
         assert "reset" in shown_rows(pilot)[0]  # both predictions stay
-        line, field = text_of(table).split("\n")[0], screen.query_one(Input)
-        await pilot.click(table, offset=(line.index("taking"), 0))
+        line, field = lines_of(table).split("\n")[1], screen.query_one(Input)
+        await pilot.click(table, offset=(1 + line.index("taking"), 2))
+        await pilot.pause()
         assert field.value[: field.cursor_position] == "They are taking"
         await type_line(pilot, "What did you")
         await until_done(pilot)
@@ -170,10 +175,10 @@ async def test_any_line_can_be_typed_and_names_are_read_before_it(make_host):
             assert (shown_rows(pilot) == ["No word yet: type a line."]) == (not text)
         field = screen.query_one(Input)
         await type_line(pilot, "GANDALF: You shall not")
-        assert step_names(pilot) == ["<eos>", "G", "and", "al", "f", ":", "·You", "·shall", "▸·not"]
+        assert step_names(pilot) == ["<eos>", "G", "and", "al", "f", ":", "·You", "·shall", "·not"]
         for position, cursor in ((0, 0), (3, 5), (10, 6), (12, 6), (13, 7)):
             field.cursor_position = position
             await pilot.pause()
-            assert [name.startswith("▸") for name in step_names(pilot)].index(True) == cursor
+            assert pilot.app.screen.query_one(HeatStrips).item == cursor
         await type_line(pilot, "You shall")
-        assert step_names(pilot) == ["<eos>", "S", "ome", "one", ":", "·You", "▸·shall"]
+        assert step_names(pilot) == ["<eos>", "S", "ome", "one", ":", "·You", "·shall"]

@@ -4,10 +4,9 @@ import pytest
 
 from engine.data.dataset import load_dataset
 from lotr_tui.learn import live_training
-from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.live_training import load_overfitting_run, train_perplexity
-from lotr_tui.screens.learn.curve_chart import CurveChart
-from lotr_tui.screens.learn.figures.training import OverfittingFigure
+from lotr_tui.learn.material import bundled_data_config
+from lotr_tui.screens.learn.figures.training import CurveChart, OverfittingFigure
 from tests.support.app import make_decoder
 from tests.support.files import run_to_end
 from tests.support.learn import chapter_screen, num_evaluations, open_chapter, until_done

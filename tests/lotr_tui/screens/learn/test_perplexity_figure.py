@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from engine.data.tokenizers import EOS_ID
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.learn.figures.perplexity import PerplexityData
+from lotr_tui.screens.learn.figures.words import PerplexityData
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.slider import Slider
 from tests.support.files import run_to_end
@@ -146,6 +146,6 @@ async def test_slow_model_scores_the_line_after_a_pause(make_host, own_material,
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "perplexity", lambda: material)
         await pilot.press("e", *" where is")
-        assert shown(screen, "words").split("\n")[1].split()[-1] == "·"
+        await until(pilot, lambda: shown(screen, "words").split("\n")[1].split()[-1] == "·")
         await until(pilot, lambda: screen.is_idle)
         assert "·" not in shown(screen, "words")

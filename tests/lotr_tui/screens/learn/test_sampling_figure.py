@@ -11,9 +11,9 @@ from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.learn.figures.sampling import (
-    EXAMPLE,
+from lotr_tui.screens.learn.figures.next_words import (
     MIN_PS,
+    SAMPLING_EXAMPLE,
     SHORT_SAMPLE_TOKENS,
     TEMPERATURES,
     TOP_KS,
@@ -25,7 +25,7 @@ from tests.support.pilot import text_of, until
 
 MODEL = load_model(assets_dir() / "class" / "lstm").model
 SLIDERS = {"temperature": TEMPERATURES, "top_k": TOP_KS, "top_p": TOP_PS, "min_p": MIN_PS}
-IDS = MODEL.tokenizer.encode(EXAMPLE).tolist()
+IDS = MODEL.tokenizer.encode(SAMPLING_EXAMPLE).tolist()
 
 
 def model_probs():

@@ -6,9 +6,9 @@ from dataclasses import replace
 from textual.widgets import Input, Static
 
 from engine.data.dataset import load_dataset
-from lotr_tui.learn.class_models import bundled_data_config
+from lotr_tui.learn.material import bundled_data_config
 from lotr_tui.screens.learn.figure import REST_SECONDS
-from lotr_tui.screens.learn.figures.tokens import CUTOFFS
+from lotr_tui.screens.learn.figures.words import CUTOFFS
 from lotr_tui.widgets.screen_lines import HelpLine
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done

@@ -8,13 +8,11 @@ from engine.data.dataset import load_dataset
 from engine.models.ngram import KneserNey, Unigram
 from lotr_tui.learn import live_training
 from lotr_tui.learn.chapters import find_chapter
-from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.live_training import train_perplexity
-from lotr_tui.learn.material import Material
+from lotr_tui.learn.material import Material, bundled_data_config
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.dialogs.questions import ConfirmDialog
-from lotr_tui.screens.learn.curve_chart import CurveChart
-from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, TrainingFigure
+from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, CurveChart, TrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.slider import Slider
 from tests.support.app import make_decoder
@@ -45,7 +43,7 @@ async def train(pilot, use_job, valid, *, models=False):
     return job
 
 
-async def test_curves_samples_and_window_are_those_of_the_events_and_the_slider_sets_the_rate(make_host, use_job):
+async def test_curves_and_samples_are_those_of_the_events_and_the_slider_sets_the_rate(make_host, use_job):
     async with make_host().run_test(size=(120, 45)) as pilot:
         screen = await open_chapter(pilot, "training")
 
@@ -58,10 +56,6 @@ async def test_curves_samples_and_window_are_those_of_the_events_and_the_slider_
             ("5-gram", KneserNey(dataset.train, dataset.tokenizer, 5)),
         ):
             assert f"{name} {evaluate(model, dataset.valid).perplexity:.1f}" in chart()
-        window = text_of(screen.query_one("#window"))
-        assert f"row 1 of 20 · words 1 to 25 of {len(dataset.train) // 20:,}" in window
-        inside = window[window.rindex("[") + 1 : window.index("]")].replace("¶", "<eos>").split()
-        assert inside == [dataset.tokenizer.tokens[id] for id in dataset.train[:25].tolist()]
 
         await pilot.press("right", "right")
         job = await train(pilot, use_job, GOOD[:4], models=True)
@@ -73,11 +67,8 @@ async def test_curves_samples_and_window_are_those_of_the_events_and_the_slider_
             assert text in chart()
         samples = text_of(screen.query_one("#samples")).strip("\n").splitlines()
         assert samples == [f"{number / 4:6.2f}   bilbo baggins is a friend of mine {number}" for number in range(4)]
-        begin = (56 * 3 - 1) * 25
-        assert f"words {begin + 1:,} to {begin + 25:,} of" in text_of(screen.query_one("#window"))
         await pilot.resize_terminal(80, 24)
         await pilot.press("left")
-        assert text_of(screen.query_one("#window")).startswith("reads  … ")
         assert screen.query_one(CurveChart).size.height >= 6
 
         await until(pilot, lambda: len(job.commands) == 2)
