@@ -257,13 +257,13 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             self.finish_part(0)
 
     def action_step_head(self, offset: int) -> None:
-        self.query_one(HeatStrips).action_step_row(offset)
+        self.query_one(HeatStrips).action_step(offset, 0)
 
     def action_step_layer(self, offset: int) -> None:
         if self.attention is not None:
             num_heads, strips = self.attention.weights.shape[1], self.query_one(HeatStrips)
             if 0 <= strips.row + offset * num_heads < len(strips.rows):
-                strips.action_step_row(offset * num_heads)
+                strips.action_step(offset * num_heads, 0)
 
     # Models
 
