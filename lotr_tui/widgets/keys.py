@@ -5,10 +5,9 @@ from itertools import accumulate
 from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
+from textual import style, widget
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.content import Content
-from textual.style import Style
-from textual.widget import Widget
 
 ALWAYS_SHOWN_ACTIONS = ("command_palette", "quit", "toggle_help")  # at the right edge; the first ones may not fit
 KEY_GAP = 2  # columns at least between two keys
@@ -48,7 +47,7 @@ class KeyHint(NamedTuple):
         return cell_len(f"{self.key_display} {self.description}") + KEY_GAP
 
 
-class KeyFooter(Widget, can_focus=False):
+class KeyFooter(widget.Widget, can_focus=False):
     """One line with the keys that fit: Textual's footer creates one widget per key at each change of focus."""
 
     ALLOW_SELECT = False
@@ -81,7 +80,7 @@ class KeyFooter(Widget, can_focus=False):
             states = [] if hint.enabled else ["key-footer--disabled"]
             press = f"app.simulate_key({hint.binding.key.split(',')[0]!r})" if hint.enabled else "app.bell"
             key, description = (
-                self.get_visual_style(f"key-footer--{name}", *states) + Style.from_meta({"@click": press})
+                self.get_visual_style(f"key-footer--{name}", *states) + style.Style.from_meta({"@click": press})
                 for name in ("key", "description")
             )
             text = Content.assemble((hint.key_display, key), (f" {hint.description}", description))

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from textual import events
+from textual import events, message
 from textual.binding import BindingType
 from textual.content import Content
 from textual.document._document import EditResult, Location
 from textual.document._edit import Edit
 from textual.geometry import Size
-from textual.message import Message
 from textual.widgets import Static, TextArea
 
 from engine.errors import LotrError
@@ -135,7 +134,7 @@ class PromptInput(TextArea, inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = binding_table("prompt", _BINDINGS)
 
     @dataclass
-    class Submitted(Message):
+    class Submitted(message.Message):
         """Request to send the prompt. The text stays in the widget until `clear` is called."""
 
         prompt_input: "PromptInput"

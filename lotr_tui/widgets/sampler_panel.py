@@ -5,11 +5,10 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from textual import events, on
+from textual import events, message, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
 from engine.errors import InvalidInputError, suggest_nearest
@@ -45,7 +44,7 @@ class SamplerPanel(Vertical):
     SamplerPanel.-narrow #chain { display: none; }
     """
 
-    class Changed(Message):
+    class Changed(message.Message):
         """Posted when `settings` have changed."""
 
     def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008

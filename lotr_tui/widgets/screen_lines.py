@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 
+from textual import style, widget
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.reactive import reactive
-from textual.style import Style
-from textual.widget import Widget
 
 from lotr_tui.theme import MUTED
 
 
-class StatusBar(Widget):
+class StatusBar(widget.Widget):
     """Line with a left and a right part; without room, the left one loses its last items, after ` · ` or ` (`."""
 
     DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
@@ -40,7 +39,7 @@ class StatusBar(Widget):
         return Content.assemble(left, " " * max(0, width - left.cell_length - right.cell_length), right)
 
 
-class PaneTabs(Widget):
+class PaneTabs(widget.Widget):
     """Names of the panes, of which a narrow terminal shows one, in brackets; a click runs the screen's `show_pane`."""
 
     HELP_LINE = "A click or tab shows another pane"
@@ -58,14 +57,14 @@ class PaneTabs(Widget):
         tabs = []
         for pane, label in self._panes.items():  # the brackets mark the pane on terminals without colour, too
             text = (f"[{label}]", "bold $accent") if pane == self.pane else (f" {label} ", MUTED)
-            click = Style.from_meta({"@click": f"screen.show_pane({pane!r})"})
+            click = style.Style.from_meta({"@click": f"screen.show_pane({pane!r})"})
             tabs.append(Content.assemble(text).stylize(click))
         return Content("  ").join(tabs).truncate(self.content_size.width, ellipsis=True)
 
 
-def find_help_line(widget: DOMNode | None, *, below: DOMNode | None = None) -> str:
+def find_help_line(start: DOMNode | None, *, below: DOMNode | None = None) -> str:
     """Return the `get_help_line()` or `HELP_LINE` of a widget or of the nearest ancestor below `below` that has one."""
-    for node in () if widget is None else widget.ancestors_with_self:
+    for node in () if start is None else start.ancestors_with_self:
         if node is below:
             break
         get_help_line = getattr(node, "get_help_line", None)
@@ -74,7 +73,7 @@ def find_help_line(widget: DOMNode | None, *, below: DOMNode | None = None) -> s
     return ""
 
 
-class HelpLine(Widget, can_focus=False):
+class HelpLine(widget.Widget, can_focus=False):
     """Dim line with the help of the focused widget, of fixed height, so that nothing moves when its text changes."""
 
     ALLOW_SELECT = False

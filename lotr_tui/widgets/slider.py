@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events
+from textual import events, message, widget
 from textual.binding import BindingType
 from textual.content import Content
-from textual.message import Message
 from textual.reactive import reactive
-from textual.widget import Widget
 
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
@@ -18,7 +16,7 @@ MIN_TRACK_WIDTH = 5
 MAX_TEMPERATURE = 2.0
 
 
-class Slider(Widget, can_focus=True):
+class Slider(widget.Widget, can_focus=True):
     """`label ├────●────┤ value` over a list of values, given by their texts. Posts `Changed` for another value."""
 
     DEFAULT_CSS = """
@@ -40,7 +38,7 @@ class Slider(Widget, can_focus=True):
     index: reactive[int] = reactive(0)
 
     @dataclass
-    class Changed(Message):
+    class Changed(message.Message):
         """Posted when another value was chosen."""
 
         slider: "Slider"
