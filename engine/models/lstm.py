@@ -1,4 +1,4 @@
-"""The LSTM language model in PyTorch, and its dynamic evaluation: training goes on with the text that is read.
+"""The LSTM language model in PyTorch, and its dynamic evaluation, which keeps training on the text that is read.
 
 The notebook's and the paper's models are two configurations of it.
 """
@@ -75,7 +75,7 @@ def _step_linear(weight: Tensor, start: Tensor) -> Callable[[Tensor], Tensor]:
 def run_mogrifier(
     vectors: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Tensor], mogrifier: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM layer with a mogrifier; other arguments and results are those of `torch.lstm`."""
+    """Run an LSTM layer with a mogrifier; other arguments and results are as in `torch.lstm`."""
     (hidden,), (cell,) = state
     device, dtype = vectors.device.type, vectors.dtype
     if torch.is_autocast_enabled(device):
@@ -177,7 +177,7 @@ class LSTMModel(nn.Module):
     def __init__(
         self, config: ModelConfig, vocabulary_size: int, generator: torch.Generator, subwords: Tensor | None = None
     ) -> None:
-        """With `subwords`, an embedding is the sum of a word's vector and those of its subwords."""
+        """With `subwords`, an embedding is the sum of the vectors of a word and of its subwords."""
         super().__init__()
         self.config = config
         self.subword_embedding: nn.Parameter | None = None

@@ -121,8 +121,11 @@ class NumpyLSTM:
     def predict_tokens(
         self, state: LSTMState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, LSTMState]:
-        hidden, state = self._read(state, tokens)
-        return self._log_probs(hidden[-1:] if last_only else hidden), state
+        hidden = []
+        for token in tokens:
+            _, state = self.advance_state(state, token)
+            hidden.append(state[-1][0])
+        return self._log_probs(np.stack(hidden[-1:] if last_only else hidden)), state
 
     def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
         layers = tuple(
@@ -142,17 +145,12 @@ class NumpyLSTM:
         state, inputs = self.start(), [EOS_ID, *ids[:-1].tolist()]
         for start in range(0, len(ids), SCORING_CHUNK):
             targets = ids[start : start + SCORING_CHUNK]
-            hidden, state = self._read(state, inputs[start : start + SCORING_CHUNK])
+            hidden = np.empty((len(targets), self._sizes[-1]), np.float32)
+            for row, token in enumerate(inputs[start : start + SCORING_CHUNK]):
+                _, state = self.advance_state(state, token)
+                hidden[row] = state[-1][0]
             log_probs = self._log_probs(hidden)[np.arange(len(targets)), targets]
             yield SequenceOutput(log_probs.astype(np.float64), hidden)
-
-    def _read(self, state: LSTMState, tokens: Sequence[int]) -> tuple[Float32Array, LSTMState]:
-        # The hidden states `[tokens, hidden]` of the last layer, and the state.
-        hidden = np.empty((len(tokens), self._sizes[-1]), np.float32)
-        for row, token in enumerate(tokens):
-            _, state = self.advance_state(state, token)
-            hidden[row] = state[-1][0]
-        return hidden, state
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         if self._punctuation is None:

@@ -381,8 +381,7 @@ class NumpyTransformer:
         record: AttentionRecord | None = None,
     ) -> list[tuple[Float32Array, TransformerState]]:
         # Reads the next tokens of several texts, for which their windows have room, with one product per matrix.
-        # Returns the vectors `[tokens, width]` that the tokens after those of each chunk are predicted from, and its
-        # state.
+        # Returns, for each text, the vectors `[tokens, width]` that predict the token after each token, and its state.
         tokens = np.concatenate(chunks).astype(np.int32)
         counts, ends = list(map(len, chunks)), np.cumsum(list(map(len, chunks))).tolist()
         texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()

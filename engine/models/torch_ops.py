@@ -1,4 +1,4 @@
-"""What networks in PyTorch share: their output, and operations that are faster than those of PyTorch on CPUs."""
+"""What networks in PyTorch share: their output, and operations that are faster on CPUs than PyTorch's own."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -166,7 +166,7 @@ class TransformerModel(nn.Module):
         base: "Base | None" = None,
         dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Build the network with `weights`, those of `base`, which an adapter reads in `dtype`, or random ones."""
+        """Build the network with `weights`, with `base` (which an adapter reads in `dtype`), or with random ones."""
         generator = torch.Generator().manual_seed(config.training.seed)
         frozen = base.weights if base is not None and config.model.lora_rank else None
         network = cls(config.model, len(dataset.tokenizer), generator, frozen, dtype)

@@ -351,7 +351,7 @@ def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: boo
 
 
 def embed(embedding: StoredTensor, tokens: int | TokenIds) -> Float32Array:
-    """Return the rows `[..., width]` of `tokens`; those of one token in single precision are not to be changed."""
+    """Return the rows `[..., width]` of `tokens`; the row of one token in single precision is not to be changed."""
     if isinstance(embedding, Int8Rows):
         return embedding.values[tokens] * embedding.scales[tokens, None]
     return np.asarray(embedding[tokens])

@@ -70,7 +70,7 @@ def run_word(run_dir: Path) -> str:
 def bundled_runs() -> dict[Path, str]:
     """Return the name of each model that is shipped with lotr-tui, such as "bundled", by its run directory."""
     folders = {files.assets_dir() / folder: name for name, folder in BUNDLED_FOLDERS.items()}
-    return {path: name for path, name in folders.items() if started_at(path) is not None}
+    return {path: name for path, name in folders.items() if (path / CONFIG_FILE).is_file()}
 
 
 def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:

@@ -243,9 +243,10 @@ class TrainerState:
     def state_dict(self) -> dict[str, Any]:
         """Return tensors under dotted names, and JSON values; every process calls it, to gather its columns."""
         average, gather = self.weight_average, self.distributed.gather_batch
+        of_optimizer = self.optimizer.state_dict()["state"].items()
         parts: dict[str, Mapping[str, Tensor]] = {
             "network": dict(self.network.named_parameters()),
-            "optimizer": optim.optimizer_tensors(self.optimizer),
+            "optimizer": {f"{number}.{key}": each for number, values in of_optimizer for key, each in values.items()},
             "average": {} if average is None else dict(average.network.named_parameters()),
             "best_model": {name: torch.from_numpy(weight) for name, weight in (self.best_weights or {}).items()},
         }

@@ -68,7 +68,7 @@ class Trainer:
             stop_reason: events.StopReason | None = yield from self._apply_commands(commands)
             if stop_reason is not None:
                 if stop_reason != "pruned":
-                    yield from self._save()
+                    yield from self._save(after_validation=False)
                 return stop_reason
             if progress.evaluation_due:
                 yield from validate(state)
@@ -188,26 +188,23 @@ class Trainer:
                     case "lr":
                         progress.lr_scale = float(value)
                 if kind != "resume":
-                    yield from self._validate_and_save()
+                    yield from self._save()
             if cancelled:
                 return "stopped"
             if paused_at is None:
                 if not pending and 0 < interval <= since_save:  # commands save a checkpoint themselves
-                    yield from self._validate_and_save()
+                    yield from self._save()
                 return None
             commands.wait(PAUSE_POLL_INTERVAL)
 
-    def _validate_and_save(self) -> Iterator[events.TrainingEvent]:
-        """Save a checkpoint after the validation that is due, so that a resume does not repeat the validation."""
-        if self.state.progress.evaluation_due:
+    def _save(self, *, after_validation: bool = True) -> Iterator[events.TrainingEvent]:
+        """Save a checkpoint, by default after a validation that is due, so that a resume does not repeat it."""
+        if after_validation and self.state.progress.evaluation_due:
             yield from validate(self.state)
-        yield from self._save()
-        self._saved_at = time.perf_counter()
-
-    def _save(self) -> Iterator[events.TrainingEvent]:
         yield from self._report()
         if (content := self.state.serialize()) is not None:
             yield events.Snapshot(self.state.progress.step, content)
+        self._saved_at = time.perf_counter()
 
 
 def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:

@@ -205,6 +205,8 @@ class ProgressFormatter:
     def format(self, event: events.TrainingEvent) -> str:
         """Return the line to print for `event`, or ""; the event of a failed training raises a TrainingError."""
         settings, unit = self._job.config.training, self._unit
+        figure = getattr(event, "notebook_perplexity", math.nan)  # of the same model by the notebook's formula
+        notebook = "" if math.isnan(figure) else f" (the notebook prints {figure:.3f})"
         match event:
             case events.Preparing():
                 return f"{event.message} ..."
@@ -227,7 +229,7 @@ class ProgressFormatter:
                         return ""
                 else:
                     mark = "  best" if event.is_best else ""
-                    line += f"  valid {unit.format(event.valid_perplexity):>7}{_notebook_figure(event)}{mark:6}"
+                    line += f"  valid {unit.format(event.valid_perplexity):>7}{notebook}{mark:6}"
                 self._last_line_time = time.perf_counter()
                 if step := self._last_step:
                     line += f"  train {unit.format(step.train_perplexity):>7}  lr {step.lr:.5f}  "
@@ -236,7 +238,7 @@ class ProgressFormatter:
             case events.Sampled():
                 return f'    "{printable(event.prompt)}" {displayable(event.text)}'
             case events.Finished():
-                valid = f"valid {unit.name} {unit.format(event.valid_perplexity)}{_notebook_figure(event)}"
+                valid = f"valid {unit.name} {unit.format(event.valid_perplexity)}{notebook}"
                 bits = math.nan if self._started is None else self._started.bits_per_character(event.valid_perplexity)
                 valid += f" ({bits:.3f} bits/character)" if unit.is_perplexity and not math.isnan(bits) else ""
                 test = "" if math.isnan(event.test_perplexity) else f", test {unit.format(event.test_perplexity)}"
@@ -256,12 +258,6 @@ class ProgressFormatter:
             case events.Failed():
                 raise TrainingError(event.message)
         return ""
-
-
-def _notebook_figure(event: events.Evaluated | events.Finished) -> str:
-    """Return what the notebook's formula prints for the same model, if the training follows that formula."""
-    perplexity = event.notebook_perplexity
-    return "" if math.isnan(perplexity) else f" (the notebook prints {perplexity:.3f})"
 
 
 @commands.command("ablate", cls=main.Command, epilog="lotr-tui ablate --only weight_drop --epochs 20 --seeds 2")
