@@ -128,7 +128,7 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
     directory.check_run_name(new_name)
     with _change(path, runs_dir, "renamed"):
         # On a file system that ignores case, the same name in other letters is the run itself.
-        if os.path.lexists(new_path) and not (new_path.exists() and new_path.samefile(path)):
+        if (new_path.exists() or new_path.is_symlink()) and not (new_path.exists() and new_path.samefile(path)):
             raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
         path.rename(new_path)
     return f"run {path.name} is now {new_name}"

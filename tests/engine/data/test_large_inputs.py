@@ -48,7 +48,7 @@ def test_a_vocabulary_too_large_for_a_table_of_input_gates_is_scored_the_same():
 
 
 def test_training_scores_only_max_eval_tokens_and_reports_skipped_5_grams(dataset, monkeypatch):
-    monkeypatch.setattr("engine.training.trainer.MAX_KNESER_NEY_TOKENS", len(dataset.train) - 1)
+    monkeypatch.setattr("engine.models.ngram.MAX_KNESER_NEY_TOKENS", len(dataset.train) - 1)
     events = run_training(dataset, epochs=1, max_eval_tokens=30)
     (started,) = events_of(Started, events)
     assert math.isnan(started.kneser_ney_perplexity)

@@ -265,13 +265,13 @@ def test_missing_books_are_requested_one_after_the_other_with_a_pause(mirror, tm
     download_books(tmp_path, mirror.url, list(SMALL_BOOKS))
     assert mirror.requests == ["/cache/epub/2/pg2.txt", "/cache/epub/3/pg3.txt"]
     assert {book: (tmp_path / book.file_name).read_bytes() for book in SMALL_BOOKS} == SMALL_BOOKS
-    assert waits == [tales.PAUSE]
+    assert [wait for wait in waits if wait] == [tales.PAUSE]
 
 
 def test_a_broken_download_or_a_busy_server_is_tried_again(mirror, tmp_path, waits):
     mirror.statuses, mirror.break_after = [503, 429, 200], [0, 0, 500]
     fetch(mirror, tmp_path)
-    assert waits == [1.0, 2.0, 4.0]
+    assert [wait for wait in waits if wait] == [1.0, 2.0, 4.0]
     assert (tmp_path / "1.txt").read_bytes() == SMALL_BOOKS[FIRST]
 
 

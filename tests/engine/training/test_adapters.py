@@ -239,10 +239,7 @@ def change_config(run, **values):
             lambda run: change_reference(run, name="smollm2"),
             "^run 'tuned' needs its base: smollm2 .*`lotr-tui fetch smollm2`",
         ),
-        (
-            lambda run: change_reference(run, sha256="0" * 64),
-            "has changed since run 'tuned' was trained: its SHA-256 was",
-        ),
+        (lambda run: change_reference(run, sha256="0" * 64), "is an adapter of another base, with the SHA-256 "),
         (lambda run: change_reference(run, name=3), r"base\.json is damaged: name: expected str, got int"),
         (lambda run: change_config(run, lora_rank=8), r"adapter_model\.safetensors: .*the run is damaged$"),
         (lambda run: change_config(run, lora_targets="q_proj"), r"adapter_model\.safetensors: .*tensors do not match"),
@@ -270,6 +267,9 @@ def test_the_adapter_of_another_base_is_refused(run, tmp_path, corpus):
         InvalidInputError, match=r"adapter_model\.safetensors is an adapter of another base, with the SHA"
     ):
         load_model(run)
+    save_model(tmp_path / "base", "llama", initializer_range=0.3)
+    with pytest.raises(InvalidInputError, match="base has changed since run 'other' was trained: its SHA-256 was"):
+        load_model(other)
 
 
 def test_a_base_with_nan_is_refused_before_a_run_is_created(base, corpus, tmp_path):
