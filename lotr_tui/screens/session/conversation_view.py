@@ -166,8 +166,6 @@ class ConversationView(Vertical):
         if self.conversation.active_reply is None:
             self._poll_timer.pause()
             self._show_notice()
-            if self.conversation.is_full and self.transcript.cursor is None and not self.conversation.save_again():
-                self._start_next_conversation()
 
     def _refresh_reply(self, reply: Reply) -> None:
         """Show new words of a reply, and the cursor if it waits for one of them."""
@@ -180,19 +178,6 @@ class ConversationView(Vertical):
         if self.conversation.active_reply is None and cursor is not None and cursor[0] == index:
             self._inspect(reply, cursor[1])  # the inspector shows the number of words
 
-    def _start_next_conversation(self) -> None:
-        """Replace a full conversation by an empty one; its last reply stays visible."""
-        full, last = self.conversation, self.conversation.current_reply
-        full.close()
-        self.edited_reply = None
-        self.search_bar.close()
-        self.conversation = Conversation(self.slot.pace, reader=self.reader)
-        saved = f"The previous one is saved as {full.name}; /sessions opens it."
-        note = Note(f"This session is full, so a new one begins here. {saved}")
-        self.transcript.replace_entries(0, [*([last] if last else []), note])
-        self.transcript.scroll_end(animate=False)
-        self._on_change(True)
-
     def _show_notice(self) -> None:
         if self.conversation.notice:
             self.notify(self.conversation.notice, severity="warning", markup=False)
@@ -204,8 +189,8 @@ class ConversationView(Vertical):
         """Return the reply that the next prompt answers, or None at the start of a text."""
         edited, mode = self.edited_reply, self.slot.reply_mode
         previous = self.conversation.current_reply if edited is None else edited.turn.previous_reply
-        if previous is None or previous not in self.conversation:
-            return None  # the reply may belong to a session that was full
+        if previous is None:
+            return None
         return previous if mode != "continue" and previous.reply_mode == mode else None
 
     def submit(self, text: str) -> bool:
@@ -250,6 +235,8 @@ class ConversationView(Vertical):
         It takes the place of the reply `replaced`, whose cursor moves to token `cursor_at` once that is written.
         """
         try:
+            if self.conversation.is_full:
+                raise InvalidInputError("this session is full; /new begins another one, and this one stays saved")
             reply = begin(self.slot.sampler.settings, self.slot.sampler.draw_seed())
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)

@@ -34,10 +34,10 @@ enter | enter | | | enter | | pick | Pick the marked alternative, or go to the p
 words | ctrl+g | | | call('view.put_cursor') | | words | Why each word was picked, and its alternatives
 again | ctrl+r | r | | call('view.again') | | again | Answer again with another seed
 next | ctrl+n | n | | call('view.go_on') | | go on | The next turn, or more of the reply
-as | | | NAME | choose_cast('speaking-as') | slot.read_speaking_as | | Speak as one of the cast, or as a stranger
-to | | | NAME | choose_cast | slot.read_speaker | | Choose who answers; anyone: the model chooses
+as | | | NAME | call('side.ask_roles', 'speaking-as') | slot.read_speaking_as | | Speak as one of the cast or a stranger
+to | | | NAME | call('side.ask_roles') | slot.read_speaker | | Choose who answers; anyone: the model chooses
 scene | | | TURNS NAMES | call('view.go_on', 4) | view.play_scene | | Go on for some turns, such as /scene 6 Frodo, Sam
-system | | | TEXT | choose_cast | slot.set_system_prompt | | Tell a chat model who it is: /system You are Gandalf
+system | | | TEXT | call('side.ask_roles') | slot.set_system_prompt | | Tell a chat model who it is, as: You are Gandalf
 new | | | - | call('view.begin_session') | | | Begin a new session; this one stays saved
 sessions | | | - | call('view.choose_session') | | | Saved sessions: open, rename, delete, export
 hotter | ctrl+up | plus | | call('slot.sampler.step_temperature', 1) | | hotter | Raise the temperature by 0.05
@@ -53,7 +53,7 @@ edit | | e | | edit | | edit | Change the prompt and send it again
 copy | | y | | call('view.copy_reply') | | copy | Copy the prompt and its reply
 earlier | | left_square_bracket | | call('view.step_answer', -1) | | answer | The answer before
 later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The next answer
-who | | w | | choose_cast | | who | Who answers and who you are
+who | | w | | call('side.ask_roles') | | who | Who answers and who you are
 options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
 inspect | | | WHAT | | action_inspect | | Look at the text: lens, temperatures, compare, copied or inside
@@ -63,8 +63,8 @@ compare | | c | | inspect('compare') | | compare | The prompt with several model
 inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training
 preset | | | NAME | | slot.sampler.apply_preset | | Set all sampling controls, such as /preset chat
-temperature | | | NUMBER | | slot.set_temperature | | Set the temperature, from 0 to 2
-penalty | | | NUMBER | | slot.set_penalty | | Make words that were used less likely, such as 1.1
+temperature | | | NUMBER | | slot.set_control | | Set the temperature, from 0 to 2
+penalty | | | NUMBER | | slot.set_control | | Make words that were used less likely, such as 1.1
 set | | | NAME VALUE | | slot.set_control | | Set another control, such as /set seed 7
 left | | left | | call('view.transcript.step', -1) | | word | The previous word
 right | | right | | call('view.transcript.step', 1) | | word | The next word

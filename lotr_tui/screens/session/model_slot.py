@@ -37,13 +37,13 @@ class ModelSlot:
     def __init__(
         self,
         screen: AppScreen[None],
-        use: "Callable[[SessionModel], None]",
+        use: "Callable[[SessionModel, str], None]",
         on_progress: Callable[[], None],
         on_roles: Callable[[], None],
         pace: float,
     ) -> None:
-        """Call `use` with each model that was loaded, `on_progress` while `activity` changes, and `on_roles` when the
-        reply mode, the roles or the number of answers have changed.
+        """Call `use` with each model that was loaded and a text about it, `on_progress` while `activity` changes, and
+        `on_roles` when the reply mode, the roles or the number of answers have changed.
         """
         self._screen, self._use, self._on_progress, self._on_roles = screen, use, on_progress, on_roles
         self.reply_mode: ReplyMode = "continue"
@@ -200,12 +200,6 @@ class ModelSlot:
 
         self._screen.app.push_screen(SamplerDialog(self.sampler.texts(), self.sampler.set_texts))
 
-    def set_temperature(self, value: str) -> None:
-        self.set_control(f"temperature {value}")
-
-    def set_penalty(self, value: str) -> None:
-        self.set_control(f"penalty {value}")
-
     # Loading and fetching
 
     async def load_first(
@@ -263,7 +257,7 @@ class ModelSlot:
                     self._timer.stop()
                     self._timer = None
                     self._on_progress()
-        self._use(session_model)
+        self._use(session_model, f"now using {session_model.name}")
 
     def ask_to_fetch(self, *, at_start: bool = False) -> None:
         """Ask whether to fetch SmolLM2; when the app starts, only if it is missing, and once."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # this module imports numpy, which the first paint does not n
     from lotr_tui.session.session_model import SessionModel
 
 _LABELS = {  # by id: what a click runs, and the help line
-    "as": ("choose_cast('speaking-as')", "Who you are; /as NAME or a click changes it"),
-    "to": ("choose_cast", "Who answers; /to NAME or a click changes it"),
-    "system": ("choose_cast", "Who the model is; /system TEXT or a click changes it"),
+    "as": ("call('side.ask_roles', 'speaking-as')", "Who you are; /as NAME or a click changes it"),
+    "to": ("call('side.ask_roles')", "Who answers; /to NAME or a click changes it"),
+    "system": ("call('side.ask_roles')", "Who the model is; /system TEXT or a click changes it"),
     "reply-mode": ("call('slot.next_mode')", ""),
     "best-of": ("call('slot.next_best_of')", "Answers that are drawn; the most relevant is shown; /set answers N"),
 }

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -72,7 +72,7 @@ class SessionScreen(AppScreen[None]):
         self.view: ConversationView  # once `is_ready`, like the next two and the model in the slot
         self.side: SidePane
         self.sampler: SamplerPanel
-        self.slot = ModelSlot(self, self.use_model, self.show_status, self.show_roles, pace)
+        self.slot = ModelSlot(self, self.set_session_model, self.show_status, self.show_roles, pace)
         self.training = TrainingFollower(self, self.set_session_model, self._note)
         self.is_ready = False
         self._initial = session_model, load_session_model
@@ -171,10 +171,6 @@ class SessionScreen(AppScreen[None]):
 
     # The model
 
-    def use_model(self, session_model: "SessionModel") -> None:
-        """Use another model from the next line on, and say so."""
-        self.set_session_model(session_model, f"now using {session_model.name}")
-
     def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
         """Replace the model, and note a message about it."""
         self._note(message)
@@ -225,9 +221,6 @@ class SessionScreen(AppScreen[None]):
         elif text:
             self.notify(text, markup=False)
 
-    def _warn(self, error: LotrError) -> None:
-        self.notify(str(error), severity="warning", markup=False)
-
     # Status, footer, help line and panes
 
     def show_status(self) -> None:
@@ -245,8 +238,7 @@ class SessionScreen(AppScreen[None]):
         self.query_one(RoleLabels).show(model, roles, mode, self.slot.settings.best_of)
         self.view.conversation.pace = self.slot.pace
         self.side.set_class(mode == "conversation" and bool(model.cast), "-conversation")
-        is_conversation = mode == "conversation"
-        self.prompt.placeholder = "say something; / lists commands" if is_conversation else PLACEHOLDER
+        self.prompt.placeholder = "say something; / lists commands" if mode == "conversation" else PLACEHOLDER
         self.side.show_who()
         self.view.update_preview_unit()
         self.show_preview()
@@ -311,7 +303,7 @@ class SessionScreen(AppScreen[None]):
         model = self.slot.session_model
         if parameters == ("slot.toggle_unit",):
             return model.model.tokenizer.is_open
-        return action != "choose_cast" or bool(model.cast) or model.chat is not None
+        return parameters[:1] != ("side.ask_roles",) or bool(model.cast) or model.chat is not None
 
     def action_pane(self, offset: int) -> None:
         """Go to the next pane; a narrow terminal shows it."""
@@ -359,20 +351,20 @@ class SessionScreen(AppScreen[None]):
             command, argument = keys.parse_command(event.value)
             keys.check_usable(command.name, self.slot.session_model if self.is_ready else None)
             if argument:
-                attrgetter(command.method)(self)(argument)
+                is_control = command.name in keys.SETTINGS  # /temperature 0.9 is short for /set temperature 0.9
+                attrgetter(command.method)(self)(f"{command.name} {argument}" if is_control else argument)
             self._clear_submitted(event)  # before the action, which may read or fill the prompt
             if not argument:
                 await self.app.run_action(command.action, self)
         except LotrError as error:
-            self._warn(error)
+            self.notify(str(error), severity="warning", markup=False)
 
     def submit_prompt(self, event: PromptInput.Submitted) -> None:
         """Send a prompt, or keep it until the model is loaded."""
         self._pending = None if self.is_ready else event
         if not self.is_ready:
             return
-        text = event.value[1:] if event.value.startswith("//") else event.value
-        if self.view.submit(text):
+        if self.view.submit(event.value.removeprefix("/")):  # of a text that begins with //
             self._num_prompts += 1
             self.view.edited_reply = None
             self._clear_submitted(event)
@@ -388,16 +380,13 @@ class SessionScreen(AppScreen[None]):
     @property
     def _draft(self) -> str:
         """Prompt that is being typed; empty while a command is typed."""
-        text = self.prompt.value
-        return "" if keys.is_command(text) else text[1:] if text.startswith("//") else text
+        return "" if keys.is_command(self.prompt.value) else self.prompt.value.removeprefix("/")
 
     def _complete(self, text: str) -> Completion:
         if keys.is_command(text):
             cast = self.slot.session_model.cast if self.is_ready else ()
-            recent = self.state.settings.current.recent_models
-            return keys.complete_command(
-                text, lambda command: keys.argument_choices(command, cast, self._runs_dir, recent)
-            )
+            known = cast, self._runs_dir, self.state.settings.current.recent_models
+            return keys.complete_command(text, lambda command: keys.argument_choices(command, *known))
         return Completion(self.side.preview.complete(self.slot.session_model, text) if self.is_ready else "")
 
     # What can come next
@@ -443,7 +432,7 @@ class SessionScreen(AppScreen[None]):
         try:
             attrgetter(method)(self)(*arguments)
         except LotrError as error:
-            self._warn(error)
+            self.notify(str(error), severity="warning", markup=False)
 
     def action_stop(self) -> None:
         """Clear a command, stop the reply, leave the search, the words or an edit, or go to the conversation."""
@@ -487,9 +476,6 @@ class SessionScreen(AppScreen[None]):
             self.set_focus(self.prompt)
 
     # Other screens
-
-    def action_choose_cast(self, column: Literal["answering", "speaking-as"] = "answering") -> None:
-        self.slot.choose_roles(column, self.side.speaker_probs)
 
     def save_again(self) -> str:
         return self.view.conversation.save_again() if self.is_ready else ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import exp, log
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -72,6 +72,9 @@ class SidePane(Vertical):
 
     def on_unmount(self) -> None:
         self.preview.cancel()
+
+    def ask_roles(self, column: Literal["answering", "speaking-as"] = "answering") -> None:
+        self._slot.choose_roles(column, self.speaker_probs)
 
     def show_next(self, draft: str, settings: SamplerSettings) -> None:
         """Show what can come next after the typed prompt, or after the latest reply if nothing is typed."""

@@ -134,7 +134,7 @@ async def test_last_of_several_models_wins(opening, loader, tmp_path):
         app = pilot.app
         await pilot.pause()
         for name in ("first", "second"):
-            app.screen.use_model(SessionModel.from_loaded(load_model(write_run(tmp_path / "runs" / name))))
+            app.screen.set_session_model(SessionModel.from_loaded(load_model(write_run(tmp_path / "runs" / name))))
         await ui.until(pilot, lambda: is_ready(app))
         loader.release()
         await ui.until(pilot, lambda: not any(worker.group == "open" for worker in app.workers))

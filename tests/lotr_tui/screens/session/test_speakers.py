@@ -47,6 +47,19 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(mak
             assert ui.exchange_text(app).count("\n") == 1  # the answer and its figures
 
 
+async def test_the_opening_shows_the_people_of_the_welcome_line_and_then_whoever_is_likely(make_app):
+    cast = ("TOLLY", "ROSA", "HALETH", "LOBELIA", "GOLLUM", "SAM", "FRODO", "GANDALF", "STRANGER", "SOMEONE")
+    async with make_app(session_model=dialogue_session_model(cast)).run_test(size=SIZE) as pilot:
+        app = pilot.app
+        await ui.until(pilot, lambda: len(who_answers(app)) > 1)
+        assert [line.split()[0] for line in who_answers(app)[1:]] == ["Gandalf", "Frodo", "Sam", "Gollum"]
+        await ui.until(pilot, lambda: "if Gandalf answers" in ui.bars_text(app))
+        app.screen.query_one(PromptInput).value = "hello"
+        names = {"Gandalf", "Frodo", "Sam", "Gollum"}
+        await ui.until(pilot, lambda: {line.split()[0] for line in who_answers(app)[1:]} != names)
+        assert app.screen.slot.session_model.introduction("GOLLUM").startswith("You are talking to Gollum")
+
+
 async def test_roles_that_are_chosen_speak_and_answer(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=SIZE) as pilot:

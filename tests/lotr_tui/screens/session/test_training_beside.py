@@ -147,6 +147,7 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
     job = use_job(RecordedJob(folder, 5))
     async with make_app().run_test(size=(80, 24)) as pilot:
         session = pilot.app.screen
+        assert ui.text_of(session.query_one("#panes")).split() == ["[conversation]", "next", "word"]
         session.training.start(PRESETS["tiny"])
         job.release(EVENTS_BEFORE + EVENTS_OF_EPOCH)
         await ui.until(pilot, lambda: "epoch 1: talk to it" in help_line(pilot.app))

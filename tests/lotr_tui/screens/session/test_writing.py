@@ -161,21 +161,19 @@ async def test_quitting_while_a_reply_is_written_and_a_model_is_trained_leaves_n
         time.sleep(0.01)
 
 
-async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeypatch, tmp_path):
+async def test_full_conversation_is_saved_and_says_how_to_begin_a_new_one(make_app, monkeypatch, tmp_path):
     monkeypatch.setattr(conversation_module, "MAX_TOKENS", 50)
     async with make_app().run_test(size=(120, 40)) as pilot:
         app = pilot.app
         first = ui.conversation_of(app)
-        await ui.reply_to(pilot)
-        await pilot.press("escape", "e")  # an edit is in progress when the session becomes full
-        while ui.conversation_of(app) is first:
-            await ui.send(pilot, "the lamp")
-            await ui.until(pilot, lambda: first.active_reply is None)
-            await pilot.pause()
-        assert first.name in ui.entries(app, Note)[-1]
+        while not first.is_full:
+            await ui.reply_to(pilot)
+        await ui.send(pilot, "the lamp")
+        await ui.until(pilot, lambda: "this session is full; /new begins another one" in ui.notices(app))
+        assert app.screen.query_one("#prompt").value == "the lamp"
         saved = load_session(tmp_path / "sessions" / f"{first.name}.jsonl").replies.values()
-        assert len(saved) == len(first.replies)
         assert sum(len(reply.tokens) for reply in saved) > 50
+        await ui.send(pilot, "/new")
         new = await ui.reply_to(pilot, "bilbo")
         assert new.parent is None
         assert list(ui.conversation_of(app).replies.values()) == [new]
