@@ -77,7 +77,7 @@ class Preview:
         """
         self._settings, self._unit = settings, unit
         if self._text is not None and text.is_same_text(self._text):
-            self.update(settings, unit)
+            self.update(settings)
         elif (known := self._reader.find(text)) is not None:
             self._begin(text, known)
         elif not is_slow(text.model):
@@ -87,10 +87,9 @@ class Preview:
             self._draft, self._completion = draft, ""
             self._timer = self._owner.set_timer(pause, self._read)
 
-    def update(self, settings: SamplerSettings, unit: PreviewUnit) -> None:
+    def update(self, settings: SamplerSettings) -> None:
         """Show the candidates after the same text with other settings."""
-        self._settings, self._unit = settings, unit
-        context = self._context
+        self._settings, context, unit = settings, self._context, self._unit
         if context is None:
             return
         self._searching.cancel()
@@ -126,7 +125,7 @@ class Preview:
         self._timer = None
         self._text, self._context, self._search = text, context, None
         if context is not None:
-            self.update(self._settings, self._unit)
+            self.update(self._settings)
 
     def _read(self) -> None:
         text, draft = self._text, self._draft
@@ -145,7 +144,7 @@ class Preview:
         for item in items:
             if isinstance(item, NextTokenContext):
                 self._context = item
-                self.update(self._settings, self._unit)
+                self.update(self._settings)
             elif item:
                 self._completion = item
                 self._on_completion()

@@ -199,7 +199,6 @@ class SessionScreen(AppScreen[None]):
         self.show_status()
 
     def on_training_changed(self, message: TrainingChanged) -> None:
-        """Show the state of the training, and offer its latest model."""
         self.training.follow(message)
         self.show_status()
         if self.is_ready:
@@ -287,7 +286,6 @@ class SessionScreen(AppScreen[None]):
         return dict(enumerate((first, *keys.HINTS), 1)).get(self._num_prompts, "")
 
     def update_keys(self) -> None:
-        """Show the keys, the help and the mark of a new state."""
         if self.is_ready:
             modes = ["edit" if self.view.edited_reply else "", "reply" if self.slot.reply_mode == "reply" else ""]
             self.query_one("#prompt-mark", Label).update(" ".join(filter(None, [*modes, "❯"])))
@@ -405,7 +403,7 @@ class SessionScreen(AppScreen[None]):
     def on_sampler_panel_changed(self) -> None:
         """Remember the settings, and show what can come next with them."""
         self.slot.change_settings(sampler=self.sampler.settings)
-        self.side.preview.update(self.sampler.settings, self.slot.preview_unit)
+        self.side.preview.update(self.sampler.settings)
 
     def _conversation_changed(self, ended: bool) -> None:
         """Update the keys, and the bars less often than the words arrive."""
@@ -424,8 +422,6 @@ class SessionScreen(AppScreen[None]):
         if inspected is not None:
             self.side.inspector.show(inspected)
         self.update_keys()
-
-    # Keys
 
     def action_call(self, method: str, *arguments: Any) -> None:
         """Call a method of one of the objects of the session, such as `view.again`."""
@@ -474,8 +470,6 @@ class SessionScreen(AppScreen[None]):
             self.view.edited_reply = reply
             self.prompt.value = reply.prompt or ""
             self.set_focus(self.prompt)
-
-    # Other screens
 
     def save_again(self) -> str:
         return self.view.conversation.save_again() if self.is_ready else ""

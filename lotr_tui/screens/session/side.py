@@ -25,6 +25,7 @@ from lotr_tui.session.cast import MODEL_CHOOSES
 from lotr_tui.session.read_text import MAX_CANDIDATES, NextTokenContext, find_context
 from lotr_tui.session.reply import Token
 from lotr_tui.session.session_model import reads_line_ends
+from lotr_tui.session.settings import PreviewUnit
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.charts import PerplexityChart
@@ -64,6 +65,7 @@ class SidePane(Vertical):
         self.preview = Preview(self, self._show_candidates, MAX_CANDIDATES, MIN_ROWS, on_completion, reader=view.reader)
         self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
         self.answerer = ""  # whose line the bars begin
+        self._shown_text: tuple[NextTokenContext, str] | None = None  # with the unit of the bars
         self._is_opening = False  # before anything is said or typed, when the people of the welcome line are shown
 
     def compose(self) -> ComposeResult:
@@ -103,13 +105,16 @@ class SidePane(Vertical):
             self.who.show(probs, model.cast, self._slot.roles.speaker)
 
     def _show_candidates(self, context: NextTokenContext, settings: SamplerSettings, probs: NextTokenProbs) -> None:
-        if context.speakers and context.speakers is not self.speaker_probs:
-            self.speaker_probs, self.answerer = context.speakers, context.speaker
-            self.show_who()
-        is_answer = context.is_chat and context.is_first_token
-        speaker = self._slot.session_model.label if is_answer else display_name(context.speaker)
-        last_text, ends_text = context.last_text(probs.candidate_unit), reads_line_ends(context.model)
-        self.next.show(probs, last_text, settings.describe(only_filters=True), speaker, ends_text=ends_text)
+        if (context, probs.candidate_unit) != self._shown_text:  # a temperature key changes the probabilities alone
+            self._shown_text = context, probs.candidate_unit
+            if context.speakers:
+                self.speaker_probs, self.answerer = context.speakers, context.speaker
+                self.show_who()
+            is_answer = context.is_chat and context.is_first_token
+            speaker = self._slot.session_model.label if is_answer else display_name(context.speaker)
+            last_text, ends_text = context.last_text(probs.candidate_unit), reads_line_ends(context.model)
+            self.next.set_place(last_text, probs.candidate_unit, speaker, ends_text=ends_text)
+        self.next.show(probs, settings.describe(only_filters=True))
 
 
 class WhoAnswersBars(SpeakerBars):
@@ -159,22 +164,22 @@ class NextTokenBars(StripWidget, can_focus=True):
         has_subwords = self._probs is not None and self._probs.token_unit == "token"
         return f"Most likely next words{' or tokens (u)' if has_subwords else ''}, after sampling and raw"
 
-    def show(
-        self, probs: NextTokenProbs, previous_text: str, filters: str, speaker: str = "", *, ends_text: bool = False
-    ) -> None:
-        """Show the probabilities after `previous_text`, empty at the start of a text.
+    def set_place(self, previous_text: str, unit: PreviewUnit, speaker: str = "", *, ends_text: bool = False) -> None:
+        """Say that the probabilities follow `previous_text`, empty at the start of a text, or begin a speaker's line.
 
-        `filters` are the ones of the sampler chain, such as `top-k 5`; a `speaker` begins a line there. With
-        `ends_text`, `<eos>` ends a whole text instead of a line.
+        With `ends_text`, `<eos>` ends a whole text instead of a line.
         """
-        self._probs, self._filters, self._ends_text = probs, filters, ends_text
+        self._ends_text = ends_text
         is_special = previous_text in SPECIAL_TOKEN_NAMES
-        shown = previous_text
-        if is_special or probs.candidate_unit == "token":
-            shown = format_lone_token(previous_text, ends_text=ends_text)
+        is_token = is_special or unit == "token"
+        shown = format_lone_token(previous_text, ends_text=ends_text) if is_token else previous_text
         self._place = f"after {shown}" if is_special else f'after "{shown}"' if shown else "at the start"
         if speaker:
             self._place = f"if {speaker} answers"
+
+    def show(self, probs: NextTokenProbs, filters: str) -> None:
+        """Show probabilities; `filters` are the ones of the sampler chain, such as `top-k 5`."""
+        self._probs, self._filters = probs, filters
         self.redraw()
         paint(self)
 

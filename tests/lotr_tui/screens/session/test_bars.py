@@ -41,7 +41,8 @@ async def drawn():
         async def draw(probs, after="is", filters="", size=(60, 14)):
             await pilot.resize_terminal(*size)
             bars = app.query_one(NextTokenBars)
-            bars.show(probs, after, filters)
+            bars.set_place(after, probs.candidate_unit)
+            bars.show(probs, filters)
             await pilot.pause()
             lines = [bars.render_line(y).text for y in range(bars.size.height)]
             assert all(cell_len(line) == bars.size.width for line in lines)

@@ -153,6 +153,7 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
         await ui.until(pilot, lambda: "epoch 1: talk to it" in help_line(pilot.app))
         await pilot.press("enter")
         await ui.until(pilot, lambda: "epoch 1.0" in session.slot.session_model.description)
+        assert "training" in ui.text_of(session.query_one("#panes"))
         screen = await open_side_by_side(pilot)
         assert screen.slots[0].title == RUN
         assert [row for row in await offered_models(pilot) if "@" in row] == ["tiny-test@1 epoch 1 valid 130.0"]
