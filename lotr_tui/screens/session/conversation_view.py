@@ -194,7 +194,7 @@ class ConversationView(Vertical):
         return previous if mode != "continue" and previous.reply_mode == mode else None
 
     def submit(self, text: str) -> bool:
-        """Send a line; without one, go on with a conversation. Return True if a reply begins."""
+        """Send a line, or add a turn if it is empty. Return True if a reply begins."""
         conversation, model, previous = self.conversation, self.slot.session_model, self.previous_reply()
         roles, mode, best_of = self.slot.roles, self.slot.reply_mode, self.slot.settings.best_of
         if mode != "conversation" or not model.cast:

@@ -109,7 +109,7 @@ SETTINGS = {
     "mode": "conversation, continue or reply",
     "pace": "Words or tokens per second; 0 is full speed",
 }
-"""Controls that /set sets, with what they do."""
+"""Controls that /set sets, with their help."""
 INSPECTORS = {row[0]: row[7] for row in _ROWS if row[4].startswith("inspect(")}
 CAST_COMMANDS = ("as", "to", "scene")  # whose argument is a name in the cast, in any case
 SCENE_TURNS, MAX_SCENE_TURNS = 4, 100

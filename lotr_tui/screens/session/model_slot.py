@@ -223,7 +223,7 @@ class ModelSlot:
 
     @property
     def activity(self) -> str:
-        """What is loaded or fetched, and how far; empty if nothing is."""
+        """Progress of loading or fetching; empty if there is none."""
         if self._loader is not None:
             return self._loader.describe_briefly()
         fetch = self._screen.state.model_fetch
@@ -279,7 +279,7 @@ class ModelSlot:
             self._screen.app.push_screen(FirstModelDialog(), choose)
 
     def follow_fetch(self, message: ModelFetchChanged, *, has_begun: bool) -> str:
-        """Use SmolLM2 once it is complete, unless a conversation has begun. Return what is to be said about it."""
+        """Use SmolLM2 once it is complete, unless a conversation has begun. Return a note about it."""
         if message.has_ended and message.fetch.failure:
             return f"SmolLM2 was not fetched: {message.fetch.failure}; /model smollm2 tries again"
         if not message.has_ended or not is_base_stored(SMOLLM2):

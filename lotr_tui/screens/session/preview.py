@@ -1,4 +1,4 @@
-"""What can come next after a text: tokens at once, words once they are found, in a thread if a model is slow."""
+"""Candidates after a text: tokens at once, words once they are found, in a thread if a model is slow."""
 
 import time
 from collections.abc import Callable, Iterator

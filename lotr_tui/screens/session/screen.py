@@ -223,7 +223,7 @@ class SessionScreen(AppScreen[None]):
     # Status, footer, help line and panes
 
     def show_status(self) -> None:
-        """Show the model on the left, and on the right what is loaded, or else the training of this process."""
+        """Show the model on the left; on the right progress of loading, or else of the training."""
         left = Content.styled("lotr-tui", "bold $accent")
         if self.is_ready:
             model = self.slot.session_model
@@ -232,7 +232,7 @@ class SessionScreen(AppScreen[None]):
         self.query_one("#status", StatusBar).show(left, right)
 
     def show_roles(self) -> None:
-        """Show the roles and the reply mode around the prompt, and what they change in the preview."""
+        """Show the roles and the reply mode around the prompt, and the preview that follows from them."""
         model, mode, roles = self.slot.session_model, self.slot.reply_mode, self.slot.roles
         self.query_one(RoleLabels).show(model, roles, mode, self.slot.settings.best_of)
         self.view.conversation.pace = self.slot.pace
@@ -369,7 +369,7 @@ class SessionScreen(AppScreen[None]):
             self.update_keys()
 
     def _clear_submitted(self, event: PromptInput.Submitted) -> None:
-        """Remove a submitted text from the prompt, and keep what was typed since."""
+        """Remove a submitted text from the prompt, and keep later keys."""
         typed_since = event.prompt_input.value.removeprefix(event.value)
         event.prompt_input.clear()
         if typed_since:

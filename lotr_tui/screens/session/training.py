@@ -22,7 +22,7 @@ class TrainingFollower:
     def __init__(
         self, screen: AppScreen[None], use: "Callable[[SessionModel, str], None]", note: Callable[[str], None]
     ) -> None:
-        """Call `use` with a model to talk to and a text about it, `note` with what is to be known about a training."""
+        """Call `use` with a model to talk to and a text about it, `note` with news of a training."""
         self._screen, self._use, self._note = screen, use, note
         self.corpus = ""  # of the model, offered for the next training
         self.offer: tuple[str, SessionModel] | None = None  # line about the latest model, and that model
