@@ -49,14 +49,16 @@ main()
 
 @pytest.fixture
 def ignore_case(monkeypatch):
-    plain_stat = os.stat
+    def ignoring(look_up):
+        def find(path, **options):
+            name, folder = os.path.basename(path), os.path.dirname(path) or "."  # noqa: PTH119, PTH120
+            same = [sibling for sibling in os.listdir(folder) if sibling.casefold() == name.casefold()]  # noqa: PTH208
+            return look_up(os.path.join(folder, same[0]) if same else path, **options)  # noqa: PTH118
 
-    def stat(path, **options):
-        name, folder = os.path.basename(path), os.path.dirname(path) or "."  # noqa: PTH119, PTH120
-        same = [sibling for sibling in os.listdir(folder) if sibling.casefold() == name.casefold()]  # noqa: PTH208
-        return plain_stat(os.path.join(folder, same[0]) if same else path, **options)  # noqa: PTH118
+        return find
 
-    monkeypatch.setattr(os, "stat", stat)
+    for name in "stat", "lstat":
+        monkeypatch.setattr(os, name, ignoring(getattr(os, name)))
 
 
 def test_commands_need_nothing_that_only_linux_has_and_use_the_folders_of_macos(tmp_path, environment):

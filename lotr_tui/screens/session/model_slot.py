@@ -202,25 +202,6 @@ class ModelSlot:
 
     # Loading and fetching
 
-    async def load_first(
-        self, loader: "Callable[[], SessionModel]", show: Callable[[str], None]
-    ) -> "tuple[SessionModel | None, str]":
-        """Load the first model and the modules of the panes in a thread. Return the model, or None and the reason."""
-
-        def load() -> "SessionModel":
-            from lotr_tui.screens.session import side  # noqa: F401 - as slow as the model
-
-            return loader()
-
-        describe = loader.describe if isinstance(loader, ModelLoader) else lambda: "loading the model"
-        timer = self._screen.set_interval(UPDATE_INTERVAL, lambda: show(f"{describe()} …"))
-        try:
-            return await run_in_thread(load), ""
-        except Exception as error:  # the user can still choose a run or train a model
-            return None, describe_error(error)
-        finally:
-            timer.stop()
-
     @property
     def activity(self) -> str:
         """Progress of loading or fetching; empty if there is none."""

@@ -15,9 +15,9 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Label, Rule, TextArea
 
-from engine.errors import LotrError
+from engine.errors import LotrError, describe_error
 from lotr_tui.app_state import ModelFetchChanged, TrainingChanged
-from lotr_tui.background_task import is_closed
+from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import token_noun
 from lotr_tui.learn.chapters import find_chapter
 from lotr_tui.learn.progress import progress_file
@@ -27,7 +27,7 @@ from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.screens.session.roles import RoleLabels
 from lotr_tui.screens.session.training import TrainingFollower
 from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import FooterKey, KeyFooter
 from lotr_tui.widgets.prompt import PLACEHOLDER, Completion, PromptInput, PromptMenu
@@ -122,14 +122,29 @@ class SessionScreen(AppScreen[None]):
 
     async def _open_in_background(self) -> None:
         """Load the model and the modules of its panes in a thread; the prompt accepts keys meanwhile."""
-        loader, body = self._initial[1], self.query_one("#body")
-        assert loader is not None
-        model, problem = await self.slot.load_first(loader, self.query_one("#loading", Label).update)
+        load, loading = self._initial[1], self.query_one("#loading", Label)
+        assert load is not None
+        describe = load.describe if isinstance(load, ModelLoader) else lambda: "loading the model"
+
+        def load_with_panes() -> "SessionModel":
+            from lotr_tui.screens.session import side  # noqa: F401 - as slow as the model
+
+            return load()
+
+        timer = self.set_interval(UPDATE_INTERVAL, lambda: loading.update(f"{describe()} …"))
+        model = None
+        try:
+            model = await run_in_thread(load_with_panes)
+        except Exception as error:  # the user can still choose a run or train a model
+            problem = describe_error(error)
+        finally:
+            timer.stop()
         if self._open_started or is_closed(self):  # a run may have been chosen meanwhile
             return
         if model is not None:
             await self._show_panes(model)
             return
+        body = self.query_one("#body")
         hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
         await body.remove_children()
         await body.mount(Label(f"No model: {problem}\n\n{hint}", id="no-model", markup=False))
