@@ -150,6 +150,7 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
                 console.print_json(events.event_to_dict(event) | ({"run": str(job.run.path)} if is_end else {}))
             else:
                 print(line, flush=True)
+            background.rotate_console_log(job.run.path)
         except BrokenPipeError as error:
             broken_pipe = error
             cancellation.set()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import TrainingError, printable
@@ -14,7 +15,9 @@ from engine.runtime.process import get_process_info
 from engine.storage.files import open_regular_file
 
 CONSOLE_LOG = "console.txt"  # output of a training in the background, in its run directory
+MAX_LOG_BYTES = 2_000_000  # from which the output is rotated; only one rotated file is kept
 START_TIMEOUT = 60.0  # seconds to wait until the background process has locked the run
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 def resume_in_background(path: Path) -> str:
@@ -30,7 +33,7 @@ def resume_in_background(path: Path) -> str:
     # A folder `engine` in the working directory would hide ours. A checkout that is not installed needs that directory.
     is_checkout = Path(__file__).resolve().parents[2] == Path.cwd()
     try:
-        fd = open_regular_file(console_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        fd = open_regular_file(console_log, APPEND)
     except OSError as error:
         raise TrainingError(
             f"run {path.name} cannot continue in the background: {console_log} cannot be written: {error.strerror}"
@@ -56,6 +59,16 @@ def resume_in_background(path: Path) -> str:
     )
 
 
+def rotate_console_log(path: Path) -> None:
+    """Rotate the console log of a run if it is the standard output of this process and has become too long."""
+    console_log = path / CONSOLE_LOG
+    with suppress(OSError):  # the log grows beyond its limit if it cannot be renamed
+        status = os.fstat(sys.stdout.fileno())
+        if status.st_size > MAX_LOG_BYTES and os.path.samestat(status, console_log.lstat()):
+            console_log.replace(console_log.with_stem("console.1"))
+            _redirect_output(open_regular_file(console_log, APPEND))
+
+
 def describe_background_run(path: Path, pid: int) -> str:
     """Return lines that say which process trains a run in the background, and how to watch and stop it."""
     return f"run {printable(path.name)} continues in the background as process {pid}\n{attach_hint(path)}"
@@ -76,10 +89,16 @@ def detach_from_terminal() -> None:
     """Ignore further hang-up signals, and connect standard input and output to the null device."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     null_device = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null_device, 0)
+    _redirect_output(null_device)
+
+
+def _redirect_output(fd: int) -> None:
+    """Connect the output of libraries (1, 2) and of Python to `fd`, and close it."""
     streams = (stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)
-    for fd in {0, 1, 2, *streams}:  # of libraries, and of Python
-        os.dup2(null_device, fd)
-    os.close(null_device)
+    for output in {1, 2, *streams}:
+        os.dup2(fd, output)
+    os.close(fd)
 
 
 def install_signal_handlers(handlers: dict[signal.Signals, Callable[[], None]]) -> None:

@@ -1,5 +1,6 @@
 """History of prompts across sessions, and navigation in it."""
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -49,9 +50,13 @@ class PromptHistory:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The lock is a separate file, since the history itself is replaced, without the time that a flush takes.
             with lock_file(self.path.with_suffix(".lock"), LOCK_TIMEOUT):
+                if self.path.is_symlink():
+                    raise OSError(errno.ELOOP, "it is a symbolic link")
                 entries = [*(self._read() if self.path.exists() else ()), *self._unsaved][-self._max_entries :]
                 new = self.path.with_suffix(".new")
-                new.write_bytes(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+                new.unlink(missing_ok=True)  # of a session that was killed
+                with new.open("xb") as file:  # which follows no link
+                    file.writelines(json.dumps(entry).encode() + b"\n" for entry in entries)
                 new.replace(self.path)
             self._unsaved = []
         except BlockingIOError:  # the other session may have been suspended

@@ -39,9 +39,13 @@ def test_prompt_is_kept_in_memory_if_the_history_is_not_a_regular_file(folder, n
 def test_nothing_is_written_through_a_link(folder):
     run, target = write_run(folder / "r"), folder / "elsewhere"
     target.write_text('"the road"\n')
+    (folder / "history.new").symlink_to(target)
+    PromptHistory().add("the ring")
+    (folder / "history.jsonl").unlink()
     (folder / "history.jsonl").symlink_to(target)
-    with pytest.raises(HistoryError, match=r"history\.jsonl: .*symbolic links"):
+    with pytest.raises(HistoryError, match=r"history\.jsonl: .*symbolic link"):
         PromptHistory().add("the ring")
+    assert (folder / "history.jsonl").is_symlink()
     (run / "console.txt").symlink_to(target)
     with pytest.raises(TrainingError, match=r"console\.txt cannot be written"):
         resume_in_background(run)

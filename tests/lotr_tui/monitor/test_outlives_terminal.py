@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -55,6 +57,34 @@ def test_detach_starts_the_training_in_the_background(command, small_csv, tmp_pa
     wait_for(lambda: not lock_owner(run))
     assert summarize_run(run).state == "finished", (run / "console.txt").read_text()
     assert "done after" in (run / "console.txt").read_text()
+
+
+def test_the_console_log_is_rotated_and_no_other_file(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from lotr_tui.monitor import background
+background.MAX_LOG_BYTES = 1000
+for number in range(200):
+    print(f"line {number}", file=(sys.stdout, sys.stderr)[number % 2], flush=True)
+    background.rotate_console_log(Path("another"))
+    background.rotate_console_log(Path("link"))
+    background.rotate_console_log(Path("run" if sys.argv[1:] else "none"))
+"""
+    for name in ("run", "another", "link", "none"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "another" / "console.txt").write_text("of another process")
+    (tmp_path / "link" / "console.txt").symlink_to("../output.txt")
+    for arguments, path in ((["rotate"], tmp_path / "run" / "console.txt"), ([], tmp_path / "output.txt")):
+        with path.open("ab") as console:
+            command = [sys.executable, "-c", program, *arguments]
+            subprocess.run(command, cwd=tmp_path, stdout=console, stderr=console, check=True)
+    assert (tmp_path / "output.txt").read_text().splitlines() == [f"line {number}" for number in range(200)]
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["console.1.txt", *["console.txt"] * 3]
+    texts = [(tmp_path / "run" / name).read_text() for name in ("console.1.txt", "console.txt")]
+    assert max(map(len, texts)) < 1100
+    lines = "".join(texts).splitlines()
+    assert lines == [f"line {number}" for number in range(200 - len(lines), 200)]
 
 
 def test_a_stopped_run_is_resumed_to_its_end_with_its_own_configuration_and_corpus_only(home, small_csv):
