@@ -128,9 +128,10 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
 
 def _fsync(fd: int) -> None:
     if hasattr(fcntl, "F_FULLFSYNC"):  # on macOS, fsync leaves data in the cache of the drive, which loses power too
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(fd)
+        with suppress(OSError):  # not all file systems can
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
 
 
 def write_atomically(path: Path, content: bytes, backup: Path | None = None, option: str = "--runs-dir") -> None:
