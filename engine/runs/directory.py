@@ -41,10 +41,12 @@ MAX_OTHER_LINES = 300_000  # lines other than steps; a checkpoint every 30 s wri
 READ_CHUNK_BYTES = 1 << 16  # larger buffers are returned to the system after each read, which makes reading slower
 
 RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed", "imported"]
-END_EVENTS = (events.Finished, events.Failed)
 COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")  # cannot be resumed
+END_EVENTS = (events.Finished, events.Failed)
+END_STATES: dict[str, RunState] = {"stopped": "stopped", "detached": "stopped", "pruned": "pruned"}  # else "finished"
 T = TypeVar("T")
 _STEP_PREFIX = b'{"event": "step"'
+_DROPPED = b"\0"  # stands for the beginning of a line that is too long; no line with it is valid
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Nested values are refused: empty lists take 30 times their size in the file as memory.
 _decode_row = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | None]).decode
@@ -90,13 +92,14 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
         raise RunError(f"there is no run in {runs_dir} yet; train one with `lotr-tui train`")
     if (run_dir := find_run(run, runs_dir)) is not None:
         return run_dir
+    path, kind = Path(run), ""
     with suppress(OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
-        path = Path(run).expanduser()
-        if started_at(path) is not None:
-            return path
-        if path.exists():
-            kind = f"folder without {CONFIG_FILE}" if path.is_dir() else "file"
-            raise RunError(f"--run {path} is a {kind}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
+        path = path.expanduser()
+        kind = f"folder without {CONFIG_FILE}" if path.is_dir() else "file" if path.exists() else ""
+    if is_run(path):
+        return path
+    if kind:
+        raise RunError(f"--run {path} is a {kind}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
     hint = errors.suggest_nearest(run, [path.name for path in find_run_dirs(runs_dir)])
     raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{hint} See `lotr-tui runs`")
 
@@ -109,11 +112,13 @@ def find_run(name: str, runs_dir: Path) -> Path | None:
 
 def find_run_dirs(runs_dir: Path) -> list[Path]:
     """Return the folders of runs; an empty list if `runs_dir` is missing or unreadable."""
-    try:
-        folders = [path for path in runs_dir.iterdir() if not UNFINISHED.fullmatch(path.name)]
-        return [path for path in folders if started_at(path) is not None]
-    except OSError:
-        return []
+    with suppress(OSError):
+        return [path for path in runs_dir.iterdir() if not UNFINISHED.fullmatch(path.name) and is_run(path)]
+    return []
+
+
+def is_run(path: Path) -> bool:
+    return started_at(path) is not None
 
 
 def started_at(run_dir: Path) -> float | None:
@@ -132,8 +137,8 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run is not complete") from error
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", "not UTF-8")
-        raise RunError(f"{path} cannot be read: {reason}; the run is damaged") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8; the run is damaged"
+        raise RunError(f"{path} cannot be read: {reason}") from error
 
 
 def read_json(type_: type[T], path: Path) -> T:
@@ -146,7 +151,7 @@ def read_json(type_: type[T], path: Path) -> T:
 
 
 def read_config(run_dir: Path) -> Config:
-    """Read the configuration of a run; a missing file raises a RunError, and a damaged one a ConfigError."""
+    """Read the configuration of a run. A file that is missing or unreadable raises a RunError, others a ConfigError."""
     if not (run_dir / CONFIG_FILE).exists() and (run_dir / IMPORT_FILE).exists():
         raise RunError(f"run {run_dir.name!r} was imported: it has curves, but neither a configuration nor a model")
     try:
@@ -165,7 +170,7 @@ def lock_owner(run_dir: Path) -> str:
     """Return the process that holds the lock of a run, to train it, such as "process 7 on moria", or ""."""
     with suppress(OSError), os.fdopen(files.open_regular_file(run_dir / LOCK_FILE), errors="replace") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment, which LOCK_TIMEOUT of a training covers
         except BlockingIOError:
             return errors.printable(file.read(100)) or "another process"
     return ""
@@ -199,10 +204,11 @@ def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
 
 def summarize_run(run_dir: Path) -> RunSummary:
     """Read the summary of a run; a missing or damaged configuration raises an InvalidInputError."""
-    facts: dict[str, Any] = {"mode": "?", "architecture": "?"}
+    facts: dict[str, Any]
     if (run_dir / IMPORT_FILE).exists():
         imported = read_json(dict[str, str], run_dir / IMPORT_FILE)
-        facts |= {"preset": imported.get("program", "?"), "corpus": imported.get("path", "?")}
+        facts = {"preset": imported.get("program", "?"), "corpus": imported.get("path", "?")}
+        facts |= {"mode": "?", "architecture": "?"}
     else:
         config = read_config(run_dir)
         facts = {"preset": config.preset, "corpus": config.data.corpus, "mode": config.data.mode}
@@ -228,24 +234,25 @@ def run_state(run_dir: Path, recorded: Sequence[events.RecordedEvent]) -> RunSta
     """Return the state of a run; `recorded` are its events without superseded ones."""
     if (run_dir / IMPORT_FILE).exists():
         return "imported"
-    if lock_owner(run_dir):
-        return "running"
+    return "running" if lock_owner(run_dir) else end_state(recorded)
+
+
+def end_state(recorded: Sequence[events.RecordedEvent]) -> RunState:
+    """Return the state of a run that nobody trains; `recorded` are its events without superseded ones."""
     # Events about files can follow the end.
     end = next((event for event in reversed(recorded) if isinstance(event, END_EVENTS)), None)
     if isinstance(end, events.Finished):
-        is_stopped = end.reason in ("stopped", "detached")
-        return "stopped" if is_stopped else "pruned" if end.reason == "pruned" else "finished"
+        return END_STATES.get(end.reason, "finished")
     return "failed" if end else "crashed"
 
 
 def saved_perplexity(recorded: Iterable[events.RecordedEvent], epoch: int | None = None) -> float | None:
     """Return the validation perplexity of the best saved weights, or of the ones after `epoch`; None if unknown."""
-    # Superseded events count: resuming a training leaves the file of the best weights as it is.
     if epoch is not None:
         evaluations = [event for event in drop_superseded(recorded) if isinstance(event, events.Evaluated)]
         return finite_or_none({each.epoch: each.valid_perplexity for each in evaluations}.get(epoch, math.nan))
-    perplexities: dict[int, float] = {}
-    saved = math.nan
+    perplexities, saved = dict[int, float](), math.nan
+    # Superseded events count: resuming a training leaves the file of the best weights as it is.
     for event in recorded:
         if isinstance(event, events.Evaluated):
             perplexities[event.step] = event.valid_perplexity
@@ -273,7 +280,7 @@ class RecordFollower:
     """Incremental reader of a file of lines that another process may be writing, whatever the file contains."""
 
     def __init__(self, path: Path, parse: Callable[[bytes], Any] | None = None, *, subsample: bool = False) -> None:
-        # Lines for which `parse` returns None are skipped; `subsample` returns only the last of consecutive steps.
+        # Lines for which `parse` returns None are skipped; `subsample` skips nearly all steps before another step.
         self.path, self._parse, self._subsample = path, parse or parse_event, subsample
         self.at_end = False  # True if the last call read to the end of the file
         # True if the last call found another file: its records are from the start, and earlier ones are obsolete.
@@ -285,7 +292,7 @@ class RecordFollower:
         self._start_of_line = b""
 
     def read(self, max_seconds: float = 0.0) -> list[Any]:
-        """Read the records that were added for about `max_seconds`, but at least one chunk."""
+        """Read the records that were added, for `max_seconds` and until a line is complete."""
         deadline = time.perf_counter() + max_seconds
         added: list[Any] = []
         self.is_replaced, self.at_end, self.problem = False, True, ""
@@ -307,17 +314,17 @@ class RecordFollower:
                     self.at_end = len(chunk) < READ_CHUNK_BYTES
                     *lines, rest = (rest + chunk).split(b"\n")
                     if len(rest) > MAX_LINE_BYTES:
-                        rest = b"\0"  # with which no line is valid
+                        rest = _DROPPED
                     is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
                     self._num_others += len(lines) - sum(is_step)
                     if self._subsample:
                         precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
                         lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
                     added += [record for line in lines if (record := self._parse(line)) is not None]
-                    if (is_step or rest[:1] == b"\0") and time.perf_counter() >= deadline:  # each call makes progress
+                    if (lines or rest[:1] == _DROPPED) and time.perf_counter() >= deadline:  # each call makes progress
                         break
                 # An unfinished line is read again, since the next writer may remove it.
-                self._start_of_line = rest if rest[:1] == b"\0" else b""
+                self._start_of_line = rest if rest[:1] == _DROPPED else b""
                 self._offset = file.tell() - len(rest) + len(self._start_of_line)
                 self.fraction_read = min(1.0, self._offset / max(1, self.file_size))
         except OSError as error:
@@ -338,10 +345,12 @@ def parse_event(line: bytes) -> events.RecordedEvent | None:
 
 
 def read_events(path: Path, *, subsample: bool = False) -> Iterator[events.RecordedEvent]:
-    """Yield the events that a file contains now. A missing file has none, and a torn last line is ignored."""
+    """Yield the events that a file contains now: none without a file. A file that is too large raises a RunError."""
     follower = RecordFollower(path, subsample=subsample)
     while not follower.at_end:
         yield from follower.read(0)
+    if follower.problem and follower.file_size:  # it was opened, but not read to its end
+        raise RunError(f"{path} cannot be read: {follower.problem}")
 
 
 def drop_superseded(recorded: Iterable[events.RecordedEvent]) -> list[events.RecordedEvent]:
@@ -349,7 +358,6 @@ def drop_superseded(recorded: Iterable[events.RecordedEvent]) -> list[events.Rec
     kept: list[events.RecordedEvent] = []
     for event in recorded:
         if isinstance(event, events.Resume):
-            kept = [each for each in kept if getattr(each, "step", -1) < event.step]
-            kept = [each for each in kept if not isinstance(each, END_EVENTS)]
+            kept = [old for old in kept if getattr(old, "step", -1) < event.step and not isinstance(old, END_EVENTS)]
         kept.append(event)
     return kept

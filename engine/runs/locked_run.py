@@ -19,9 +19,8 @@ from engine.errors import InvalidInputError, LotrError, RunError, describe_error
 from engine.runs import directory, loading
 from engine.storage import files, tensor_file
 
-LOCK_TIMEOUT = 0.2  # seconds; other processes hold a lock for a moment to check it
+LOCK_TIMEOUT = 0.2  # seconds; `directory.lock_owner` of other processes holds a lock for a moment to check it
 ABANDONED_SECONDS = 3600  # since the last change of a run that is being created, which takes a second
-COMPLETE_REASONS = ("done", "patience", "pruned")  # ends of a training that cannot be resumed
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def reopen_run(run_dir: Path) -> LockedRun:
                 commands.read()
             lock = on_error.enter_context(_take_lock(run_dir))
             recorded = directory.read_events(run_dir / directory.METRICS_FILE, subsample=True)
-            ends = [each for each in directory.drop_superseded(recorded) if isinstance(each, directory.END_EVENTS)]
-            if getattr(ends[-1] if ends else None, "reason", "") in COMPLETE_REASONS:  # meanwhile, by its last owner
+            state = directory.end_state(directory.drop_superseded(recorded))
+            if state in directory.COMPLETE:  # meanwhile, by its last owner
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if epochs.is_symlink():
                 raise RunError(f"{epochs} is a link out of the run; replace it by a folder")
@@ -139,7 +138,7 @@ def _change(run_dir: Path, runs_dir: Path, action: str) -> Iterator[None]:
     """Hold the lock of a run of the folder, and raise a RunError for a failure of the block."""
     if name := directory.bundled_runs().get(run_dir):
         raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be {action}")
-    is_run = directory.started_at(run_dir) is not None and not run_dir.is_symlink()
+    is_run = directory.is_run(run_dir) and not run_dir.is_symlink()
     if not is_run or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"{run_dir} is not a run in {runs_dir}; only runs of that folder can be {action}")
     try:
@@ -223,7 +222,7 @@ class _RunWriter:
                 self._pending_files |= dict.fromkeys(names, (event.step, content))
             written += self.write_pending_files()
         elif isinstance(event, events.Finished):
-            is_complete = event.reason in COMPLETE_REASONS
+            is_complete = directory.end_state([event]) in directory.COMPLETE
             if is_complete:
                 self._pending_files.pop(directory.RESUME_FILE, None)
             written = [*self.write_pending_files(), event]

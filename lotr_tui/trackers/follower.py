@@ -176,7 +176,7 @@ def send_run(
         while not state.is_complete:
             over = is_over()  # checked before reading, so that no last row is missed
             points, end = stream.read(), stream.end
-            is_complete = isinstance(end, events.Finished) and end.reason in ("done", "patience", "pruned")
+            is_complete = end is not None and directory.end_state([end]) in directory.COMPLETE
             is_last = stream.at_end and (is_complete or over)
             if tracker is None and (points or (is_last and is_complete and stream.started)):
                 tracker = libraries.open_tracker(name, run_dir, stream.settings(config), state.tracker_id)

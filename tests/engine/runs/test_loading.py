@@ -135,6 +135,14 @@ def test_damaged_json_is_named(path, name, content):
         load_model(path)
 
 
+@pytest.mark.parametrize("name", [CONFIG_FILE, "vocabulary.json"])
+def test_a_file_that_cannot_be_read_is_not_called_damaged(path, name):
+    (path / name).unlink()
+    (path / name).mkdir()
+    with pytest.raises(RunError, match=f"{name} cannot be read: it is a folder$"):
+        load_model(path)
+
+
 @pytest.mark.parametrize("value", [-7, 1e308, math.nan, None, [], "\x00junk"], ids=range(6))
 def test_a_damaged_setting_is_named_with_its_file_and_value(path, value):
     config = json.loads((path / CONFIG_FILE).read_text())

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine.errors import RunError
 from engine.events import Evaluated, Finished, Resume, Sampled, Step, Warned, event_from_dict, event_to_dict
+from engine.runs import directory
 from engine.runs.directory import MAX_LINE_BYTES, RecordFollower, drop_superseded, read_events
 from engine.storage.files import JsonLinesAppender
 
@@ -137,6 +139,14 @@ def test_a_resumed_training_appends_after_metrics_torn_at_any_byte(shared_path, 
     assert before[-1:] == complete[-1:]
     current = [event for event in complete if not getattr(event, "step", -1) >= resume_step]
     assert drop_superseded(read_events(shared_path)) == [*current, Resume(resume_step)]
+
+
+def test_a_file_of_which_a_part_is_not_read_is_refused(path, monkeypatch):
+    path.write_bytes(line_of(Resume(1)) * 10_000)
+    assert len(list(read_events(path))) == 10_000
+    monkeypatch.setattr(directory, "MAX_OTHER_LINES", 100)
+    with pytest.raises(RunError, match=r"metrics.jsonl cannot be read: larger than any file that lotr-tui writes"):
+        list(read_events(path))
 
 
 def test_a_number_that_is_not_finite_is_nan_and_an_end_is_superseded_by_a_resume(path):
