@@ -473,13 +473,3 @@ class BPETokenizer(ByteTokenizer):
             if content.get(key) != expected[key]:
                 raise RunError(f"{source} is damaged, or of another program: its {key} differs; train a new run")
         return tokenizer
-
-
-def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenizer:
-    """Parse the output of `Tokenizer.to_json`, which was read from the file `source`; damage raises a RunError."""
-    assert name != "pretrained", "a model by others is no run"
-    if name == "bpe":
-        return BPETokenizer.from_json(text, source)
-    if name == "characters":
-        return CharacterTokenizer.from_json(text, source)
-    return WordTokenizer.from_json(text, source, name)

@@ -250,9 +250,10 @@ class LSTMModel(nn.Module):
         drop = partial(
             ops.dropout, generator=generator, distributed=distributed, variational=config.variational_dropout
         )
-        embeddings = self._embedding_weight()
-        vectors = nn.functional.embedding(ids, ops.drop_tokens(embeddings, config.embedding_dropout, generator))
-        vectors = raw = drop(vectors, config.input_dropout)
+        embeddings = kept = self._embedding_weight()
+        if generator is not None and config.embedding_dropout:  # of random tokens in the whole window (section 4.3)
+            kept = kept * ops.dropout_mask(kept, (len(kept), 1), config.embedding_dropout, generator)
+        vectors = raw = drop(nn.functional.embedding(ids, kept), config.input_dropout)
         new_states = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
             if i:

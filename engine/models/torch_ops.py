@@ -1,4 +1,4 @@
-"""What networks in PyTorch share: their output, and operations that are faster on CPUs than PyTorch's own."""
+"""Shared parts of networks in PyTorch: their output, and operations that are faster on CPUs than PyTorch's own."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -98,13 +98,6 @@ def dropout(
     time, batch, size = vectors.shape
     shape = (1 if variational else time, batch * distributed.process.world_size, size)
     return vectors * distributed.shard_batch(dropout_mask(vectors, shape, p, generator))
-
-
-def drop_tokens(embeddings: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Zero the embeddings `[vocabulary, size]` of random tokens in a whole window (Merity et al. 2017, section 4.3)."""
-    if generator is None or not p:
-        return embeddings
-    return embeddings * dropout_mask(embeddings, (embeddings.shape[0], 1), p, generator)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:

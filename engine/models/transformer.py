@@ -223,7 +223,10 @@ class TransformerModel(nn.Module):
         def drop_batch(vectors: Tensor, p: float) -> Tensor:
             return drop(vectors.transpose(0, 1), p).transpose(0, 1)
 
-        embeddings = ops.drop_tokens(self.model.embed_tokens.weight, config.embedding_dropout, generator)
+        embeddings: Tensor = self.model.embed_tokens.weight
+        if generator is not None and config.embedding_dropout:  # of random tokens in the whole window
+            mask = ops.dropout_mask(embeddings, (len(embeddings), 1), config.embedding_dropout, generator)
+            embeddings = embeddings * mask
         # Attention needs the batch first; dropout masks have the time first, as in the LSTM.
         vectors = drop(nn.functional.embedding(ids, embeddings), config.input_dropout).transpose(0, 1).contiguous()
         rotation = self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)]

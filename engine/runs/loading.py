@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy.typing as npt
 
 from engine.config import Config, DataConfig, DataMode, ModelConfig
-from engine.data import speakers
+from engine.data import speakers, tokenizers
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer, tokenizer_from_json
 from engine.errors import InvalidInputError, RunError
 from engine.events import RecordedEvent, Started
 from engine.models import dialogue, numpy_lstm, numpy_transformer, weights
@@ -146,13 +145,17 @@ def load_model(
     return replace(loaded, with_cast=read_dialogue_parts(run_dir)) if config.data.mode == "dialogue" else loaded
 
 
-def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
+def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, tokenizers.Tokenizer]:
     """Read the configuration of a run and its tokenizer, or the one of its base."""
     config = directory.read_config(run_dir)
     if directory.needs_base(config):
         return config, read_run_base(run_dir, config.data.mode).tokenizer
-    file = run_dir / TOKENIZER_FILES[config.data.tokenizer]
-    return config, tokenizer_from_json(directory.read_text(file), str(file), config.data.tokenizer)
+    file = run_dir / tokenizers.TOKENIZER_FILES[name := config.data.tokenizer]
+    text = directory.read_text(file)
+    if name == "words" or name == "whitespace":
+        return config, tokenizers.WordTokenizer.from_json(text, str(file), name)
+    kind = tokenizers.BPETokenizer if name == "bpe" else tokenizers.CharacterTokenizer
+    return config, kind.from_json(text, str(file))
 
 
 def read_dialogue_parts(run_dir: Path) -> Callable[[LanguageModel], dialogue.DialogueModel]:
@@ -164,7 +167,9 @@ def read_dialogue_parts(run_dir: Path) -> Callable[[LanguageModel], dialogue.Dia
     return partial(dialogue.DialogueModel, cast=cast, turn_model=turn_model, load_text_model=read_text_model)
 
 
-def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
+def read_initial_weights(
+    run_dir: Path, config: Config, tokenizer: tokenizers.Tokenizer
+) -> dict[str, Float32Array] | None:
     """Return the weights that the training of a run starts from; None for random ones, or the weights of a base."""
     if not config.training.init or names.is_pretrained_name(config.training.init):
         return None
@@ -176,7 +181,7 @@ def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) ->
 
 
 def _read_decoder(
-    file: Path, config: Config, tokenizer: Tokenizer, precision: InferencePrecision = "auto"
+    file: Path, config: Config, tokenizer: tokenizers.Tokenizer, precision: InferencePrecision = "auto"
 ) -> NumpyDecoder:
     tensors = tensor_file.open_weights(file, shapes := weights.weight_shapes(config.model, len(tokenizer)))
     stored = {name: tensors.read_weight(name) for name in shapes}

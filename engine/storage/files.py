@@ -191,14 +191,12 @@ class JsonLinesAppender:
         else:
             self._waiting = b"\n"
 
-    def append(self, record: Any) -> None:
-        """Append `record` as one line of JSON. A failure is reported in `problem`, not raised."""
-        line = json.dumps(record).encode() + b"\n"
-        if len(self._waiting) + len(line) <= self._max_buffered_bytes:
-            self._waiting += line
-        self.flush()
-
-    def flush(self) -> None:
+    def append(self, *records: Any) -> None:
+        """Append lines of JSON after the lines that wait. A failure is reported in `problem`, not raised."""
+        for record in records:
+            line = json.dumps(record).encode() + b"\n"
+            if len(self._waiting) + len(line) <= self._max_buffered_bytes:
+                self._waiting += line
         size, written = os.fstat(self._fd).st_size, 0
         try:
             while written < len(self._waiting):
@@ -212,5 +210,5 @@ class JsonLinesAppender:
         self._waiting = self._waiting[written:]
 
     def close(self) -> None:
-        self.flush()
+        self.append()
         os.close(self._fd)
