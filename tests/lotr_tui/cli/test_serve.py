@@ -42,6 +42,9 @@ def test_a_port_in_use_is_refused(refused):
 
 def test_without_textual_serve_the_command_says_what_to_install(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "textual_serve", None)
+    # Another test may have imported the server, and the command would start it.
+    monkeypatch.delitem(sys.modules, "lotr_tui.serve.server", raising=False)
+    monkeypatch.delattr("lotr_tui.serve.server", raising=False)
     assert refused("serve") == f"lotr-tui: serve needs textual-serve; {install_command('serve')}"
 
 
