@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engine.data import tokenizers
 from engine.data.arrays import Int32Array
-from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, NameCase, encode_speaker, split_name
+from engine.data.scripts import SCENE_END, NameCase, encode_speaker, split_head, split_name
 from engine.data.speakers import SOMEONE, find_member, normalize_speaker
 from engine.data.tokenizers import EOS_ID, UNK_ID, ByteTokenizer, TokenIds, Tokenizer, WordTokenizer, skipped_spans
 
@@ -287,10 +287,10 @@ def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
 
 def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
     """Return the canonical name that a line begins with, or "", and the length of the name with its colon."""
-    head, colon, rest = line[: MAX_HEAD_CHARACTERS + 2].partition(":")
-    if not colon or not (rest == "" or rest[0].isspace()):
+    head = split_head(line)
+    length, name = len(head) + 1, normalize_speaker(head)
+    if line[len(head) : length] != ":" or not (len(line) == length or line[length].isspace()):
         return "", 0
-    length, name = len(head) + len(colon), normalize_speaker(head)
     if (member := find_member(name, cast)) is not None:
         return member, length
     named = split_name(" ".join(line[:length].split()))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
-from engine.data.scripts import Row, Turn, detect_style, read_utterances
+from engine.data.scripts import Turn, Utterance, detect_style, read_utterances
 from engine.data.speakers import JOINED, SOMEONE, normalize_speaker
 from engine.data.tokenizers import OPEN_VOCABULARIES
 from engine.errors import ConfigError, CorpusError
@@ -226,7 +226,7 @@ def check_line_lengths(lines: Iterable[str], source: str) -> None:
         raise CorpusError(f"{source} has {problem}")
 
 
-def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[Row]]:
+def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[Utterance]]:
     # The name of the separator, and the rows before the clean-up.
     if config.corpus_format == "csv":
         csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
@@ -237,12 +237,18 @@ def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iter
         return SEPARATORS[separator], _read_table(file, path, separator, config)
     lines = (line for block in file.stream for line in block.splitlines())
     if config.mode == "dialogue":
-        return "none", read_utterances(lines, path)
+        utterances = read_utterances(lines)
+        if utterances is None:
+            raise CorpusError(
+                f"{path} has no speakers, which dialogue mode needs: lines of the form 'NAME: text', or 'NAME:' before "
+                "the text; use such a file, or --mode line"
+            )
+        return "none", utterances
     texts, others = tee(lines)
-    return "none", zip(texts, repeat(""), accumulate(not line.strip() for line in others))
+    return "none", map(Utterance, texts, repeat(""), accumulate(not line.strip() for line in others))
 
 
-def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -> Iterator[Row]:
+def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -> Iterator[Utterance]:
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", file.content) is not None
     reader = csv.reader(file.stream, delimiter=separator, escapechar="\\" if has_escapes else None, strict=True)
@@ -273,7 +279,7 @@ def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -
                     )
                 if scene is not None and (name := row[scene].strip()) != scene_before:
                     section, scene_before = section + 1, name
-                yield row[text], "" if speaker is None else row[speaker], section
+                yield Utterance(row[text], "" if speaker is None else row[speaker], section)
             line = reader.line_num + 1
     except csv.Error as error:
         problem = f"is not a regular CSV: the row on line {line}: {error}; close its quotes, or shorten its text"

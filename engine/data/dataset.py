@@ -15,7 +15,7 @@ from engine.config import DataConfig, DataMode
 from engine.data import tokenizers
 from engine.data.arrays import CHUNK_SIZE, LINE_BLOCK, Int32Array, Int64Array, chunked_bincount
 from engine.data.corpus import Corpus, Lines, read_corpus, split_indices
-from engine.data.scripts import SCENE_END, encode_speaker, said_text, utterance_mask
+from engine.data.scripts import SCENE_END, encode_speaker, utterance_mask, utterance_text
 from engine.data.speakers import MAX_CAST_SIZE, SOMEONE, display_name
 from engine.data.tokenizers import EOS_ID, UNK_ID, Punctuation, PunctuationIds, TokenIds, Tokenizer, WordTokenizer
 from engine.errors import ConfigError, CorpusError
@@ -294,7 +294,9 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
     """Train the characters or bpe tokenizer that `config` names on the lines of the training split."""
     texts: Iterable[str] = lines.texts
     if config.mode == "dialogue":
-        texts = (part for line in lines for part in (f"{display_name(line.speaker or SOMEONE)}:", said_text(line.text)))
+        texts = (
+            part for line in lines for part in (f"{display_name(line.speaker or SOMEONE)}:", utterance_text(line.text))
+        )
     if config.tokenizer == "characters":
         return tokenizers.CharacterTokenizer.from_lines(texts, config.min_count)
     return tokenizers.BPETokenizer.train(texts, config.vocabulary_size)
@@ -311,7 +313,7 @@ def encode_open(lines: Lines, split: Int32Array, tokenizer: Tokenizer, mode: Dat
         if mode == "dialogue":
             starts_scene = np.diff(block.scene_ids, prepend=scene_before).astype(bool)
             scene_before = block.scene_ids[-1:]
-            said = tokenizer.encode_lines(list(map(said_text, block.texts)))
+            said = tokenizer.encode_lines(list(map(utterance_text, block.texts)))
             parts = zip(starts_scene.tolist(), block.speaker_ids.tolist(), said, strict=True)
             ids = [
                 np.concatenate([scene_end[: len(scene_end) * is_start], heads[id], text])

@@ -8,10 +8,11 @@ line and ends with a colon. Every word of it begins with a capital or a digit, e
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -20,23 +21,27 @@ import numpy.typing as npt
 from engine.data.arrays import Int64Array
 from engine.data.speakers import SMALL_WORDS, SOMEONE, display_name, normalize_speaker
 from engine.data.tokenizers import TokenIds, Tokenizer
-from engine.errors import CorpusError
 
 SCENE_END = "\n"  # the empty line after a scene
 SAMPLE_LINES = 2_000  # number of lines at the beginning of a file that show its style
-MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2  # maximum numbers of words of a name, and of a name without capitals
-MAX_HEAD_CHARACTERS = 120  # maximum length of a name with the parts in brackets beside it
-# Minimum fractions: of lines that have a name; of these where names can have any case, and of names without capitals
-# there; of names in capitals where all are; of names after empty lines where these separate speeches and not scenes,
-# and where all names follow one.
-MIN_NAME_FRACTION, MIN_CHAT_FRACTION, MIN_UPPER_FRACTION = 0.05, 0.5, 0.9
-MIN_SPACED_FRACTION, MIN_GAP_FRACTION = 0.8, 0.95
+MAX_NAME_WORDS = 6
+MAX_CHAT_NAME_WORDS = 2  # of a name without capitals
+MAX_HEAD_CHARACTERS = 120  # maximum length of a head: a name with the parts in brackets beside it
+MIN_NAME_FRACTION = 0.05  # of the lines of a script, that have a name
+MIN_UPPER_FRACTION = 0.9  # of names with capitals, that have no small letters, where every name has none
+MIN_CHAT_FRACTION = 0.5  # of the lines of a chat, where names can have any case, that have a name
+MIN_LOWER_FRACTION = 0.5  # of the names of a chat, that begin with a small letter
+MIN_GAP_FRACTION = 0.95  # of names, that follow an empty line, where every name follows one
+MIN_SPACED_FRACTION = 0.8  # of names, that follow an empty line, where such a line separates speeches and not scenes
 
-Row = tuple[str, str, int]  # text, speaker as written, and number of the section: a film, or text between empty lines
-
+_HEAD = re.compile(r"(?:[^:(\[]+|\([^()]*\)|\[[^\[\]]*\]|[(\[])*")  # up to the first colon outside of brackets
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
-# Letters, digits, hyphens, apostrophes, slashes and ampersands; a period may only abbreviate, as in "MRS." and "V.O."
-_NAME_WORD = re.compile(r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.")
+# Letters, digits, hyphens, apostrophes, slashes and ampersands. A period ends at most three letters or a title, as in
+# "MRS." and "Capt.", or separates letters, as in "V.O."; after a longer word it ends a sentence.
+_NAME_WORD = re.compile(
+    r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.|"
+    r"(?i:asst|brig|capt|cmdr|comdr|corp|insp|lieut|messrs|mlle|mmes|pres|prof|sergt|supt)\."
+)
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,22 @@ class Turn:
     text: str
 
 
-def said_text(text: str) -> str:
-    """Return the rest of a line after its head: a space, the text with single spaces, and a line feed."""
+class Utterance(NamedTuple):
+    """A text of a corpus and its speaker, as written there."""
+
+    text: str
+    speaker: str  # empty if the source does not name one
+    section: int  # number of the film, or of the text between empty lines
+
+
+def utterance_text(text: str) -> str:
+    """Return the rest of a line after the name and its colon: a space, the text with single spaces, a line feed."""
     words = " ".join(text.split())
     return f" {words}\n" if words else "\n"
 
 
 def turn_text(turn: Turn) -> str:
-    return f"{display_name(turn.speaker)}:{said_text(turn.text)}"
+    return f"{display_name(turn.speaker)}:{utterance_text(turn.text)}"
 
 
 def script_text(scenes: Iterable[Sequence[Turn]]) -> str:
@@ -69,13 +82,13 @@ def parse_line(line: str) -> Turn | None:
 
 
 def encode_speaker(tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
-    """Return the token ids of the head of a line, such as "Gandalf:", by the canonical name of its speaker."""
+    """Return the token ids that begin a line, such as "Gandalf:", by the canonical name of its speaker."""
     return tuple(tokenizer.encode(f"{display_name(name)}:").tolist())
 
 
 def encode_turn(tokenizer: Tokenizer, turn: Turn) -> tuple[int, ...]:
-    """Return the token ids of a turn: the head, the text and the line end. White space counts as single spaces."""
-    return (*encode_speaker(tokenizer, turn.speaker), *tokenizer.encode(said_text(turn.text)).tolist())
+    """Return the token ids of a turn: its name, text and line end. White space counts as single spaces."""
+    return (*encode_speaker(tokenizer, turn.speaker), *tokenizer.encode(utterance_text(turn.text)).tolist())
 
 
 def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]:
@@ -83,7 +96,10 @@ def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]
 
 
 def utterance_mask(tokenizer: Tokenizer, ids: TokenIds) -> npt.NDArray[np.bool_]:
-    """Return `[time]` True for tokens of texts and their line ends, False for those up to a first colon of a line."""
+    """Return `[time]` True for tokens of texts and their line ends, False for those up to a first colon of a line.
+
+    Ids that begin inside a line count as its beginning.
+    """
     is_line_end = np.isin(ids, tokenizer.line_end_ids)
     starts_line = np.concatenate([[True], is_line_end[:-1]])[: len(ids)]
     line_starts = np.maximum.accumulate(np.where(starts_line, np.arange(len(ids)), 0))
@@ -115,13 +131,21 @@ class ScriptStyle(NamedTuple):
     scene_gap: int  # number of empty lines that end a scene: two if one is between two speeches
 
 
+def split_head(line: str) -> str:
+    """Return the beginning of a line up to its first colon outside of brackets, or all if there is none."""
+    match = _HEAD.match(line, 0, MAX_HEAD_CHARACTERS + 1)
+    return match[0] if match else ""
+
+
 def split_name(line: str) -> NamedLine | None:
     """Split a line with single spaces after the name that it begins with; None if it does not begin with a name."""
-    head, colon, _ = line[: MAX_HEAD_CHARACTERS + 1].partition(":")
-    text = line[len(head) + len(colon) :]
+    head = split_head(line)
+    text = line[len(head) + 1 :]
     words = _BRACKETS.sub(" ", head).split()
+    if not head.isascii():  # marks, such as vowel signs, belong to the letters before them
+        words = ["".join(each for each in word if unicodedata.category(each)[0] != "M") for word in words]
     if (
-        not colon
+        head == line[: MAX_HEAD_CHARACTERS + 1]
         or text[:1] not in ("", " ")
         or not 1 <= len(words) <= MAX_NAME_WORDS
         or not all(map(_NAME_WORD.fullmatch, words))
@@ -144,68 +168,87 @@ def split_name(line: str) -> NamedLine | None:
 def detect_style(lines: Sequence[str]) -> ScriptStyle | None:
     """Return the style of a script that begins with `lines`, or None if the lines name no speakers."""
     texts = [" ".join(line.split()) for line in lines[:SAMPLE_LINES]]
-    gaps = [True, *(not text for text in texts)]
-    found = [(named, gap) for text, gap in zip(texts, gaps, strict=False) if text and (named := split_name(text))]
-    num_lines, num_found = sum(map(bool, texts)), len(found)
-    num_upper, num_title, num_sentence = (sum(named.case <= case for named, _ in found) for case in range(3))
+    num_lines = sum(map(bool, texts))
+    found = list[tuple[NamedLine, bool]]()  # and if the line follows an empty one, or begins the script
+    for text, text_before in zip(texts, ["", *texts], strict=False):
+        if named := split_name(text):
+            found.append((named, not text_before))
+    num_upper = sum(named.case == NameCase.UPPER for named, _ in found)
+    num_title = sum(named.case <= NameCase.TITLE for named, _ in found)
+    num_lower = sum(named.case == NameCase.ANY for named, _ in found)
     case = NameCase.TITLE
-    if num_upper >= MIN_UPPER_FRACTION * num_title > 0:
+    if num_upper and num_upper >= MIN_UPPER_FRACTION * num_title:
         case = NameCase.UPPER
-    elif num_found >= MIN_CHAT_FRACTION * num_lines and num_sentence < MIN_CHAT_FRACTION * num_found:
+    elif len(found) >= MIN_CHAT_FRACTION * num_lines and num_lower > MIN_LOWER_FRACTION * len(found):
         case = NameCase.ANY
-    found = [(named, gap) for named, gap in found if named.case <= case]
+    found = [(named, follows_gap) for named, follows_gap in found if named.case <= case]
     if len(found) < max(1, MIN_NAME_FRACTION * num_lines):
         return None
     names_stand_alone = sum(not named.text for named, _ in found) > len(found) / 2
-    found = [(named, gap) for named, gap in found if not (names_stand_alone and named.text)]
-    gap_fraction = sum(gap for _, gap in found) / len(found) if len(found) > 1 else 0.0
+    gaps = [follows_gap for named, follows_gap in found if not (names_stand_alone and named.text)]
+    gap_fraction = sum(gaps) / len(gaps) if len(gaps) > 1 else 0.0
     names_follow_gaps = gap_fraction >= MIN_GAP_FRACTION
-    if names_stand_alone and names_follow_gaps and case == NameCase.TITLE:  # a name even if a word is small
-        case = NameCase.SENTENCE
+    if names_stand_alone and names_follow_gaps and case == NameCase.TITLE:
+        case = NameCase.SENTENCE  # as in "First citizen:", which can be no sentence there
     return ScriptStyle(names_stand_alone, case, names_follow_gaps, 2 if gap_fraction >= MIN_SPACED_FRACTION else 1)
 
 
-def read_utterances(lines: Iterator[str], source: str) -> Iterator[Row]:
-    """Yield the utterances of a script; without names at its beginning, raise a CorpusError about the file `source`.
+def read_utterances(lines: Iterator[str]) -> Iterator[Utterance] | None:
+    """Return the utterances of a script, or None if its beginning names no speakers.
 
     A line without a name continues the utterance before it, or after an empty line begins another one of its speaker.
     """
     beginning = list(islice(lines, SAMPLE_LINES))
     style = detect_style(beginning)
-    if style is None:
-        raise CorpusError(
-            f"{source} has no speakers, which dialogue mode needs: lines of the form 'NAME: text', or 'NAME:' before "
-            "the text; use such a file, or --mode line"
-        )
-    parts: list[str] = []
-    section = gap = 0
-    speaker, is_start = "", True
-    for line in chain(beginning, lines):
+    return None if style is None else _join_lines(chain(beginning, lines), style)
+
+
+def _join_lines(lines: Iterable[str], style: ScriptStyle) -> Iterator[Utterance]:
+    parts: list[str] = []  # lines of the utterance that is being read
+    speaker, section, num_empty_lines, is_first = "", 0, 0, True
+    for line in lines:
         text = " ".join(line.split())
         if not text:
-            gap += not is_start
+            num_empty_lines += not is_first
             continue
-        named = split_name(text) if gap or is_start or not style.names_follow_gaps else None
-        if named and (named.case > style.case or (named.text and style.names_stand_alone)):
-            named = None
-        if parts and (named or gap):
-            yield " ".join(parts), speaker, section
+        named = None
+        if num_empty_lines or is_first or not style.names_follow_gaps:
+            named = named_line(text, style)
+        if parts and (named or num_empty_lines):
+            yield Utterance(" ".join(parts), speaker, section)
             parts = []
-        section += gap >= style.scene_gap
+        if num_empty_lines >= style.scene_gap:
+            section += 1
         if named:
             speaker, text = named.name, named.text
-        parts += [text] if text else []
-        gap, is_start = 0, False
+        if text:
+            parts.append(text)
+        num_empty_lines, is_first = 0, False
     if parts:
-        yield " ".join(parts), speaker, section
+        yield Utterance(" ".join(parts), speaker, section)
+
+
+def named_line(text: str, style: ScriptStyle) -> NamedLine | None:
+    named = split_name(text)
+    if named is None or named.case > style.case or (named.text and style.names_stand_alone):
+        return None
+    return named
 
 
 def read_scenes(script: str) -> list[list[Turn]]:
-    """Return the scenes of a script in any style; SOMEONE says the lines that have no speaker."""
+    """Return the scenes of a script in any style; SOMEONE says the lines that have no speaker.
+
+    What `script_text` wrote is read back, but scenes of one turn become one: other programs write conversations so.
+    """
+    scenes = [[turn for line in scene.split("\n") if (turn := parse_line(line))] for scene in script.split("\n\n")]
+    if script_text(scenes) == script:
+        if len(scenes) > 1 and len(scenes) >= MIN_SPACED_FRACTION * sum(map(len, scenes)):
+            scenes = [list(chain(*scenes))]
+        return list(filter(None, scenes))
     lines = script.splitlines()
-    if detect_style(lines) is None:
-        return [[Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]]
-    scenes: dict[int, list[Turn]] = {}
-    for text, speaker, section in read_utterances(iter(lines), "the script"):
-        scenes.setdefault(section, []).append(Turn(normalize_speaker(speaker) or SOMEONE, text))
-    return list(scenes.values())
+    utterances = read_utterances(iter(lines))
+    if utterances is None:
+        turns = [Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]
+        return [turns] if turns else []
+    sections = groupby(utterances, key=lambda each: each.section)
+    return [[Turn(normalize_speaker(each.speaker) or SOMEONE, each.text) for each in scene] for _, scene in sections]

@@ -238,7 +238,7 @@ def run_state(run_dir: Path, recorded: Sequence[events.RecordedEvent]) -> RunSta
 
 
 def end_state(recorded: Sequence[events.RecordedEvent]) -> RunState:
-    """Return the state of a run that nobody trains; `recorded` are its events without superseded ones."""
+    """Return the state of a run that no process trains; `recorded` are its events without superseded ones."""
     # Events about files can follow the end.
     end = next((event for event in reversed(recorded) if isinstance(event, END_EVENTS)), None)
     if isinstance(end, events.Finished):

@@ -45,7 +45,8 @@ def read_lines(path, content):
 
 NAMES = (
     "GANDALF|(Gollum|Gandalf (V.O.)|SAM [to Frodo, softly]|GANDALF V.O.|King of the Dead|Eowyn/Merry|Merry & Pippin|"
-    "Mrs. Bracegirdle|Soldier 2|1st Orc|Uruk-Hai|O’Brien|Éomer|甘道夫"
+    "Mrs. Bracegirdle|Soldier 2|1st Orc|Uruk-Hai|O’Brien|Éomer|甘道夫|CAPT. JACK|Prof. Oak|Messrs. Oak & Ash|"
+    "BOB (to Sam: quietly)|राम|E\N{COMBINING ACUTE ACCENT}owyn"
 )
 LINES_WITHOUT_A_NAME = (
     'Look, Frodo: a light|He was gone. Frodo: come|Is it you? Sam: yes|"Sam: come", he said|Come at 12:30|12: a number|'
@@ -97,6 +98,10 @@ STYLES = {
         [("SAM", "One Frodo: not a speaker", 0), ("FRODO", "Two", 0)],
     ),
     "a chat in small letters": ("sam: hello\nfrodo b: hi\n", [("SAM", "hello", 0), ("FRODO B", "hi", 0)]),
+    "a title": (
+        "GANDALF: Hello\nCAPT. JACK: Stop\n",
+        [("GANDALF", "Hello", 0), ("CAPT JACK", "Stop", 0)],
+    ),
     "more colons": (
         "SAM: Listen: FRODO: go\nFRODO: Sam: no\n",
         [("SAM", "Listen: FRODO: go", 0), ("FRODO", "Sam: no", 0)],
@@ -142,6 +147,38 @@ def test_a_written_script_is_read_back(tmp_path_factory, scenes, wrapped):
     script = "\n".join("".join(f"{name}: {text.replace(' ', separator)}\n" for name, text in scene) for scene in scenes)
     lines = read_lines(tmp_path_factory.mktemp("script") / "a.txt", script)
     assert lines == [(name, text, index) for index, scene in enumerate(scenes) for name, text in scene]
+
+
+LONG_NAME = "A CAPTAIN OF THE MEN OF THE WEST"  # eight words
+SCENES_WITH_ODD_NAMES = st.lists(
+    st.lists(
+        st.builds(Turn, st.sampled_from(["SAM", LONG_NAME, "राम", "ÉOWYN", "O'BRIEN"]), WORDS | st.just("Sam: no")),
+        min_size=1,
+        max_size=4,
+    ),
+    max_size=4,
+).filter(lambda scenes: len(scenes) < 2 or len(scenes) < 0.8 * sum(map(len, scenes)))
+
+
+@given(SCENES_WITH_ODD_NAMES)
+def test_scenes_survive_writing_and_reading(scenes):
+    assert read_scenes(script_text(scenes)) == scenes
+
+
+def test_scenes_of_one_turn_are_the_speeches_of_one():
+    """Other programs separate speeches by empty lines, and the text does not say who wrote it."""
+    turns = [Turn("SAM", "One"), Turn(LONG_NAME, "Two"), Turn("SAM", "Three")]
+    assert read_scenes(script_text([[turn] for turn in turns])) == [turns]
+
+
+def test_a_decomposed_letter_is_part_of_a_name():
+    script = "E\N{COMBINING ACUTE ACCENT}owyn: No\nSAM: Yes\n"
+    assert read_scenes(script) == [[Turn("ÉOWYN", "No"), Turn("SAM", "Yes")]]
+
+
+@pytest.mark.parametrize("script", ["", "\n", " \n\n"])
+def test_an_empty_script_has_no_scenes(script):
+    assert read_scenes(script) == []
 
 
 class TestRealScripts:
