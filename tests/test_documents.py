@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from engine.analysis.memorization import MAX_INDEXED_WORDS
+from engine.analysis.memorization import MAX_INDEXED_ITEMS
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tales import BOOKS
@@ -134,7 +134,7 @@ def limits(_):
         "usage.md",
         (
             f"Kneser-Ney ({MAX_KNESER_NEY_TOKENS // 10**6} million tokens) or copied passages "
-            f"({MAX_INDEXED_WORDS // 10**6} million words)"
+            f"({MAX_INDEXED_ITEMS // 10**6} million words)"
         ),
     )
     *first, last = (f"{temperature:g}" for temperature in WIDE_TEMPERATURES)

@@ -1,5 +1,10 @@
-"""Passages of generated text that are copied from the training text: of whole words, and punctuation between them."""
+"""Passages of generated text that are copied from the training text.
 
+A text is a sequence of items: the tokens of a closed vocabulary, or else written words, runs of punctuation and line
+ends. Words are the items that are neither punctuation nor line ends.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,44 +18,44 @@ from engine.data.dataset import Dataset, concatenate_lines
 from engine.data.tokenizers import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 
-MIN_PASSAGE_LENGTH = 4  # words without punctuation; three in a row often occur in both texts by chance
-MAX_OCCURRENCES = 5  # that are listed for a passage
-MAX_INDEXED_WORDS = 8_000_000  # of a training text; the index takes about 30 bytes of memory per word
+MIN_PASSAGE_LENGTH = 4  # words; three in a row often occur in both texts by chance
+MAX_OCCURRENCES = 5  # A passage lists its first occurrences only.
+MAX_INDEXED_ITEMS = 8_000_000  # The index takes about 30 bytes of memory per item of the training text.
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
 class Occurrence(NamedTuple):
     line_index: int  # index of the line in `Dataset.train_lines`
-    offset: int  # number of words in the line before the passage, runs of punctuation included
+    offset: int  # number of items in the line before the passage
     text: str  # the whole line as written in the corpus
     speaker: str  # empty if the corpus has no speakers
 
 
-class Passage(NamedTuple):  # a run of words that cannot be extended; it may end in punctuation
+class Passage(NamedTuple):  # a run of items that cannot be extended; it begins with a word
     start: int
-    length: int  # number of words, runs of punctuation included
-    num_words: int  # number of words without punctuation, at least `MIN_PASSAGE_LENGTH`
+    length: int  # number of items
+    num_words: int  # at least `MIN_PASSAGE_LENGTH`
     num_occurrences: int
     occurrences: tuple[Occurrence, ...]  # the first `MAX_OCCURRENCES` occurrences, in the order of the training text
 
 
 class MemorizationReport(NamedTuple):
     passages: tuple[Passage, ...]  # all passages, sorted by start. Passages may overlap, but none contains another.
-    num_words: int  # number of words, without punctuation and line ends
+    num_words: int
     novel_fraction: float  # fraction of these words outside all passages, unknown ones included; 0 for an empty text
 
 
 class TrainingIndex:
-    """The places of all runs of `MIN_PASSAGE_LENGTH` words in the training text, by a hash of each run.
+    """The places of all runs of `MIN_PASSAGE_LENGTH` items in the training text, by a hash of each run.
 
-    Passages stay in a line and contain no `<unk>`. More than `MAX_INDEXED_WORDS` words raise a CorpusError.
+    Passages stay in a line and contain no `<unk>`. More than `MAX_INDEXED_ITEMS` items raise a CorpusError.
     """
 
     def __init__(
-        self, lines: Sequence[TokenIds], sources: Sequence[Line], word_to_id: dict[str, int] | None = None
+        self, lines: Sequence[TokenIds], sources: Sequence[Line], id_of_written: dict[str, int] | None = None
     ) -> None:
-        """Index the ids `[words]` of lines and their `sources`: of tokens, or of written words with `word_to_id`."""
-        self._sources, self._word_to_id = sources, word_to_id
+        """Index the ids `[items]` of each line; `id_of_written` are the ids of items that are no tokens."""
+        self._sources, self._id_of_written = sources, id_of_written
         lengths = np.array([len(line) for line in lines])
         _check_size(int(lengths.sum()))
         self._line_starts = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])
@@ -63,40 +68,40 @@ class TrainingIndex:
     def from_dataset(cls, dataset: Dataset) -> "TrainingIndex":
         if not dataset.tokenizer.is_open:
             return cls(dataset.train_lines, dataset.train_source_lines)
-        word_to_id: dict[str, int] = {}
-        lines, num_words = [], 0
+        id_of_written: dict[str, int] = {}
+        lines, num_items = [], 0
         for line in dataset.train_source_lines:
-            ids = [
-                EOS_ID if kind == "line_end" else word_to_id.setdefault(word, EOS_ID + 1 + len(word_to_id))
-                for word, kind in ((match.group(), match.lastgroup) for match in WRITTEN_WORD.finditer(line.text))
-            ]
+            ids = []
+            for match in WRITTEN_WORD.finditer(line.text):
+                next_id = EOS_ID + 1 + len(id_of_written)  # smaller ids are <unk> and <eos>
+                ids.append(EOS_ID if _is_line_end(match) else id_of_written.setdefault(match[0], next_id))
             lines.append(np.array(ids, np.int32))
-            num_words += len(ids)
-            _check_size(num_words)
-        return cls(lines, dataset.train_source_lines, word_to_id)
+            num_items += len(ids)
+            _check_size(num_items)
+        return cls(lines, dataset.train_source_lines, id_of_written)
 
     def find_copied(self, tokens: TokenizedText) -> MemorizationReport:
-        if self._word_to_id is None:
-            return self.find_passages(tokens.ids)
-        known, words = self._word_to_id, [tokens.word(index) for index in range(tokens.num_words)]
-        ids = [EOS_ID if word.endswith("\n") else known.get(word, UNK_ID) for word in words]
-        return self.find_passages(ids, tokens.has_letters)
+        """Return the copied passages of a text; `tokens` are of the tokenizer whose training text this is."""
+        ids = tokens.ids
+        if self._id_of_written is not None:
+            ids = np.full(tokens.num_words, UNK_ID, np.int32)
+            for index in range(tokens.num_words):
+                for match in WRITTEN_WORD.finditer(tokens.word(index)):  # one, without any white space around it
+                    ids[index] = EOS_ID if _is_line_end(match) else self._id_of_written.get(match[0], UNK_ID)
+        return self.find_passages(ids, tokens.counts_as_word)
 
-    def find_passages(
-        self, ids: Sequence[int] | TokenIds, has_letters: npt.NDArray[np.bool_] | None = None
-    ) -> MemorizationReport:
-        tokens = np.asarray(ids, np.int32)
-        is_word = tokens != EOS_ID if has_letters is None else has_letters
+    def find_passages(self, ids: TokenIds, is_word: npt.NDArray[np.bool_]) -> MemorizationReport:
+        """Return the copied passages of items `[items]`, of which some are words."""
         num_words_before = np.append(0, np.cumsum(is_word))
-        hashes, passages, memorized = _hash_runs(tokens), [], np.zeros(len(tokens), np.bool_)
-        for begin, end in _segments(tokens):
-            last_stop = begin
+        hashes, passages, memorized = _hash_runs(ids), [], np.zeros(len(ids), np.bool_)
+        for begin, end in _segments(ids):
+            last_stop = begin  # A match that does not stop after it is inside the last passage, so stops always grow.
             for start in range(begin, end - MIN_PASSAGE_LENGTH + 1):
                 if last_stop == end:
-                    break  # all later matches are inside the last passage
+                    break
                 if not is_word[start]:
                     continue  # a passage begins with a word, but may end in punctuation
-                places, length = self._find_longest(tokens[start:end], hashes[start])
+                places, length = self._find_longest(ids[start:end], hashes[start])
                 num_words = int(num_words_before[start + length] - num_words_before[start])
                 if num_words >= MIN_PASSAGE_LENGTH and start + length > last_stop:
                     occurrences = tuple(map(self._make_occurrence, places[:MAX_OCCURRENCES].tolist()))
@@ -106,9 +111,9 @@ class TrainingIndex:
         num_all_words, num_novel_words = int(num_words_before[-1]), int(np.count_nonzero(is_word & ~memorized))
         return MemorizationReport(tuple(passages), num_all_words, num_novel_words / max(1, num_all_words))
 
-    def _find_longest(self, ids: TokenIds, hash: np.uint64) -> tuple[Int32Array, int]:
-        first = np.searchsorted(self._sorted_hashes, hash)
-        places, length = self._places[first : np.searchsorted(self._sorted_hashes, hash, side="right")], 0
+    def _find_longest(self, ids: TokenIds, run_hash: np.uint64) -> tuple[Int32Array, int]:
+        first = np.searchsorted(self._sorted_hashes, run_hash)
+        places, length = self._places[first : np.searchsorted(self._sorted_hashes, run_hash, side="right")], 0
         # The training text ends in <eos>, which is not among `ids`.
         while length < len(ids) and len(longer := places[self._ids[places + length] == ids[length]]):
             places, length = longer, length + 1
@@ -137,11 +142,15 @@ def _hash_runs(ids: TokenIds) -> npt.NDArray[np.uint64]:
     return hashes
 
 
-def _check_size(num_words: int) -> None:
-    if num_words > MAX_INDEXED_WORDS:
+def _is_line_end(match: re.Match[str]) -> bool:
+    return match.lastgroup == "line_end"
+
+
+def _check_size(num_items: int) -> None:
+    if num_items > MAX_INDEXED_ITEMS:
         raise CorpusError(
-            f"the training text has {num_words:,} words or more; copied passages are found in at most "
-            f"{MAX_INDEXED_WORDS:,}, so use a model trained on less text"
+            f"the training text has {num_items:,} words or more; copied passages are found in at most "
+            f"{MAX_INDEXED_ITEMS:,}, so use a model trained on less text"
         )
 
 

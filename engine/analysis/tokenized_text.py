@@ -119,8 +119,8 @@ class TokenizedText:
         return self.unknown_mask[self.word_starts]
 
     @cached_property
-    def has_letters(self) -> npt.NDArray[np.bool_]:
-        """`[words]`: False for punctuation and line ends."""
+    def counts_as_word(self) -> npt.NDArray[np.bool_]:
+        """`[words]`: False for line ends, and in an open vocabulary for punctuation."""
         if self.unk_id is not None:
             is_word: npt.NDArray[np.bool_] = self.ids != EOS_ID
             return is_word

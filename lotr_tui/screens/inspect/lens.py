@@ -69,7 +69,7 @@ def describe_scores(network: TokenScores, baseline: TokenScores | None, baseline
     """Return the metrics of a text of which at least one token is scored; the status replaces missing scores."""
     evaluation, tokens = _evaluate(network), network.tokens
     # Punctuation, and a line end read as a token, are not words to the reader.
-    num_words = int(np.count_nonzero(tokens.has_letters[: network.num_scored_words]))
+    num_words = int(np.count_nonzero(tokens.counts_as_word[: network.num_scored_words]))
     parts: list[Metric] = [[("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")]]
     if baseline is None:
         parts.append([(baseline_status, MUTED)])

@@ -55,7 +55,8 @@ def lines_and_reply(draw):
 def test_passages_match_an_exhaustive_search(case):
     lines, ids = case
     index = TrainingIndex([np.array(line, np.int32) for line in lines], [Line("")] * len(lines))
-    report, expected = index.find_passages(ids), search_exhaustively(lines, ids, are_known_words)
+    report = index.find_passages(np.array(ids, np.int32), np.array(ids, np.int32) != EOS_ID)
+    expected = search_exhaustively(lines, ids, are_known_words)
     assert {
         (passage.start, passage.start + passage.length): [
             (each.line_index, each.offset) for each in passage.occurrences
@@ -97,6 +98,15 @@ def test_passages_match_a_hand_calculation(tmp_path, mode, tokenizer):
         "MILLER: So [the river is high again]",
     ]
     assert (report.num_words, report.novel_fraction) == (13, pytest.approx(3 / 13))
+
+
+@pytest.mark.parametrize("space", ["\t", "\N{NO-BREAK SPACE}", " \t "])
+@pytest.mark.parametrize("tokenizer", ["words", "bpe", "characters"])
+def test_any_white_space_may_separate_the_words_of_a_passage(tmp_path, tokenizer, space):
+    data = load_rows(tmp_path, ROWS, tokenizer=tokenizer, vocabulary_size=300)
+    text = "the gate is shut and".replace(" ", space)
+    report = TrainingIndex.from_dataset(data).find_copied(tokenize_with_offsets(text, data.tokenizer))
+    assert [(passage.start, passage.length) for passage in report.passages] == [(0, 5)]
 
 
 # --- written words of models whose tokens are parts of words ---

@@ -108,7 +108,7 @@ def test_words_of_an_open_vocabulary_match_a_hand_written_split(tokenizer):
         *["the", "end", "  "],
     ]
     assert [tokens.word(index) for index in range(tokens.num_words)] == expected
-    assert [word for word, is_word in zip(expected, tokens.has_letters, strict=True) if is_word] == [
+    assert [word for word, is_word in zip(expected, tokens.counts_as_word, strict=True) if is_word] == [
         *["The", "wizard's", "staff", "Éowyn", "said", "'Tis", "3", "5", "half", "elves", "snake", "case", "é’s"],
         *["the", "end"],
     ]
