@@ -106,8 +106,7 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
 
 def find_run(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the run with this name in `runs_dir`, also as a list of runs prints it, or None."""
-    by_name = {form(path.name): path for form in (errors.printable, str) for path in find_run_dirs(runs_dir)}
-    return by_name.get(name)
+    return {form(path.name): path for form in (errors.printable, str) for path in find_run_dirs(runs_dir)}.get(name)
 
 
 def find_run_dirs(runs_dir: Path) -> list[Path]:
@@ -189,7 +188,7 @@ class RunSummary:
     test_perplexity: float | None
     started_at: float
     size_bytes: int
-    architecture: str
+    architecture: str = "?"
     pretrained_on_other_text: bool = False
 
 
@@ -207,8 +206,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
     facts: dict[str, Any]
     if (run_dir / IMPORT_FILE).exists():
         imported = read_json(dict[str, str], run_dir / IMPORT_FILE)
-        facts = {"preset": imported.get("program", "?"), "corpus": imported.get("path", "?")}
-        facts |= {"mode": "?", "architecture": "?"}
+        facts = {"preset": imported.get("program", "?"), "corpus": imported.get("path", "?"), "mode": "?"}
     else:
         config = read_config(run_dir)
         facts = {"preset": config.preset, "corpus": config.data.corpus, "mode": config.data.mode}
@@ -307,8 +305,7 @@ class RecordFollower:
                     self.problem = "larger than any file that lotr-tui writes"
                     return []
                 file.seek(self._offset)
-                rest = self._start_of_line
-                self.at_end = False
+                rest, self.at_end = self._start_of_line, False
                 while not self.at_end and self._num_others <= MAX_OTHER_LINES:
                     chunk = file.read(READ_CHUNK_BYTES)
                     self.at_end = len(chunk) < READ_CHUNK_BYTES

@@ -88,8 +88,7 @@ def reopen_run(run_dir: Path) -> LockedRun:
                 commands.read()
             lock = on_error.enter_context(_take_lock(run_dir))
             recorded = directory.read_events(run_dir / directory.METRICS_FILE, subsample=True)
-            state = directory.end_state(directory.drop_superseded(recorded))
-            if state in directory.COMPLETE:  # meanwhile, by its last owner
+            if directory.end_state(directory.drop_superseded(recorded)) in directory.COMPLETE:  # by its last owner
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if epochs.is_symlink():
                 raise RunError(f"{epochs} is a link out of the run; replace it by a folder")
