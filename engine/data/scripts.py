@@ -27,12 +27,12 @@ SAMPLE_LINES = 2_000  # number of lines at the beginning of a file that show its
 MAX_NAME_WORDS = 6
 MAX_CHAT_NAME_WORDS = 2  # of a name without capitals
 MAX_HEAD_CHARACTERS = 120  # maximum length of a head: a name with the parts in brackets beside it
-MIN_NAME_FRACTION = 0.05  # of the lines of a script, that have a name
-MIN_UPPER_FRACTION = 0.9  # of names with capitals, that have no small letters, where every name has none
-MIN_CHAT_FRACTION = 0.5  # of the lines of a chat, where names can have any case, that have a name
-MIN_LOWER_FRACTION = 0.5  # of the names of a chat, that begin with a small letter
-MIN_GAP_FRACTION = 0.95  # of names, that follow an empty line, where every name follows one
-MIN_SPACED_FRACTION = 0.8  # of names, that follow an empty line, where such a line separates speeches and not scenes
+MIN_NAME_FRACTION = 0.05  # A text is a script if this fraction of its lines has a name.
+MIN_UPPER_FRACTION = 0.9  # Only names in capitals count if this fraction of the names in title case is.
+MIN_CHAT_FRACTION = 0.5  # A script is a chat, with names in any case, if this fraction of its lines has a name,
+MIN_LOWER_FRACTION = 0.5  # and more than this fraction of the names begins with a small letter.
+MIN_GAP_FRACTION = 0.95  # Only names after an empty line count if this fraction of them follows one.
+MIN_SPACED_FRACTION = 0.8  # Empty lines separate speeches, not scenes, if this fraction of the names follows one.
 
 _HEAD = re.compile(r"(?:[^:(\[]+|\([^()]*\)|\[[^\[\]]*\]|[(\[])*")  # up to the first colon outside of brackets
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
@@ -46,7 +46,7 @@ _NAME_WORD = re.compile(
 
 @dataclass(frozen=True)
 class Turn:
-    """A line of a conversation."""
+    """What one speaker says at once: an utterance with the canonical name, and a line of our scripts."""
 
     speaker: str  # canonical name of the speaker, such as "GANDALF"
     text: str
