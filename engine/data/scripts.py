@@ -46,7 +46,7 @@ _NAME_WORD = re.compile(
 
 @dataclass(frozen=True)
 class Turn:
-    """What one speaker says at once: an utterance with the canonical name, and a line of our scripts."""
+    """An utterance with the canonical name of its speaker: a line of a script that we write."""
 
     speaker: str  # canonical name of the speaker, such as "GANDALF"
     text: str
