@@ -1,1 +1,1 @@
-"""Files on disk: atomic writes, locks, JSON lines, rotating logs, safetensors headers and validation."""
+"""Files on disk: folders, bounded reads, JSON, atomic writes, locks, appended lines, and tensors."""

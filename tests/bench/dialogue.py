@@ -38,7 +38,7 @@ def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100, nu
         run = load_model_by_name(name)
         dataset = load_run_dataset(run)
         counts = Counter(line.speaker for line in dataset.corpus.lines)
-        names = [name for name, count in counts.most_common() if count >= MIN_LINES and name in run.cast]
+        names = [name for name, count in counts.most_common() if count >= MIN_LINES and name in run.model.cast]
         scenes = Scenes(run.model, list(getattr(dataset.splits, options.split).scenes())[:num_scenes])
         prefix = f"{name}: " if len(options.run) > 1 else ""
         for title, unit, value in [
@@ -176,7 +176,7 @@ def turn_log_prob(model, state, turn, speakers):
 
 def shared_beginnings(run, dataset, num_prompts):
     """Answers of Gandalf to held-out lines of a stranger, with one seed, whose first six words another one shares."""
-    speaker = "GANDALF" if "GANDALF" in run.cast else run.cast[0]
+    speaker = "GANDALF" if "GANDALF" in run.model.cast else run.model.cast[0]
     starts: Counter[tuple[str, ...]] = Counter()
     num_answers = default_num_answers(run.model)
     settings = default_settings(run.model).sampler
