@@ -14,7 +14,7 @@ import numpy.typing as npt
 from engine.data import tokenizers
 from engine.data.arrays import Int32Array
 from engine.data.scripts import SCENE_END, NameCase, encode_speaker, split_head, split_name
-from engine.data.speakers import SOMEONE, find_member, normalize_speaker
+from engine.data.speakers import SOMEONE, STRANGER, find_member, normalize_speaker
 from engine.data.tokenizers import EOS_ID, UNK_ID, ByteTokenizer, TokenIds, Tokenizer, WordTokenizer, skipped_spans
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
@@ -291,7 +291,8 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
     length, name = len(head) + 1, normalize_speaker(head)
     if line[len(head) : length] != ":" or not (len(line) == length or line[length].isspace()):
         return "", 0
-    if (member := find_member(name, cast)) is not None:
+    # A user without a name is written so also where the training text has no stranger.
+    if (member := find_member(name, (*cast, STRANGER))) is not None:
         return member, length
     named = split_name(" ".join(line[:length].split()))
     return (name, length) if named is not None and named.case == NameCase.UPPER else ("", 0)

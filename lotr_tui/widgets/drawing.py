@@ -72,11 +72,11 @@ def fit_groups(groups: Iterable[Sequence[Segment]], width: int, style: Style, ga
     return Strip(segments)
 
 
-def join_fitting(parts: Sequence[str], width: int) -> str:
-    """Join as many of the first parts as fit `width` cells, with `SEPARATOR` between them; always keep the first."""
-    while len(parts) > 1 and cell_len(SEPARATOR.join(parts)) > width:
+def join_fitting(parts: Sequence[str], width: int, separator: str = SEPARATOR) -> str:
+    """Join as many of the first parts as fit `width` cells; always keep the first."""
+    while len(parts) > 1 and cell_len(separator.join(parts)) > width:
         parts = parts[:-1]
-    return SEPARATOR.join(parts)
+    return separator.join(parts)
 
 
 def _changed_width(old: Strip, new: Strip) -> int:

@@ -65,7 +65,8 @@ class WordDetails(StripWidget):
         expected = [f"{name} {format_percent(prob)}" for name, prob in alternatives]
         return [
             [(word, "title"), (f"  {join_fitting(figures, available)}", "")],
-            [("expected", "muted"), (f"  {join_fitting(expected, width - 10)}" if expected else "", "")],
+            # A token begins with a dot in place of its space, so none stands between two of them.
+            [("expected", "muted"), (f"  {join_fitting(expected, width - 10, '  ')}" if expected else "", "")],
         ]
 
     def _table(self, tokens: str, width: int) -> list[Parts]:

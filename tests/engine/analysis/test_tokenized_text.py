@@ -149,6 +149,7 @@ SCRIPTS = st.text(
         ("GANDALF: you shall not pass", "GANDALF", 8),
         ("Gandalf (V.O.): hello", "GANDALF", 15),
         ("MAN ON WALL (off): who goes there", "MAN ON WALL", 18),
+        ("Stranger: hello", "STRANGER", 9),
         ("he said: hello", "", 0),
         ("Look: a tower", "", 0),
         ("", "", 0),
