@@ -193,7 +193,7 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
     """Return runs of SmolLM2 and of transformers, on all cores in the same process."""
     import torch
 
-    from lotr_tui.screens.session.screen import PREVIEW_INTERVAL
+    from lotr_tui.screens.session.side import PREVIEW_INTERVAL
     from lotr_tui.session.read_text import MAX_CANDIDATES
 
     model, seconds, module, ids = _read_smollm2(name)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -43,7 +42,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 TWO_LINE_CONTROLS_WIDTH = 72  # least width at which the controls take two lines
 MODEL_FREE_ACTIONS = ("slot.choose", "training.open", "learn", "stop", "interrupt", "redraw")  # that need no model
 PAUSE = 0.02  # seconds between two parts of the work when a model arrives, in which a key is shown
-PREVIEW_INTERVAL = 0.2  # least seconds between two updates of the bars while words are written
 CLASS_HINT = "New to language models? /learn opens a short class"
 
 
@@ -69,9 +67,8 @@ class SessionScreen(AppScreen[None]):
         Words appear at a pace in words per second; 0 is no limit.
         """
         super().__init__()
-        self.view: ConversationView  # once `is_ready`, like the next two and the model in the slot
+        self.view: ConversationView  # once `is_ready`, like the side, and the model and the sampler in the slot
         self.side: SidePane
-        self.sampler: SamplerPanel
         self.slot = ModelSlot(self, self.set_session_model, self.show_status, self.show_roles, pace)
         self.training = TrainingFollower(self, self.set_session_model, self._note)
         self.is_ready = False
@@ -84,7 +81,6 @@ class SessionScreen(AppScreen[None]):
         self._panes = {"transcript": "conversation", "next": "next word"}  # of a narrow terminal, with their names
         self._shown_keys: object = None  # state and words of the footer
         self._pending: PromptInput.Submitted | None = None
-        self._preview_updated_at = 0.0
         self._told_how_to_quit = False
 
     # Opening
@@ -158,14 +154,14 @@ class SessionScreen(AppScreen[None]):
         if self._open_started:
             return
         self._open_started = True
-        self.sampler = self.slot.sampler = SamplerPanel(self.slot.settings.sampler, id="sampler")
+        self.slot.sampler = SamplerPanel(self.slot.settings.sampler, id="sampler")
         self.view = ConversationView(self.slot, self._conversation_changed, self._inspection_changed)
         self.side = SidePane(self.view, self.prompt.update_suggestion)
         body, controls = self.query_one("#body"), self.query_one("#controls")
-        panes = (self.view, self.side, self.sampler)
+        panes = (self.view, self.side, self.slot.sampler)
         for pane in panes:  # created and then shown one after the other, so that keys are handled in between
             pane.styles.display = "none"
-            await (controls if pane is self.sampler else body).mount(pane)
+            await (controls if pane is self.slot.sampler else body).mount(pane)
             await asyncio.sleep(pause)
         self.is_ready = True
         self._adapt_to(self.slot.session_model)
@@ -197,12 +193,12 @@ class SessionScreen(AppScreen[None]):
         is_alike = (old.reply_modes, bool(old.cast)) == (session_model.reply_modes, bool(session_model.cast))
         self._adapt_to(session_model, keeps_mode=is_alike)
         if session_model.settings_name != old.settings_name:
-            self.sampler.apply(self.slot.settings.sampler)
+            self.slot.sampler.apply(self.slot.settings.sampler)
 
     def _adapt_to(self, model: "SessionModel", *, keeps_mode: bool = False) -> None:
         self.slot.put(model, keeps_mode=keeps_mode)
         self.training.corpus = model.corpus or self.training.corpus
-        self.sampler.set_token_noun(token_noun(model.model.tokenizer))
+        self.slot.sampler.set_token_noun(token_noun(model.model.tokenizer))
         self.view.adapt_to_model()
         self.show_status()
         self.show_roles()
@@ -268,7 +264,7 @@ class SessionScreen(AppScreen[None]):
             return "writing"
         if self.view.inspected is not None:
             return "words"
-        if self.sampler in around:
+        if self.slot.sampler in around:
             return "controls"
         if self.view.search_bar in around:
             return "search"
@@ -412,24 +408,16 @@ class SessionScreen(AppScreen[None]):
 
     def show_preview(self) -> None:
         if self.is_ready:
-            self._preview_updated_at = time.monotonic()
-            self.side.show_next(self._draft, self.sampler.settings)
+            self.side.show_next(self._draft)
 
     def on_sampler_panel_changed(self) -> None:
         """Remember the settings, and show what can come next with them."""
-        self.slot.change_settings(sampler=self.sampler.settings)
-        self.side.preview.update(self.sampler.settings)
+        self.slot.change_settings(sampler=self.slot.sampler.settings)
+        self.side.preview.update(self.slot.sampler.settings)
 
     def _conversation_changed(self, ended: bool) -> None:
-        """Update the keys, and the bars less often than the words arrive."""
         self.update_keys()
-        active = self.view.conversation.active_reply
-        if active is not None and not active.tokens:
-            self._preview_updated_at = time.monotonic()  # the first word is painted before the bars are computed
-            if self.slot.session_model.is_slow:
-                self.side.preview.cancel()
-        elif ended or time.monotonic() - self._preview_updated_at >= PREVIEW_INTERVAL:
-            self.show_preview()
+        self.side.follow_reply(self._draft, ended=ended)
 
     def _inspection_changed(self, inspected: "InspectedToken | None") -> None:
         """Show the token under the cursor instead of the bars."""

@@ -1,5 +1,6 @@
 """Right side of the session: who answers, what comes next, the token under the cursor, and the curve of a training."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import exp, log
@@ -32,6 +33,7 @@ from lotr_tui.widgets.charts import PerplexityChart
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.speaker_bars import SpeakerBars
 
+PREVIEW_INTERVAL = 0.2  # least seconds between two updates of the bars while words are written
 PERCENT_WIDTH = 7  # cells of a probability, as ` 14.1%`
 MIN_ROWS = 5  # for the most likely tokens or words, however unlikely these are
 MAX_NAME_WIDTH = 14
@@ -66,6 +68,7 @@ class SidePane(Vertical):
         self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
         self.answerer = ""  # whose line the bars begin
         self._shown_text: tuple[NextTokenContext, str] | None = None  # with the unit of the bars
+        self._updated_at = 0.0  # when the bars were asked for
         self._is_opening = False  # before anything is said or typed, when the people of the welcome line are shown
 
     def compose(self) -> ComposeResult:
@@ -78,9 +81,10 @@ class SidePane(Vertical):
     def ask_roles(self, column: Literal["answering", "speaking-as"] = "answering") -> None:
         self._slot.choose_roles(column, self.speaker_probs)
 
-    def show_next(self, draft: str, settings: SamplerSettings) -> None:
+    def show_next(self, draft: str) -> None:
         """Show what can come next after the typed prompt, or after the latest reply if nothing is typed."""
         slot, conversation, roles, text = self._slot, self._view.conversation, self._slot.roles, None
+        self._updated_at = time.monotonic()
         self._is_opening = conversation.current_reply is None and not draft.strip()
         if self._is_opening and not roles.speaker and slot.session_model.cast:
             roles = roles._replace(speaker=slot.session_model.introduced_speakers()[0])
@@ -93,7 +97,17 @@ class SidePane(Vertical):
             self.next.clear()
         else:
             is_idle = conversation.active_reply is None
-            self.preview.request(text, settings, slot.preview_unit, draft, may_read=is_idle)
+            self.preview.request(text, slot.sampler.settings, slot.preview_unit, draft, may_read=is_idle)
+
+    def follow_reply(self, draft: str, *, ended: bool) -> None:
+        """Show what can come next while a reply is written, less often than its words arrive, and once it has ended."""
+        active = self._view.conversation.active_reply
+        if active is not None and not active.tokens:
+            self._updated_at = time.monotonic()  # the first word is painted before the bars are computed
+            if self._slot.session_model.is_slow:
+                self.preview.cancel()
+        elif ended or time.monotonic() - self._updated_at >= PREVIEW_INTERVAL:
+            self.show_next(draft)
 
     def show_who(self) -> None:
         """Show who answers, and who is chosen."""
