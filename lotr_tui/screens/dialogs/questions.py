@@ -23,7 +23,7 @@ QuitChoice = Literal["stop", "detach"]
 CastColumn = Literal["answering", "speaking-as"]
 FIRST_MODEL_TEXT = (
     "SmolLM2 was pre-trained on other text; an adapter lets it speak like the cast. It downloads in the background, "
-    "while you play with the small LSTM. Later, /fetch brings it."
+    "while you play with the small LSTM. Later, /model smollm2 brings it."
 )
 CONTROLS = {  # labels and placeholders of the sampling controls
     "top_k": ("top-k   ", "all: only this many of the most likely words"),
