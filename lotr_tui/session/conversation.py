@@ -380,8 +380,8 @@ class Conversation:
                 reply.failure = f"failed: {describe_error(worker.exception)}"
             self._end_reply(reply)
             is_complete = reply.reason in ("eos", "length") and not reply.failure
-            goes_on = self._scene is not None and is_complete and self.current_reply is reply and not self.is_full
-            if not goes_on or self._scene is None or next(self._scene, None) is None:
+            goes_on = is_complete and self.current_reply is reply and not self.is_full
+            if self._scene is None or not goes_on or next(self._scene, None) is None:
                 self._scene = None
         return reply if events or has_ended else None
 

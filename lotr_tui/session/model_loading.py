@@ -46,13 +46,7 @@ class ModelLoader:
             check_fetched(name)
         self.names = tuple(names)
         self._runs_dir, self._combination = runs_dir, combination
-        labels = [
-            pretrained.parse_pretrained_name(name).short_name
-            if pretrained.is_pretrained_name(name)
-            else Path(name).name
-            for name in names
-        ]
-        self._label = "+".join(labels) or "the model"
+        self._label = "+".join(map(_short_name, names)) or "the model"
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
 
@@ -81,6 +75,11 @@ class ModelLoader:
         """Return the name of the model and the current step."""
         progress = self._progress
         return printable(f"loading {self._label}" + ("" if progress is None else f": {progress.text}"))
+
+
+def _short_name(name: str) -> str:
+    is_pretrained = pretrained.is_pretrained_name(name)
+    return pretrained.parse_pretrained_name(name).short_name if is_pretrained else Path(name).name
 
 
 class ModelFetch:

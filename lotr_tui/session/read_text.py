@@ -358,16 +358,13 @@ class WordCompleter:
         tokenizer = model.tokenizer
         if isinstance(tokenizer, ByteTokenizer):
             return self._complete_by_tokens(model, tokenizer, text, cancelled)
-        *before, (_, end, word) = [
-            (0, -1, ""),
-            *((start, end, text[start:end].lower()) for start, end, _ in tokenizer.spans(text)),
-        ]
-        if end != len(text) or len(word) < MIN_LETTERS:
+        words = [(start, end) for start, end, _ in tokenizer.spans(text)]
+        if not words or words[-1][1] != len(text) or len(word := text[words[-1][0] :].lower()) < MIN_LETTERS:
             return ""
         ids = [id for id, token in enumerate(tokenizer.tokens) if id > EOS_ID and token.startswith(word)]
         if not ids:
             return ""
-        ids_before = tokenizer.encode(text[: before[-1][1]] if len(before) > 1 else "").tolist()
+        ids_before = tokenizer.encode(text[: words[-2][1] if len(words) > 1 else 0]).tolist()
         state = self._reader.read(NextTokenContext(model, ids_before), cancelled)
         if state is None:
             return ""

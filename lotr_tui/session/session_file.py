@@ -1,9 +1,9 @@
 """Saved sessions: a tree of replies, one JSON line per reply, in a file that one window writes.
 
 A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
-earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
-list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. An incomplete last
-line, left by a writer that was killed, is ignored.
+earlier one: of the session, or of the reply with the same id. A token is a list `[id, text, logprob, prob, rank,
+entropy, piece]`, in which a figure that is not finite is null. An incomplete last line, left by a writer that was
+killed, is ignored.
 """
 
 import json
@@ -103,7 +103,7 @@ def parse_session(name: str, content: bytes) -> Session:
             header = _decode_header(record)
             current_id = header.current_id
             continue
-        record.pop("name", None)  # that branches had
+        record.pop("name", None)  # of a branch, which earlier files have
         reply = decode(Reply, record)
         tokens = [token.text for token in reply.tokens]
         for field_name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # are shown as is

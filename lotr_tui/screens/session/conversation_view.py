@@ -24,7 +24,7 @@ from lotr_tui.screens.session.transcript import SearchBar, Transcript
 from lotr_tui.session.cast import name_column_width
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.export import check_session_target, export_session
-from lotr_tui.session.read_text import NextTokenContext, TextReader
+from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session, session_path
 from lotr_tui.session.transcript import Note
@@ -96,15 +96,14 @@ class ConversationView(Vertical):
         cursor is on another token (None: on none).
         """
         super().__init__(id="conversation")
-        self.reader = TextReader()
-        self.conversation = Conversation(slot.pace, reader=self.reader)
-        self.slot, self._welcome = slot, slot.session_model.welcome_text()
-        self.transcript = Transcript(self._welcome, self._inspect, self.branch, self.step_answer)
+        self.slot, self.conversation = slot, Conversation(slot.pace)
+        self.transcript = Transcript(slot.session_model.welcome_text(), self._inspect, self.branch, self.step_answer)
         self.search_bar = SearchBar(self.transcript)
         self.inspected: InspectedToken | None = None
         self.edited_reply: Reply | None = None  # whose prompt is in the prompt input
         self._on_change, self._on_inspect = on_change, on_inspect
-        self._inspection = Preview(self, self._show_alternatives, NUM_TOP_TOKENS, NUM_TOP_TOKENS, reader=self.reader)
+        reader = self.conversation.reader  # of all conversations in this view
+        self._inspection = Preview(self, self._show_alternatives, NUM_TOP_TOKENS, NUM_TOP_TOKENS, reader=reader)
         self._noted_contexts: set[str] = set()  # names of the models whose full context is noted
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
 
@@ -134,11 +133,11 @@ class ConversationView(Vertical):
     def adapt_to_model(self) -> None:
         """Make room for the names of the model's cast, and say what to type, now or in a new session."""
         model = self.slot.session_model
-        label, welcome = "" if model.chat is None else model.label, model.welcome_text()
+        label, welcome = "" if model.chat is None else model.label, Note(model.welcome_text())
         self.transcript.set_name_width(name_column_width(model.cast, label))
-        if welcome != self._welcome and self.conversation.current_reply is None and self.transcript.is_attached:
-            self.transcript.replace_entries(0, [Note(welcome), *self.transcript.entries[1:]])
-        self._welcome = welcome
+        before, *others = self.transcript.entries
+        if welcome != before and self.conversation.current_reply is None and self.transcript.is_attached:
+            self.transcript.replace_entries(0, [welcome, *others])
 
     # Words that are being written
 
@@ -277,9 +276,8 @@ class ConversationView(Vertical):
         reply = self.target_reply
         if reply is None:
             return False
-        return self._start(
-            partial(self.conversation.continue_reply, reply), reply, len(reply.tokens) + reply.has_ended_line
-        )
+        cursor_at = len(reply.tokens) + reply.has_ended_line
+        return self._start(partial(self.conversation.continue_reply, reply), reply, cursor_at)
 
     def branch(self, number: int | None = None) -> None:
         """Branch to an alternative of the word under the cursor, counted from 1; None is the marked one."""
@@ -405,7 +403,7 @@ class ConversationView(Vertical):
     def begin_session(self) -> None:
         """Show an empty conversation in place of the current one, which stays saved."""
         if self._can_leave():
-            self._show_conversation(Conversation(self.slot.pace, reader=self.reader))
+            self._show_conversation(Conversation(self.slot.pace, reader=self.conversation.reader))
 
     def choose_session(self) -> None:
         """List the saved sessions, and open the chosen one in place of this one."""
@@ -424,7 +422,8 @@ class ConversationView(Vertical):
         if not self._can_leave():
             return False
         try:
-            conversation = Conversation.resume(path, self.slot.session_model, self.slot.pace, self.reader)
+            reader = self.conversation.reader
+            conversation = Conversation.resume(path, self.slot.session_model, self.slot.pace, reader)
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return False
@@ -446,7 +445,8 @@ class ConversationView(Vertical):
         self.search_bar.close()
         self.conversation.close()
         self.conversation = conversation
-        self.transcript.replace_entries(0, [Note(self._welcome), *conversation.selected_replies()])
+        welcome = Note(self.slot.session_model.welcome_text())
+        self.transcript.replace_entries(0, [welcome, *conversation.selected_replies()])
         self.transcript.scroll_end(animate=False)
         self._show_notice()
         self._on_change(True)

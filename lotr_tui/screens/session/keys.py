@@ -133,10 +133,8 @@ def _bindings() -> list[BindingType]:
     for name, key, letter, _, action, _, label, help in _ROWS:
         for keys, id in ((key, name), (letter, f"{name}-letter" if key else name)):
             priority = keys.startswith(("ctrl+", "escape"))  # a focused input would otherwise take them
-            if keys:
-                bindings.append(
-                    Binding(keys, action, label, False, id=f"session.{id}", tooltip=help, priority=priority)
-                )
+            binding = Binding(keys, action, label, False, id=f"session.{id}", tooltip=help, priority=priority)
+            bindings += [binding] if keys else []
     return bindings
 
 
@@ -211,6 +209,12 @@ def check_usable(command: str, model: "SessionModel | None") -> None:
         raise InvalidInputError(f"/{command} needs {needed}")
 
 
+def find_hint(model: "SessionModel", num_prompts: int) -> str:
+    """Return the next thing to try after so many prompts of a user; empty once all hints were shown."""
+    first = FIRST_HINTS["conversation" if model.cast else "chat" if model.chat else "plain"]
+    return dict(enumerate((first, *HINTS), 1)).get(num_prompts, "")
+
+
 def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...] | None]:
     """Return the number of turns and the speakers of a typed scene, such as `6 Frodo, Sam`; None for all speakers.
 
@@ -223,9 +227,8 @@ def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...
     num_turns = int(number) if len(number) < 10 else 0
     if not 1 <= num_turns <= MAX_SCENE_TURNS:
         raise InvalidInputError(f"{number[:20]} turns is out of range; use 1 to {MAX_SCENE_TURNS}")
-    return num_turns, tuple(
-        dict.fromkeys(find_speaker(name, cast) for name in names.split(",") if name.strip())
-    ) or None
+    speakers = dict.fromkeys(find_speaker(name, cast) for name in names.split(",") if name.strip())
+    return num_turns, tuple(speakers) or None
 
 
 def find_name(name: str, known: Mapping[str, str]) -> str:

@@ -293,8 +293,7 @@ class SessionScreen(AppScreen[None]):
         model = self.slot.session_model
         if self.view.conversation.current_reply is None:
             return model.introduction(self.slot.roles.speaker) if self._knows_class else CLASS_HINT
-        first = keys.FIRST_HINTS["conversation" if model.cast else "chat" if model.chat else "plain"]
-        return dict(enumerate((first, *keys.HINTS), 1)).get(self._num_prompts, "")
+        return keys.find_hint(model, self._num_prompts)
 
     def update_keys(self) -> None:
         if self.is_ready:

@@ -64,7 +64,8 @@ class SidePane(Vertical):
         self.who, self.next = WhoAnswersBars(view.slot.set_speaker), NextTokenBars(id="next")
         self.inspector, self.chart = TokenInspector(view.branch), PerplexityChart(id="training")
         self.chart.can_focus = True
-        self.preview = Preview(self, self._show_candidates, MAX_CANDIDATES, MIN_ROWS, on_completion, reader=view.reader)
+        reader = view.conversation.reader
+        self.preview = Preview(self, self._show_candidates, MAX_CANDIDATES, MIN_ROWS, on_completion, reader=reader)
         self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
         self.answerer = ""  # whose line the bars begin
         self._shown_text: tuple[NextTokenContext, str] | None = None  # with the unit of the bars
@@ -311,9 +312,8 @@ class TokenInspector(StripWidget):
         shown = shown if token.text in SPECIAL_TOKEN_NAMES else f'"{shown}"'
         if token.text.strip(" ") not in ("", inspected.word):  # a lone space is the gap between two words
             shown += f' in "{inspected.word}"'
-        title = (
-            f"{inspected.preview.token_unit.upper()} {inspected.index + 1} of {len(inspected.reply.tokens)}  {shown}"
-        )
+        place = f"{inspected.index + 1} of {len(inspected.reply.tokens)}"
+        title = f"{inspected.preview.token_unit.upper()} {place}  {shown}"
         lines = [[Segment(title[:width], styles["title"])]]
         lines += [[Segment(line, styles["muted"])] for line in _wrap_figures(token, width)]
         if height >= len(lines) + NUM_TOP_TOKENS + 3 and _shows_raw(width):

@@ -65,9 +65,8 @@ class TrainingFollower:
             has_speakers = await run_in_thread(names_speakers, data)
             requested = self._requested if could_not_start else None
             if screen.is_current:
-                screen.app.push_screen(
-                    NewTrainingDialog(corpus, state.runs_dir, requested, has_speakers=has_speakers), start
-                )
+                dialog = NewTrainingDialog(corpus, state.runs_dir, requested, has_speakers=has_speakers)
+                screen.app.push_screen(dialog, start)
 
         screen.run_worker(ask(), exclusive=True, group="train")
 

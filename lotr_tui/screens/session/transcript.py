@@ -362,13 +362,12 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         entry = self.entries[index] if index < len(self.entries) else None
         if offset is None or not isinstance(entry, Reply):
             return
-        if line == self._end_lines[index] - 1:
+        line_in_entry = line - self._end_lines[index] + self._heights[index]
+        if line_in_entry == self._heights[index] - 1:
             at, figures = offset.x - self._figures_indent(index), self._figures(index)
             if figures.startswith("‹") and 0 <= at < len(figures):
                 self._step_answer(-1 if at < len(figures) // 2 else 1, entry)
-        elif (
-            token_index := self._token_at(entry, line - self._end_lines[index] + self._heights[index], offset.x)
-        ) >= 0:
+        elif (token_index := self._token_at(entry, line_in_entry, offset.x)) >= 0:
             self.put_cursor(index, token_index)
 
     def _token_at(self, entry: Reply, line: int, x: int) -> int:
