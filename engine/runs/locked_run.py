@@ -53,9 +53,10 @@ def create_run(
     try:
         unfinished.mkdir(parents=True)
         lock = _take_lock(unfinished)
-        for other in runs_dir.glob(".*"):
-            if directory.UNFINISHED.fullmatch(other.name) and time.time() - other.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(other, ignore_errors=True)  # of a killed process
+        for other in filter(lambda path: directory.UNFINISHED.fullmatch(path.name), runs_dir.glob(".*")):
+            with suppress(OSError):  # another process may rename the folder of its run meanwhile
+                if time.time() - other.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(other, ignore_errors=True)  # of a killed process
         for file_name, content in contents.items():
             files.write_atomically(unfinished / file_name, content)
         if config.training.keep_epoch_checkpoints:
@@ -137,8 +138,7 @@ def _change(run_dir: Path, runs_dir: Path, action: str) -> Iterator[None]:
     """Hold the lock of a run of the folder, and raise a RunError for a failure of the block."""
     if name := directory.bundled_runs().get(run_dir):
         raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be {action}")
-    is_run = directory.is_run(run_dir) and not run_dir.is_symlink()
-    if not is_run or run_dir.parent.resolve() != runs_dir.resolve():
+    if run_dir.is_symlink() or not directory.is_run(run_dir) or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"{run_dir} is not a run in {runs_dir}; only runs of that folder can be {action}")
     try:
         with files.lock_file(run_dir / directory.LOCK_FILE, LOCK_TIMEOUT):

@@ -62,6 +62,18 @@ def test_a_taken_name_is_refused_and_what_is_there_unchanged(tmp_path):
             new_run(folder)
 
 
+def test_a_new_run_removes_folders_of_killed_processes_only(tmp_path):
+    killed, new, of_the_user = ".a.0123456789ab", ".b.0123456789ab", ".backup.2026"
+    for name in (killed, new, of_the_user):
+        (tmp_path / name).mkdir()
+    for name in (killed, of_the_user):
+        os.utime(tmp_path / name, (0, 0))
+    gone = tmp_path / ".c.0123456789ab"  # as a folder that its process renames meanwhile
+    gone.symlink_to("gone")
+    new_run(tmp_path, "r")
+    assert {path.name for path in tmp_path.iterdir()} == {new, of_the_user, gone.name, "r"}
+
+
 def test_default_names_never_collide(tmp_path, monkeypatch):
     runs = [new_run(tmp_path, None) for _ in range(4)]
     assert len({run.path for run in runs}) == 4
