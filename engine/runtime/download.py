@@ -1,12 +1,13 @@
 """Downloads over HTTP, with several attempts; what an interrupted one has left is continued."""
 
+import errno
 import time
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 from engine.errors import InvalidInputError, LotrError
 
@@ -14,13 +15,11 @@ PAUSES, TIMEOUT = (0.0, 1.0, 2.0, 4.0), 30.0  # seconds; a pause before each att
 CHUNK_BYTES = 1 << 18
 
 
-def download(
-    url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object] = lambda done, total: None
-) -> None:
+def download(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object] = max) -> None:
     """Download the rest of a file of which `path` contains the beginning, if it exists.
 
     `on_bytes` gets the bytes that are there and, if known, of the whole file; it may raise an exception to stop. A file
-    that is missing or too long raises an InvalidInputError, a server that fails a LotrError.
+    that is missing or too long raises an InvalidInputError, a server that fails a LotrError, a full disk an OSError.
     """
     problem = ""
     for pause in PAUSES:
@@ -48,6 +47,8 @@ def download(
                 path.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in {408, 425, 429}:
                 raise InvalidInputError(f"{url}: {problem}") from error
-        except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        except (OSError, HTTPException) as error:
+            if getattr(error, "filename", None) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # of the file, not of the network
             problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise LotrError(f"{url} could not be downloaded in {len(PAUSES)} attempts: {problem}; check the network")

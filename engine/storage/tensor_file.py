@@ -86,11 +86,11 @@ class TensorFile:
 
     @cached_property
     def _content(self) -> mmap.mmap:
-        with os.fdopen(open_regular_file(self.path), "rb") as file:
-            try:
+        try:
+            with os.fdopen(open_regular_file(self.path), "rb") as file:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            except (OSError, ValueError) as error:  # larger than the memory, or emptied meanwhile
-                raise RunError(f"{self.path} cannot be read: {error}") from error
+        except (OSError, ValueError) as error:  # deleted or emptied meanwhile, or larger than the memory
+            raise RunError(f"{self.path} cannot be read: {error}") from error
 
     def check_bytes(self) -> None:
         """Read the whole file, and raise a RunError unless it has the checksum that `seal` gave it."""

@@ -1,6 +1,9 @@
 """Downloads that break off, are continued, or are refused."""
 
+import errno
+import ssl
 import time
+from http.client import HTTPResponse
 
 import pytest
 
@@ -48,6 +51,24 @@ def test_a_later_call_continues_what_one_that_was_stopped_has_left(server, tmp_p
     (tmp_path / "file").write_bytes(CONTENT * 2)  # not the start of the server's file
     download(f"{server.url}/file", tmp_path / "file", 2_000_000)
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_lost_network_is_tried_again_and_a_full_disk_is_not(server, tmp_path, monkeypatch):
+    server.continues, read = True, HTTPResponse.read
+    failures = [OSError(errno.ENETUNREACH, "no network"), ssl.SSLEOFError(8, "end of file"), None]
+
+    def read_or_fail(response, *arguments):
+        if failures and (failure := failures.pop(0)):
+            raise failure
+        return read(response, *arguments)
+
+    monkeypatch.setattr(HTTPResponse, "read", read_or_fail)
+    download(f"{server.url}/file", tmp_path / "file", 2_000_000)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    failures[:] = [OSError(errno.ENOSPC, "disk full")]
+    for name, message in (("other", "disk full"), ("missing/file", "No such file")):
+        with pytest.raises(OSError, match=message):
+            download(f"{server.url}/file", tmp_path / name, 2_000_000)
 
 
 def test_what_is_too_long_or_not_there_is_refused(server, tmp_path):

@@ -85,3 +85,12 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path):
     path.write_bytes(flipped)
     with pytest.raises(RunError, match=r"a\.safetensors has changed since it was written; the run is damaged"):
         open_weights(path, {"a": (2, 3)})
+
+
+def test_a_file_that_is_deleted_after_it_was_opened_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(serialize_weights({"a": np.zeros(2, np.float32)}))
+    file = TensorFile(path)
+    path.unlink()
+    with pytest.raises(RunError, match=r"a\.safetensors cannot be read: .*No such file"):
+        file.read_weight("a")
