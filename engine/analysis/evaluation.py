@@ -28,7 +28,6 @@ from engine.models.ngram import OrthographyModel, SpellingModel
 
 TextForm = Literal["original", "whitespace", "words"]
 """original: as written; whitespace: with single spaces and without empty lines; words: lower-case words only."""
-TEXT_FORMS: tuple[TextForm, ...] = ("original", "whitespace", "words")
 MAX_COUNTED_TOKENS = 500_000  # of a validation split whose characters are counted, which takes a few seconds then
 MIN_BLOCK_CHARACTERS = 100  # of the bootstrap, about 20 words; longer texts have more blocks, and longer ones
 MIN_BLOCKS = 10  # fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike

@@ -143,10 +143,9 @@ class TokenScores:
     def sentence_perplexities(self) -> Float64Array:
         """Return the perplexity `[sentences]` of each sentence; NaN for sentences that are not scored to their end."""
         starts = self.tokens.word_starts[self.tokens.sentence_starts]
+        nlls, lengths = _sum_from(-self.log_probs, starts), np.diff(starts, append=len(self.tokens))
         with np.errstate(over="ignore"):
-            perplexities: Float64Array = np.exp(
-                _sum_from(-self.log_probs, starts) / np.diff(starts, append=len(self.tokens))
-            )
+            perplexities: Float64Array = np.exp(nlls / lengths)
         return perplexities
 
 

@@ -64,9 +64,7 @@ class Dataset:
     train_punctuation: PunctuationIds  # punctuation class after each token of `train` `[time]`
     train_line_indices: Int32Array  # index in the corpus of each training line that has a token `[lines]`
     train_offsets: Int64Array  # start of each of these lines in `train`, and the end of the last one `[lines + 1]`
-    train_scene_offsets: (
-        Int64Array  # in dialogue mode, the same of the scenes; all but the first start with an empty line
-    )
+    train_scene_offsets: Int64Array  # the same of the scenes of a dialogue; all but the first begin with an empty line
     stats: CorpusStats
 
     @cached_property

@@ -28,9 +28,8 @@ EOS_BYTES = b"\n"  # bytes that `<eos>` is decoded to
 MAX_VOCABULARY_SIZE, MAX_TOKEN_CHARACTERS = 1_000_000, 1000
 OPEN_VOCABULARIES = ("characters", "bpe", "pretrained")
 """Names of the tokenizers that encode any text as written. The others read words that they do not know as `<unk>`."""
-TOKENIZER_FILES = dict.fromkeys(("words", "whitespace"), "vocabulary.json") | dict.fromkeys(
-    OPEN_VOCABULARIES, "tokenizer.json"
-)  # names of the files in which runs keep their tokenizers
+TOKENIZER_FILES = dict.fromkeys(("words", "whitespace"), "vocabulary.json")  # in the directory of a run
+TOKENIZER_FILES |= dict.fromkeys(OPEN_VOCABULARIES, "tokenizer.json")
 
 TokenIds = Int32Array  # token ids `[time]`
 PunctuationIds = npt.NDArray[np.uint8]

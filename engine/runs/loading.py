@@ -199,8 +199,8 @@ def _read_decoder(
 
 def list_epoch_checkpoints(run_dir: Path) -> dict[int, float | None]:
     """Return the validation perplexity of each epoch whose weights a run keeps, in ascending order; None if unknown."""
-    files = (run_dir / directory.EPOCHS_DIR).glob("[1-9]*.safetensors")
-    epochs = sorted(int(file.stem) for file in files if file.stem.isdecimal())
+    weight_files = (run_dir / directory.EPOCHS_DIR).glob("[1-9]*.safetensors")
+    epochs = sorted(int(file.stem) for file in weight_files if file.stem.isdecimal())
     recorded = list(directory.read_events(run_dir / directory.METRICS_FILE, subsample=True)) if epochs else []
     return {epoch: directory.saved_perplexity(recorded, epoch) for epoch in epochs}
 

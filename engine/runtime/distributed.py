@@ -41,7 +41,7 @@ class DistributedContext:
         return batch.chunk(self.process.world_size, dim=1)[self.process.rank]
 
     def gather_batch(self, shard: Tensor) -> Tensor:
-        """Return the columns of all processes, on the CPU."""
+        """Return the columns of all processes, on the CPU; a single process returns `shard` itself."""
         if self.control_group is None:
             return shard
         own = shard.detach().cpu().contiguous()

@@ -118,10 +118,9 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
         )
     if initial is None:
         if (teachers := config.training.teachers) and config.data.tokenizer in OPEN_VOCABULARIES:
-            teacher = loading.load_model(
-                *loading.find_model(teachers.split(TEACHER_SEPARATOR)[0], runs_dir)
-            ).decoder.tokenizer
-            tokenizer = teacher if teacher.name == config.data.tokenizer else None
+            run_dir, _ = loading.find_model(teachers.split(TEACHER_SEPARATOR)[0], runs_dir)
+            _, teacher_tokenizer = loading.read_config_and_tokenizer(run_dir)
+            tokenizer = teacher_tokenizer if teacher_tokenizer.name == config.data.tokenizer else None
         if config.data.tokenizer == "pretrained" and tokenizer is None:
             raise ConfigError("tokenizer=pretrained is that of a pre-trained model; add --init smollm2, or use another")
         return TrainingInput(load_dataset(config.data, tokenizer))
@@ -335,7 +334,7 @@ def resume_job(
     if sha256 != dataset.corpus.sha256:
         raise RunError(
             f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
-            f"{str(sha256)[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
+            f"{sha256[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
         )
     if tokenizer.tokens != dataset.tokenizer.tokens:  # a closed vocabulary is built from the corpus again
         raise RunError(

@@ -235,9 +235,7 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
         followed = progress.notebook_perplexity if follows_notebook else perplexity
         if followed >= min(progress.valid_perplexities, default=math.inf):
             progress.plateau_factor *= 0.5
-        triggered = (options.averaging == "nt_asgd" or progress.fine_tuning) and optim.nonmonotone_trigger(
-            progress.valid_perplexities, followed, options.nonmonotone_interval
-        )
+        triggered = optim.nonmonotone_trigger(progress.valid_perplexities, followed, options.nonmonotone_interval)
         progress.valid_perplexities.append(followed)
         out_of_patience = 0 < options.patience <= progress.evaluations_since_best
         if out_of_patience or (progress.fine_tuning and triggered):

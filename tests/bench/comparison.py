@@ -8,11 +8,12 @@ import math
 import shutil
 import time
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import torch
 
-from engine.analysis.evaluation import TEXT_FORMS, EncodedText, convert_text, evaluate, native_form, written_text
+from engine.analysis.evaluation import EncodedText, TextForm, convert_text, evaluate, native_form, written_text
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.events import Started
@@ -129,8 +130,9 @@ def measure_comparison(options):
         model = str(options.runs_dir.resolve() / name), values, order
         result |= call("speeds", "model_speed", *model)[0]
         model = load_playable(*model)
+        forms = get_args(TextForm)
         for form in ("words", "original"):
-            if TEXT_FORMS.index(native_form(model.tokenizer)) <= TEXT_FORMS.index(form):
+            if forms.index(native_form(model.tokenizer)) <= forms.index(form):
                 for split in ("valid", "test"):
                     encoded = EncodedText(convert_text(texts[split], form), model.tokenizer, "line")
                     result[f"{form} {split}"] = encoded.bits_per_character(score_sequence(model, encoded.ids))
