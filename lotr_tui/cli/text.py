@@ -18,6 +18,7 @@ from engine.generation.turns import read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import directory, loading
+from engine.storage.files import absolute_path
 from lotr_tui.cli import console, generate, main
 from lotr_tui.formatting import displayable, format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
@@ -62,7 +63,7 @@ def who(
         raise InvalidInputError("the text is empty; give at least one word")
     if (size := len(content.encode(errors="surrogateescape"))) > MAX_WHO_BYTES:
         raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_WHO_BYTES:,} of it")
-    script = "" if context is None else read_whole_text(context.expanduser(), MAX_CONTEXT_BYTES)
+    script = "" if context is None else read_whole_text(absolute_path(context), MAX_CONTEXT_BYTES)
     loaded = loading.load_model_by_name(run, runs_dir, precision)
     model, name = loaded.model, shell_word(loaded.name)
     if by == "text" and not (isinstance(model, DialogueModel) and model.text_model is not None):

@@ -208,6 +208,11 @@ class TestWho:
         assert not set("\x1b\u202e") & set(done.stdout + done.stderr)
         assert "24 of 61 words: those with the strongest evidence" in done.stdout
 
+    def test_a_context_of_an_unknown_user_is_refused(self, lotr, run):
+        done = lotr("who", "the road", "--run", run, "--context", "~nobody-of-that-name/x.txt")
+        assert done.returncode
+        assert "x.txt does not exist; check the path" in done.stderr
+
 
 class TestBySpeaker:
     def test_a_split_is_scored_by_speaker(self, distinct):
