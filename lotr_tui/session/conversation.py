@@ -101,9 +101,6 @@ class Conversation:
             conversation.current_reply = current.turn.selected_reply.selected_path()[-1]
         return conversation
 
-    def __contains__(self, reply: Reply) -> bool:
-        return self.replies.get(reply.id) is reply
-
     @property
     def name(self) -> str:
         """Name of the session; empty before there is a file."""

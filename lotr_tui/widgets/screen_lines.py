@@ -42,7 +42,6 @@ class StatusBar(widget.Widget):
 class PaneTabs(widget.Widget):
     """Names of the panes, of which a narrow terminal shows one, in brackets; a click runs the screen's `show_pane`."""
 
-    HELP_LINE = "A click or tab shows another pane"
     DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
     auto_links = False
 

@@ -17,29 +17,21 @@ from lotr_tui.theme import MUTED
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
     from lotr_tui.session.session_model import SessionModel
 
-_LABELS = {  # by id: what a click runs, and the help line
-    "as": ("call('side.ask_roles', 'speaking-as')", "Who you are; /as NAME or a click changes it"),
-    "to": ("call('side.ask_roles')", "Who answers; /to NAME or a click changes it"),
-    "system": ("call('side.ask_roles')", "Who the model is; /system TEXT or a click changes it"),
-    "reply-mode": ("call('slot.next_mode')", ""),
-    "best-of": ("call('slot.next_best_of')", "Answers that are drawn; the most relevant is shown; /set answers N"),
-}
-_MODE_HELP = {
-    "conversation": "conversation: a speaker or the model answers; a click or /set mode switches",
-    "continue": "continue: the model continues your text; a click or /set mode switches",
-    "reply": "reply: the model answers, without speakers; a click or /set mode switches",
+_ACTIONS = {  # of the screen, that a click on a label runs
+    "as": "call('side.ask_roles', 'speaking-as')",
+    "to": "call('side.ask_roles')",
+    "system": "call('side.ask_roles')",
+    "reply-mode": "call('slot.next_mode')",
+    "best-of": "call('slot.next_best_of')",
 }
 
 
 class RoleLabel(Label):
-    """Text that says how the next reply is made; a click runs an action of the screen."""
+    """Text that says how the next reply is made; a click changes that."""
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id, markup=False)
-        self._action, self.help_line = _LABELS[id]
-
-    def get_help_line(self) -> str:
-        return self.help_line
+        self._action = _ACTIONS[id]
 
     async def on_click(self) -> None:
         await self.app.run_action(self._action, self.screen)
@@ -55,7 +47,7 @@ class RoleLabels(Horizontal):
     """
 
     def compose(self) -> ComposeResult:
-        yield from map(RoleLabel, _LABELS)
+        yield from map(RoleLabel, _ACTIONS)
 
     def show(self, model: "SessionModel", roles: Roles, mode: ReplyMode, best_of: int) -> None:
         """Show the roles in a conversation with a cast, the system prompt of a chat, and the reply mode."""
@@ -81,5 +73,3 @@ class RoleLabels(Horizontal):
         for label in self.query(RoleLabel):
             label.display = label.id in texts
             label.update(texts.get(label.id or "", Content("")))
-            if label.id == "reply-mode":
-                label.help_line = _MODE_HELP[mode]

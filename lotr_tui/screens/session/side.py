@@ -135,7 +135,6 @@ class SidePane(Vertical):
 class WhoAnswersBars(SpeakerBars):
     """The most likely next speakers, and the one that the user has chosen, with a mark. A click chooses a speaker."""
 
-    HELP_LINE = "Who is likely to answer; a click chooses, or undoes that"
     DEFAULT_CSS = "WhoAnswersBars { height: 7; padding: 1 1 0 1; }"
     TITLE: ClassVar[str] = "WHO ANSWERS"
 
@@ -283,7 +282,6 @@ class TokenInspector(StripWidget):
 
     DEFAULT_CSS = _CSS
     COMPONENT_CLASSES: ClassVar[set[str]] = _CLASSES
-    HELP_LINE = "raw: as the model says; after sampling: with temperature; a click branches"
 
     def __init__(self, branch: Callable[[int], None]) -> None:
         super().__init__(id="inspector")

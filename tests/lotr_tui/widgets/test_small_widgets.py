@@ -82,5 +82,5 @@ async def test_text_that_is_too_long_for_an_input_is_refused_with_a_notice(make_
 def test_help_of_every_part_fits_a_terminal_of_80_columns():
     texts = [getattr(node_type, "HELP_LINE", "") for node_type, _ in iter_binding_tables(LotrApp)]
     texts += [*FIRST_HINTS.values(), *HINTS, MOUSE_HELP]
-    assert len(set(texts)) > 15
+    assert len(set(texts)) > 10
     assert [text for text in texts if cell_len(text) > 78] == []

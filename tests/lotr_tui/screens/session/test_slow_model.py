@@ -100,13 +100,8 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         await ui.until_reply_ended(pilot)
         assert model.num_read <= 5 + 20  # without the messages; the completion of the draft may have been read
         num_read, reply = model.num_read, ui.latest_reply(app)
-        likeliest = model.tokenizer.tokens[
-            int(
-                np.argmax(
-                    ui.conversation_of(app).reader.read(NextTokenContext.of_reply(reply, len(reply.tokens))).log_probs
-                )
-            )
-        ]
+        state = ui.conversation_of(app).reader.read(NextTokenContext.of_reply(reply, len(reply.tokens)))
+        likeliest = model.tokenizer.tokens[int(np.argmax(state.log_probs))]
         await ui.until(pilot, lambda: first_bar(app).startswith(likeliest.replace(" ", "·")))
         for key in ("ctrl+down", "ctrl+down", "ctrl+up"):
             before = first_bar(app)

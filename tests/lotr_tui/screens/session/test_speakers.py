@@ -211,11 +211,11 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
         assert app.screen.query_one(SamplerPanel).settings.temperature == 1.2
-        assert (
-            "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)) or ui.conversation_of(app).current_reply is None
-        )
+        await say(pilot)
+        await ui.until(pilot, lambda: "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)))
         await run(pilot, "/set mode continue")
         assert app.state.settings.current.reply_mode == "continue"
+        await ui.until(pilot, lambda: "^n more" in ui.lines_of(app.screen.query_one(KeyFooter)))
 
 
 @pytest.mark.parametrize(
