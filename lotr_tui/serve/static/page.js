@@ -7,7 +7,8 @@ history.replaceState(null, "", "/" + location.search.replace(/[?&]token=[^&]*/, 
 const MAX_MESSAGE_CHARACTERS = 500000;
 const notice = () => document.querySelector("#notice");
 
-// textual.js ignores why a connection was closed, and sends input of any length; the server would end the session.
+// textual.js ignores why a connection was closed, and sends input of any length and halves of characters, for which the
+// server would end the session.
 const BrowserWebSocket = window.WebSocket;
 window.WebSocket = class extends BrowserWebSocket {
   constructor(url) {
@@ -21,8 +22,9 @@ window.WebSocket = class extends BrowserWebSocket {
   }
 
   send(data) {
-    if (this.readyState === BrowserWebSocket.OPEN) {
-      super.send(data.length > MAX_MESSAGE_CHARACTERS ? JSON.stringify(["oversized", data.length]) : data);
+    if (this.readyState === BrowserWebSocket.OPEN && data.length <= MAX_MESSAGE_CHARACTERS) {
+      // Escapes such as \ud83d are halves of characters: JSON.stringify escapes no complete ones.
+      super.send(data.replace(/\\(ud[89a-f]..|.)/g, (escape, kind) => (kind.length > 1 ? "\ufffd" : escape)));
     }
   }
 };

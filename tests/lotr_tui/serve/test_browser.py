@@ -20,6 +20,11 @@ SECOND_PAGE = """async url => new Promise(resolve => {
 })"""
 
 
+TYPE = """texts => texts.forEach(([text, times, start]) =>
+  document.querySelector(".xterm-helper-textarea").dispatchEvent(
+    new InputEvent("input", {inputType: "insertText", data: text.repeat(times).slice(start)})))"""
+
+
 def wait_for(condition):
     deadline = time.monotonic() + 120
     while not condition():
@@ -68,6 +73,12 @@ def test_a_prompt_is_answered_the_slider_is_dragged_and_the_window_resized(serve
     tab.wait_for("f1 help")
     canvas = tab.page.evaluate("() => document.querySelector('canvas.xterm-text-layer').width")
     assert 700 < canvas <= 800
+
+
+def test_input_that_is_too_long_or_no_text_does_not_end_the_session(server, browser):
+    tab = open_tab(browser, server.url, MODEL_READY_TEXT)
+    tab.page.evaluate(TYPE, [["x", 600_000, 0], ["😀", 1, 1], ["Sam", 1, 0]])  # a half of the face is no text
+    tab.wait_for("❯ \N{REPLACEMENT CHARACTER}Sam")
 
 
 def test_a_closed_tab_does_not_end_the_training_of_its_session(server, browser, home, small_csv):
