@@ -200,8 +200,9 @@ def tokenize(
         loaded = loading.load_model_by_name(run, runs_dir)
         splitter, (source,) = loaded.decoder.tokenizer, console.report_names([loaded.name])
     else:
-        splitter = loading.read_config_and_tokenizer(directory.resolve_run(run, runs_dir))[1]
-        source = f"run {run or 'bundled'}"
+        run_dir, _ = loading.find_model(run, runs_dir)
+        splitter = loading.read_config_and_tokenizer(run_dir)[1]
+        source = f"run {run or directory.bundled_runs()[run_dir]}"
     spans, unknown = splitter.spans(content), [span.text for span in splitter.unknown_spans(content)]
     if as_json:
         tokens = [

@@ -110,6 +110,11 @@ class TestTokenize:
         assert "<unk>:0" in tokens
         assert "unknown: xyzzy" in summary.lower()
 
+    def test_the_run_may_be_the_default_model_or_an_epoch(self, lotr, tmp_path):
+        assert lotr("tokenize", "the road").stdout.endswith(", run lstm\n")
+        run = write_open_run(tmp_path / "run", bpe_tokenizer())
+        assert lotr("tokenize", "the road", "--run", f"{run}@1").stdout.endswith(f", run {run}@1\n")
+
     def test_control_characters_do_not_reach_the_terminal(self, lotr, tmp_path):
         run = write_open_run(tmp_path / "run", bpe_tokenizer())
         process = lotr("tokenize", "a\x1b[2Jb \u202e", "--run", run)
