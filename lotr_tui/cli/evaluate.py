@@ -122,12 +122,8 @@ def _read_common_text(
     """
     if path is not None:
         if path == "-":
-            text = (
-                console.read_text("-", "--text", "", -1)
-                .removeprefix("\ufeff")
-                .replace("\r\n", "\n")
-                .replace("\r", "\n")
-            )
+            text = console.read_text("-", "--text", "", -1).removeprefix("\ufeff")
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
             corpus.check_line_lengths(text.split("\n"), "standard input")
         else:
             text = corpus.read_whole_text(Path(path))

@@ -228,8 +228,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
     if system and chat is None:
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
     prompt = generation.encode_prompt(text, tokenizer)
-    if prompt.unknown_tokens:
-        console.report_unknown_text(prompt, tokenizer)
+    console.report_unknown_text(prompt, tokenizer)
     if reply and chat is not None:
         messages = [ChatMessage("system", system.strip()), ChatMessage("user", text.strip())]
         ids = [*chat.encode([message for message in messages if message.text])]

@@ -57,7 +57,7 @@ def open_class(chapter: int | None, material: "Material | None", theme: str | No
 
 
 def open_dashboard(path: Path, theme: str | None, *, mouse: bool) -> int:
-    """Open the dashboard of a run directory, whose training goes on when it is closed; return the exit code."""
+    """Open the dashboard of a run directory, whose training continues when it is closed; return the exit code."""
     from lotr_tui.screens.dashboard.screen import DashboardScreen  # not for the session, whose start it would delay
 
     screen = partial(DashboardScreen.following, path, exit_on_close=True)

@@ -39,7 +39,7 @@ COMMANDS = {
     "who": ("text", "Show which speaker would say a text, and which words gave the speaker away."),
     "serve": ("machine", "Show the session, or the dashboard of a run, in a browser."),
     "learn": ("machine", "Learn what a language model is: eight short chapters with something to move."),
-    "runs": ("runs", "List or compare runs, or show, rename, delete, export or copy one."),
+    "runs": ("runs", "List, compare or import runs, or show, rename, delete or export one."),
     "data": ("data", "Describe a corpus, or find the speech in it."),
     "fetch": ("data", "Download files that are too large to be included: a model, dialogues, or books."),
     "tokenize": ("text", "Show how a text is split into tokens."),
@@ -189,7 +189,7 @@ def describe_usage_error(error: Any) -> str:
             message = re.sub(pattern, words, message, flags=re.DOTALL)
             break
     if message.startswith("unknown option") and error.ctx:
-        names = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts]
+        names = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts if name[0] == "-"]
         near = difflib.get_close_matches(message.split()[-1], names, 1, SIMILARITY)
         message += f"; did you mean {near[0]}?" if near else ""
     elif message.startswith("unexpected argument") and command.endswith(" generate"):
@@ -374,11 +374,11 @@ def session(
         check_pace(pace)
     from lotr_tui.cli.launch import open_session  # imports Textual
 
-    if combination == Combination():
-        return open_session(run or [], runs_dir, None, pace, theme, mouse=not no_mouse)
-    from engine.runs.combine import CombinationOptions  # imports numpy
+    combined = None
+    if combination != Combination():
+        from engine.runs.combine import CombinationOptions  # imports numpy
 
-    combined = CombinationOptions(**vars(combination))
+        combined = CombinationOptions(**vars(combination))
     return open_session(run or [], runs_dir, combined, pace, theme, mouse=not no_mouse)
 
 

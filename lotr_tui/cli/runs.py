@@ -151,9 +151,8 @@ def stop(
                 f"so between two steps. Check again with `lotr-tui status {directory.run_word(path)}`"
             )
         time.sleep(STOP_POLL_INTERVAL)
-    message = "has stopped" + (
-        f"; resume it: lotr-tui train --resume {directory.run_word(path)}" if _saved_file(path) else ""
-    )
+    resume = f"; resume it: lotr-tui train --resume {directory.run_word(path)}" if _saved_file(path) else ""
+    message = f"has stopped{resume}"
     if no_wait:
         message = f"was asked to save{'' if checkpoint else ' and stop'}"
     elif checkpoint:
@@ -172,7 +171,10 @@ def _saved_file(path: Path) -> tuple[int, int] | None:
 
 @run_commands.callback()
 def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: main.JsonOption = False) -> None:
-    """List or compare runs, or show, rename, delete or export one. Without a command, list them, latest first."""
+    """List, compare or import runs, or show, rename, delete or export one.
+
+    Without a command, list them, latest first.
+    """
     if context.invoked_subcommand is not None:
         return
     summaries = directory.list_runs(runs_dir)
@@ -180,10 +182,8 @@ def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: m
         console.print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
         return
     for path in sorted(set(directory.find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
-        print(
-            printable(f"run {path.name} cannot be read; see `lotr-tui runs show {directory.run_word(path)}`"),
-            file=sys.stderr,
-        )
+        problem = f"run {path.name} cannot be read; see `lotr-tui runs show {directory.run_word(path)}`"
+        print(printable(problem), file=sys.stderr)
     if not summaries:
         print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
         return

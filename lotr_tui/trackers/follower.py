@@ -237,8 +237,7 @@ class TrackerSupervisor:
 
     def take_problems(self) -> list[str]:
         """Return the problems since the last call, at most one per tracker, without waiting."""
-        if self._processes:
-            self.running()
+        self.running()
         problems, self._problems = self._problems, []
         return problems
 

@@ -16,6 +16,7 @@ OPTIONS = [
     # The parser.
     ("generate the --json=1", "--json takes no value; see `lotr-tui generate --help`"),
     ("eval --basline", "unknown option --basline; did you mean --baselines? See `lotr-tui eval --help`"),
+    ("status --run r", "unknown option --run; see `lotr-tui status --help`"),
     ("generate the road", "unexpected argument 'road'; put a prompt of several words in quotes; see `lotr-tui gen"),
     ("Frodo", "unknown command 'Frodo'; the commands are train, finetune, attach, "),
     # Options before a command are options of the command.
