@@ -24,7 +24,10 @@ T = TypeVar("T")
 def app_home() -> Path:
     """Return the folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder."""
     if chosen := os.environ.get("LOTR_TUI_HOME"):
-        return absolute_path(Path(chosen))
+        try:
+            return absolute_path(Path(chosen).expanduser())
+        except RuntimeError as error:  # otherwise, each working directory would get a folder of that name
+            raise RunError(f"LOTR_TUI_HOME={chosen} names an unknown user; set it to a folder") from error
     from platformdirs import user_data_path
 
     return user_data_path("lotr-tui", appauthor=False)

@@ -30,6 +30,9 @@ class TestHome:
         for value, path in ((tmp_path / "here", tmp_path / "here"), ("~/there", tmp_path / "there")):
             monkeypatch.setenv("LOTR_TUI_HOME", str(value))
             assert (app_home(), default_runs_dir()) == (path, path / "runs")
+        monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
+        with pytest.raises(RunError, match="LOTR_TUI_HOME=~nobody-there/x names an unknown user"):
+            app_home()
         monkeypatch.setenv("LOTR_TUI_HOME", "")
         assert (app_home().name, app_home().is_absolute()) == ("lotr-tui", True)
 
