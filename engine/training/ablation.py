@@ -12,7 +12,7 @@ from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
 from engine.models.weights import TRANSFORMER_VALUES
 from engine.runtime.process import require_package
-from engine.training.job import INHERITED_SETTINGS, load_training_input
+from engine.training.job import INHERITED_SETTINGS, canonical_config, load_training_input
 
 # Overrides of the form "setting=value" that remove or add a technique; a study has the ones that change its preset.
 # ULMFiT: Howard and Ruder 2018.
@@ -124,6 +124,7 @@ def select_variants(config: Config, names: Sequence[str]) -> dict[str, list[str]
 def run_ablation(config: Config, variants: Mapping[str, list[str]], seeds: Sequence[int], jobs: int) -> Iterator[Trial]:
     """Train every variant with every seed, in `jobs` processes at a time, and yield the trials in that order."""
     require_package("torch", "ablation")
+    config = canonical_config(config)
     load_training_input(config)  # report a bad corpus or initial run before any process starts
     if jobs > 1:
         config = config.with_values(threads=1)

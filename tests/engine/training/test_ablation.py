@@ -85,7 +85,6 @@ class ThreadPool(ThreadPoolExecutor):
 
 def test_every_variant_is_trained_with_every_seed_like_a_single_training(config, home, one_thread, monkeypatch):
     """Fine-tuning variants start from the initial run, and the last one from random weights."""
-    monkeypatch.setenv("GOMP_SPINCOUNT", "3000")  # a trial sets this variable; restore it afterwards
     monkeypatch.setattr("engine.training.ablation.ProcessPoolExecutor", ThreadPool)
     (home / "runs").mkdir(parents=True)
     tokenizer = load_dataset(config.data).tokenizer
@@ -102,6 +101,9 @@ def test_every_variant_is_trained_with_every_seed_like_a_single_training(config,
         assert trial.test_perplexity == finished.test_perplexity
         assert trial.seconds > 0
     assert len({trial.valid_perplexity for trial in trials}) == 4
+    taught = config.with_values(init="", teachers=" old ,")
+    (trial,) = run_ablation(taught, {"tiny": []}, [3], jobs=1)
+    assert trial.valid_perplexity not in {each.valid_perplexity for each in trials}
 
 
 @pytest.mark.slow
