@@ -48,7 +48,7 @@ class PromptHistory:
         problem = ""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # The lock is a separate file, since the history itself is replaced, without the time that a flush takes.
+            # The lock is a separate file, since the history itself is replaced, without fsync, which takes long.
             with lock_file(self.path.with_suffix(".lock"), LOCK_TIMEOUT):
                 if self.path.is_symlink():
                     raise OSError(errno.ELOOP, "it is a symbolic link")

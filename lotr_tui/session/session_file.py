@@ -42,7 +42,7 @@ MAX_COUNTED_BYTES = 16_000_000  # of a file that are searched for replies for th
 MAX_NAME_LENGTH = 50  # characters of a name, up to four bytes each in a file name of up to 255 bytes
 MAX_NAME_WORDS, MAX_FIRST_WORDS_LENGTH = 6, 40  # of the first prompt, after which a session is named
 _REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)(?!.*"score": \{"rank": (?!1,))', re.MULTILINE)
-"""Id of a reply, in the line of a reply that is no worse answer of a turn."""
+"""Id of a reply in its line, unless it was drawn together with a better answer and never shown."""
 
 
 class SessionError(LotrError):

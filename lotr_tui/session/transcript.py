@@ -141,7 +141,8 @@ def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block
     spans: list[Span] = [(0, len(lead), "muted")] if lead else []
     spans += [(match.start(), match.end(), "muted") for match in _LINE_END_MARKS.finditer(text)]
     if 0 < reply.num_shared_tokens < len(reply.tokens) and not reply.is_continuation:
-        spans.append((*token_span(reply, reply.num_shared_tokens), "branch"))
+        start, end = piece_span(shown, reply.num_shared_tokens)
+        spans.append((len(lead) + start, len(lead) + end, "branch"))
     if reply.is_generating:
         spans.append((len(text), len(text) + 1, "accent"))
         text += "▌"

@@ -186,10 +186,11 @@ class ModelSlot:
             self.set_best_of(0 if value == "auto" else int(value[:9]))
         elif name == "pace":
             try:
-                self._screen.state.update_settings(pace=float(value))
+                pace = float(value)
             except ValueError:
                 raise InvalidInputError(f"{value!r} is not a number") from None
-            self.pace = float(value)
+            self._screen.state.update_settings(pace=pace)
+            self.pace = pace
             self._on_roles()
         else:
             self.sampler.set_texts({SAMPLER_NAMES.get(name, name.replace("-", "_")): value})

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 
 TWO_LINE_CONTROLS_WIDTH = 72  # least width at which the controls take two lines
 MODEL_FREE_ACTIONS = ("slot.choose", "training.open", "learn", "stop", "interrupt", "redraw")  # that need no model
-PAUSE = 0.02  # seconds between two parts of the work when a model arrives, in which a key is shown
+PAUSE = 0.02  # seconds between two steps of showing the panes, in which keys are handled
 CLASS_HINT = "New to language models? /learn opens a short class"
 
 
