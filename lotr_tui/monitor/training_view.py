@@ -10,7 +10,7 @@ import numpy as np
 
 from engine import events
 from engine.errors import printable
-from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES, read_events
+from engine.runs.directory import END_STATES, METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES, read_events
 from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_duration, format_perplexity
 from lotr_tui.monitor.steps import RecordItem, StepColumns, group_steps
 
@@ -234,7 +234,8 @@ class TrainingView:
 
     @property
     def is_resumable(self) -> bool:
-        return self.phase == "failed" or (self.finished is not None and self.finished.reason in ("stopped", "detached"))
+        is_stopped = self.finished is not None and END_STATES.get(self.finished.reason) == "stopped"
+        return self.phase == "failed" or is_stopped
 
     def _last_command(self, kind: str) -> str | None:
         return next((event.value for event in reversed(self.applied_commands) if event.kind == kind), None)

@@ -16,6 +16,7 @@ from textual.widgets import Rule, Static
 from engine.control import CommandKind, ControlCommand
 from engine.errors import LotrError, printable
 from engine.events import Checkpointed, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
+from engine.runs.directory import END_STATES
 from engine.runs.loading import LoadedModel
 from lotr_tui.app_state import OpenSession, TrainingChanged
 from lotr_tui.formatting import PRETRAINED_NOTE
@@ -86,20 +87,20 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         *binding_table(
             "dashboard",
             """
-            previous-pane | shift+tab            | next_pane(-1)    | previous pane | The previous pane
-            dismiss       | x                    | dismiss_problem  | dismiss       | Hide the problem; the log keeps it
-            next-sample   | right_square_bracket | step_sample(1)   | next sample   | The next sample
-            zoom-out      | minus                | zoom(2.0)        | zoom out      | Zoom out of the curve
-            show-all      | z                    | zoom(0)          | whole curve   | Show the whole curve
-            reset-lr      | H                    | reset_lr         | full lr       | The scheduled learning rate
-            cursor-left   | left                 | move_cursor(-1)  | cursor left   | Cursor on the curve to the left
-            cursor-right  | right                | move_cursor(1)   | cursor right  | Cursor on the curve to the right
-            first         | home                 | first_sample     | first sample  | The first sample
-            latest        | end                  | select_step(None) | latest        | Follow the latest sample
-            log-up        | up                   | log('step', -1)  | log up        | A line up in the log
-            log-down      | down                 | log('step', 1)   | log down      | A line down in the log
-            log-page-up   | pageup               | log('page', -1)  | log page up   | A page up in the log
-            log-page-down | pagedown             | log('page', 1)   | log page down | A page down in the log
+            previous-pane | shift+tab            | next_pane(-1)   | previous pane | The previous pane
+            dismiss       | x                    | dismiss_problem | dismiss       | Hide the problem; the log keeps it
+            next-sample   | right_square_bracket | step_sample(1)  | next sample   | The next sample
+            zoom-out      | minus                | zoom(2.0)       | zoom out      | Zoom out of the curve
+            show-all      | z                    | zoom(0)         | whole curve   | Show the whole curve
+            reset-lr      | H                    | reset_lr        | full lr       | The scheduled learning rate
+            cursor-left   | left                 | move_cursor(-1) | cursor left   | Cursor on the curve to the left
+            cursor-right  | right                | move_cursor(1)  | cursor right  | Cursor on the curve to the right
+            first         | home                 | first_sample    | first sample  | The first sample
+            latest        | end                  | select_step     | latest        | Follow the latest sample
+            log-up        | up                   | log('step', -1) | log up        | A line up in the log
+            log-down      | down                 | log('step', 1)  | log down      | A line down in the log
+            log-page-up   | pageup               | log('page', -1) | log page up   | A page up in the log
+            log-page-down | pagedown             | log('page', 1)  | log page down | A page down in the log
             """,
         ),
     ]
@@ -198,7 +199,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._update_status()
         self.query_one(TrainingMetrics).show(view)
         tiles = self.query_one(MetricTiles)
-        tiles.set_machine_monitoring(view.is_active and not self._attached)
+        tiles.set_machine_monitoring(view.is_active and not self._attached and self.is_active)
         tiles.show(view)
         diagnosis = self.query_one("#diagnosis", Static)
         diagnosis.display = bool(view.current_diagnoses)
@@ -230,7 +231,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             state, style = "failed", "bold $text-error"
         elif view.finished:
             reason = view.finished.reason
-            state = reason if reason in ("stopped", "detached", "pruned") else "finished"
+            state = reason if reason in END_STATES else "finished"
             style = "bold $accent"
         elif labels or view.paused:
             state, style = labels[-1] if labels else "paused", "bold $accent"
@@ -291,7 +292,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         for name in PANES:
             self.set_class(name == pane, f"-pane-{name}")
 
-    def action_select_step(self, step: int | None) -> None:
+    def action_select_step(self, step: int | None = None) -> None:
         self._chart.set_cursor(step)
         self._samples.show(self.view, step)
 

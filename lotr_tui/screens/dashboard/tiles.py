@@ -198,10 +198,9 @@ class MetricTiles(StripWidget):
         if self._is_stacked:
             names = [f"{tile.group} {tile.name}".strip() for tile in tiles]
             name_width = max(map(len, names))
-            pairs = zip(names, tiles, strict=True)
             return [
                 (1, [replace(tile, group="", name=name.ljust(name_width), value_width=VALUE_WIDTH)])
-                for name, tile in pairs
+                for name, tile in zip(names, tiles, strict=True)
             ]
         rows = []
         for group, members in groupby(tiles, key=lambda tile: tile.group):

@@ -39,7 +39,7 @@ MAX_NAME_WIDTH = 48  # of the column of names on a wide terminal
 
 
 class RunsScreen(AppScreen[str | None]):
-    """List of the runs in a directory, dismissed with the path of the selected run, "bundled" or None."""
+    """List of the runs in a directory, dismissed with the path of a run, the name of a bundled model, or None."""
 
     DEFAULT_CSS = """
     RunsScreen {
@@ -113,7 +113,7 @@ class RunsScreen(AppScreen[str | None]):
     # List
 
     def _refresh_if_training(self) -> None:
-        if any(run.state == "running" for run in self._runs) and self.is_current:
+        if any(run.state == "running" for run in self._runs) and self.is_active:
             self._reload(self._message)
 
     @work(exclusive=True, group="list")

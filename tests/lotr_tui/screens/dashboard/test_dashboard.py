@@ -11,6 +11,7 @@ from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dashboard.tiles import MetricTiles
 from lotr_tui.screens.dialogs.questions import ConfirmDialog, SamplePromptDialog
+from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.keys import KeyFooter
 from tests.support.app import FakeJob, finished, make_decoder, training_events
@@ -84,6 +85,23 @@ async def test_a_failure_is_shown_as_text(make_app):
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "failed: RuntimeError: no room [left]" in dashboard_text(app))
         assert not app.state.is_training
+
+
+async def test_the_machine_is_not_read_while_another_screen_covers_the_dashboard(make_app):
+    job = FakeJob(training_events()).release(8)
+    app = make_app(job=job)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: "tiny-test" in status(app))
+        dashboard, tiles = app.screen, app.screen.query_one(MetricTiles)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        evaluations = len(dashboard.view.evaluations)
+        job.release(40)
+        await until(pilot, lambda: len(dashboard.view.evaluations) > evaluations)
+        dashboard.show_view(dashboard.view)
+        assert not tiles.is_monitoring
+        await pilot.press("escape")
+        await until(pilot, lambda: tiles.is_monitoring)
 
 
 async def test_each_control_key_sends_its_command(make_app):
