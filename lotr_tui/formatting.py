@@ -21,6 +21,7 @@ SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "
 END_OF_TEXT = "end of text"  # `<eos>` where line breaks are ordinary tokens
 SPACE_MARK = "·"  # a space in a token that stands alone
 SELECTED_MARK = "▸"  # the selected row or column
+JOINERS = "\u200c\u200d"  # of zero width and not printable, but part of Persian and Hindi words and of some emoji
 
 
 def format_duration(seconds: float) -> str:
@@ -117,7 +118,7 @@ def fit_cells(text: str, width: int) -> str:
 def displayable(text: str) -> str:
     """Return generated text as a terminal can show it: line feeds stay, other control characters are replaced."""
     return "".join(
-        c if c.isprintable() or c in "\n\u200c\u200d" else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+        c if c.isprintable() or c in "\n" + JOINERS else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
         for c in text
     )
 

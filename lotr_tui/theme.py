@@ -88,8 +88,6 @@ SHIRE = _make_theme("shire", dark=True)
 SHIRE_LIGHT = _make_theme("shire-light", dark=False)
 OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_COLORS))
 """Themes to register; the last ones replace themes of Textual."""
-
-
 THEME_NAMES = (SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES)
 
 

@@ -20,6 +20,7 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel, advance_tokens
 from engine.models.dialogue import DialogueModel
+from lotr_tui.formatting import JOINERS
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
 from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
 from lotr_tui.session.session_model import (
@@ -32,8 +33,6 @@ from lotr_tui.session.session_model import (
 )
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
-JOINERS = "\u200c\u200d"
-"""Zero-width joiners, which are not printable but part of Persian words and of some emoji."""
 CHUNK_TOKENS = 32  # that the model reads at once; a cancellation waits for the end of such a chunk
 MAX_CANDIDATES = 40  # next tokens that are computed; the screen shows as many as fit
 MIN_LETTERS = 2  # of a word that is completed: after one letter too many words are possible

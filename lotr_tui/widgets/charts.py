@@ -201,9 +201,8 @@ def linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(high - low))
     steps = [power * multiple for multiple in (10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)]
     ends = [(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9), step) for step in steps]
-    return _choose_ticks(
-        [[number * step for number in range(first, last + 1)] for first, last, step in ends], max_ticks
-    )
+    choices = [[number * step for number in range(first, last + 1)] for first, last, step in ends]
+    return _choose_ticks(choices, max_ticks)
 
 
 def log_ticks(low: float, high: float, max_ticks: int) -> list[float]:

@@ -15,6 +15,7 @@ from textual.geometry import Size
 from textual.widgets import Static, TextArea
 
 from engine.errors import LotrError
+from lotr_tui.formatting import JOINERS
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.theme import MUTED
@@ -25,7 +26,6 @@ MAX_PROMPT_CHARACTERS = 4000  # about 800 words
 MAX_VISIBLE_LINES = 5  # a low terminal shows fewer
 TYPING_HINT = "Enter sends the text; tab inserts the grey completion"
 PLACEHOLDER = "Type here; / lists commands"
-SAFE_CHARACTERS = "\n\u200c\u200d"  # the zero-width joiners, which Persian, Hindi and some emoji need, too
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
 )
@@ -48,9 +48,9 @@ select-home     | shift+home           | cursor_line_start(True)  | select to st
 select-end      | shift+end            | cursor_line_end(True)    | select to end   | Select to the line end
 backspace       | backspace            | delete_left              | delete left     | Delete the character to the left
 delete          | delete,ctrl+d        | delete_right             | delete          | Delete the character to the right
-delete-word     | ctrl+w,alt+backspace | kill('word_left')         | cut word        | Cut the word to the left
-delete-to-start | ctrl+u               | kill('to_start_of_line')  | cut to start    | Cut to the line start
-delete-to-end   | ctrl+k               | kill('to_end_of_line')    | cut to end      | Cut to the line end
+delete-word     | ctrl+w,alt+backspace | kill('word_left')        | cut word        | Cut the word to the left
+delete-to-start | ctrl+u               | kill('to_start_of_line') | cut to start    | Cut to the line start
+delete-to-end   | ctrl+k               | kill('to_end_of_line')   | cut to end      | Cut to the line end
 yank            | ctrl+y               | yank                     | put back        | Put back what was cut
 undo            | ctrl+z               | undo                     | undo            | Undo the last change
 redo            | alt+z,ctrl+shift+z   | redo                     | redo            | Redo the change
@@ -174,14 +174,16 @@ class PromptInput(TextArea, inherit_bindings=False):
         """Replace a range with sanitized text, cut to the maximum length. All typed and pasted text passes here."""
         room = max(0, MAX_PROMPT_CHARACTERS - len(self.text) + len(self.get_text_range(start, end)))
         sanitized, removed = sanitize_prompt(insert[: 8 * MAX_PROMPT_CHARACTERS])
-        text, before = sanitized[:room], self._is_full
+        text, was_full = sanitized[:room], self._is_full
         self._is_full = len(sanitized) > room or len(insert) > 8 * MAX_PROMPT_CHARACTERS
-        pasted = f"pasted {len(text):,} of {len(insert):,} characters: a prompt has at most {MAX_PROMPT_CHARACTERS:,}"
-        full = "" if before else f"the prompt is full: {MAX_PROMPT_CHARACTERS:,} characters"
-        notices = [pasted if len(insert) > 1 else full] if self._is_full else []
-        notices += [f"control characters removed: {removed:,}"] if removed else []
-        if any(notices):
-            self.notify("; ".join(filter(None, notices)), severity="warning", markup=False)
+        notices = [f"control characters removed: {removed:,}"] if removed else []
+        if self._is_full and len(insert) > 1:
+            limit = f"a prompt has at most {MAX_PROMPT_CHARACTERS:,}"
+            notices.insert(0, f"pasted {len(text):,} of {len(insert):,} characters: {limit}")
+        elif self._is_full and not was_full:
+            notices.insert(0, f"the prompt is full: {MAX_PROMPT_CHARACTERS:,} characters")
+        if notices:
+            self.notify("; ".join(notices), severity="warning", markup=False)
         return super().replace(text, start, end, maintain_selection_offset=maintain_selection_offset)
 
     def edit(self, edit: Edit) -> EditResult:
@@ -312,5 +314,5 @@ def sanitize_prompt(text: str) -> tuple[str, int]:
     text, removed = _ESCAPE_SEQUENCE.subn("", text)
     text = _LINE_BREAK.sub("\n", text).replace("\t", " ")
     text = text.rstrip("\n") if len(text) > 1 else text
-    kept = "".join(c for c in text if c in SAFE_CHARACTERS or unicodedata.category(c) not in _HIDDEN_CATEGORIES)
+    kept = "".join(c for c in text if c in "\n" + JOINERS or unicodedata.category(c) not in _HIDDEN_CATEGORIES)
     return kept, removed + len(text) - len(kept)

@@ -33,7 +33,7 @@ class Slider(widget.Widget, can_focus=True):
         highest | end       | move_to(1) | highest | The value at the right end
         """,
     )
-    STEP: ClassVar[int] = 1  # values from which a key moves to the next one
+    STEP: ClassVar[int] = 1  # by which a key moves the index
 
     index: reactive[int] = reactive(0)
 
@@ -108,10 +108,10 @@ class TemperatureSlider(Slider):
     BINDING_GROUP_TITLE = "Temperature"
     STEP = 5
 
-    def __init__(self, value: float, *, id: str | None = None) -> None:
+    def __init__(self, value: float) -> None:
         texts = [f"{hundredths / 100:.2f}" for hundredths in range(round(MAX_TEMPERATURE * 100) + 1)]
         help_line = "Low: safe words, high: surprising ones; ← → set it"
-        super().__init__("temperature", texts, round(value * 100), help_line=help_line, id=id or "temperature")
+        super().__init__("temperature", texts, round(value * 100), help_line=help_line, id="temperature")
 
     @property
     def value(self) -> float:
