@@ -17,7 +17,7 @@ POLL_INTERVAL = 0.05  # seconds between two reads of the items that a thread has
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run `function` in a daemon thread, for which the app does not wait when it exits; return or raise its outcome."""
+    """Return or raise the outcome of `function`, in a thread for which an exit does not wait: it reads, not writes."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 

@@ -230,8 +230,9 @@ def _notes(runs: Sequence[ComparedRun], baseline: ComparedRun, rows: Sequence[Me
         parts = [] if run is baseline else _unequal_parts(run, baseline, PERPLEXITY_PARTS)
         if parts and (run.figures.get("valid_perplexity") or run.figures.get("test_perplexity")):
             missing = [part for part in parts if run.text.get(part) is None or baseline.text.get(part) is None]
-            kinds_of_parts = ("other", [part for part in parts if part not in missing]), ("unknown", missing)
-            reasons = [f"{adjective} {' and '.join(names)}" for adjective, names in kinds_of_parts if names]
+            other = [part for part in parts if part not in missing]
+            by_reason = {"other": other, "unknown": missing}
+            reasons = [f"{reason} {' and '.join(parts)}" for reason, parts in by_reason.items() if parts]
             names_by_reason.setdefault(", ".join(reasons), []).append(run.name)
         if run.device:
             devices.setdefault(run.device, []).append(run.name)
@@ -278,13 +279,11 @@ def comparison_tables(
         figures = [_figure_cell(row, run, run == baseline, styles) for row in rows]
         columns.append([heading, *(Text(texts[run]) for texts in settings), Text(""), heading, *figures])
     run_width = max(cell_len(line) for column in columns for cell in column for line in cell.plain.split("\n"))
-    others, count = (
-        [run for run in range(len(names)) if run != baseline],
-        (width - label_width) // (run_width + GAP) - 1,
-    )
+    others = [run for run in range(len(names)) if run != baseline]
+    num_others = max(1, (width - label_width) // (run_width + GAP) - 1)  # in each table
     parts: list[RenderableType] = []
-    for start in range(0, len(others), max(1, count)):
-        block = [baseline, *others[start : start + max(1, count)]]
+    for start in range(0, len(others), num_others):
+        block = [baseline, *others[start : start + num_others]]
         table = Table.grid(padding=(0, 0, 0, GAP))
         table.add_column(width=label_width, no_wrap=True)
         for _ in block:

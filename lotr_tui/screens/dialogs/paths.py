@@ -141,7 +141,7 @@ class ExportDialog(Dialog[Path]):
                 await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             await asyncio.to_thread(self._write, target)
         except OSError as error:
-            problem = f"cannot create {folder}: {os_error_reason(error)}; choose another folder"
+            problem = f"cannot create {folder or target.path}: {os_error_reason(error)}; choose another folder"
         except LotrError as error:
             problem = str(error)
         self._is_writing = False

@@ -36,7 +36,7 @@ CONTROLS = {  # labels and placeholders of the sampling controls
 
 
 class ConfirmDialog(Dialog[bool]):
-    """Yes-or-no question; enter means no where it was the key of the list below, and `enter_confirms` is False."""
+    """Yes-or-no question; "yes" is highlighted, or "no" with `enter_confirms` False."""
 
     def __init__(self, question: str, *, enter_confirms: bool = True) -> None:
         super().__init__(question, answers=[("yes", True), ("no", False)], highlighted=int(not enter_confirms))

@@ -104,12 +104,10 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         open_name = self._open_session.name if self._open_session is not None else ""
         index = options.highlighted or 0
         selected_id = options.get_option_at_index(index).id if index < options.option_count else open_name
-        name_width, model_width = (
-            max((cell_len(printable(text)) for text in texts), default=0)
-            for texts in ([each.name for each in sessions], [each.model for each in sessions])
-        )
-        name_width = min(30 if width >= 100 else 22 if width >= 80 else 16, name_width)
-        model_width = min(24, model_width) if width >= 100 else 0
+        longest_name = max((cell_len(printable(each.name)) for each in sessions), default=0)
+        longest_model = max((cell_len(printable(each.model)) for each in sessions), default=0)
+        name_width = min(30 if width >= 100 else 22 if width >= 80 else 16, longest_name)
+        model_width = min(24, longest_model) if width >= 100 else 0
         model = f"{'model':{model_width}}  " if model_width else ""
         header = f"{'name':{name_width}}  {'age':>6}  {'replies':>7}  {model}first prompt" if sessions else ""
         self.query_one("#columns", Static).update(Content.styled(header, MUTED))
