@@ -275,7 +275,8 @@ class PerplexityChart(StripWidget):
         if (cursor := self._cursor_epoch()) is not None:
             plot.draw_vertical_line(cursor, "chart--cursor")
         cells = plot.draw(curves, self._baselines())
-        if (best := view.best) is not None and x_range[0] <= best.epoch <= x_range[1]:
+        best, (low, high) = view.best, plot.y_range
+        if best is not None and low <= best.valid_perplexity <= high and x_range[0] <= best.epoch <= x_range[1]:
             plot.draw_text(plot.row_at(best.valid_perplexity), plot.column_at(best.epoch), "●", "chart--valid")
         self._label_curves(plot, cells)
         return [*legend, *plot.lines(styles)]

@@ -59,9 +59,8 @@ class Slider(widget.Widget, can_focus=True):
         self.refresh()
 
     def _track(self) -> tuple[int, int]:
-        value_width = max(map(len, self._texts))
         start = len(self.label) + 2
-        return start, max(MIN_TRACK_WIDTH, self.size.width - start - value_width - 2)
+        return start, max(MIN_TRACK_WIDTH, self.size.width - start - max(map(len, self._texts)) - 2)
 
     def render(self) -> Content:
         _, width = self._track()

@@ -80,7 +80,8 @@ def run(tmp_path, monkeypatch):
 
 async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
     """Every key that moves on the curve works; all runs are marked, drawn in one chart, compared and sorted."""
-    (run / METRICS_FILE).write_bytes(RECORDS["huge numbers"] + rows_of_any_type())
+    without_perplexity = to_lines(evaluation_row(3, valid_perplexity=0.0), evaluation_row(4, valid_perplexity=-1.0))
+    (run / METRICS_FILE).write_bytes(RECORDS["huge numbers"] + without_perplexity + rows_of_any_type())
     for number, kind in enumerate(RECORDS):
         (write_run(run.with_name(f"r{number}")) / METRICS_FILE).write_bytes(RECORDS[kind])
     app = attached(run)
