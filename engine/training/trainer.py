@@ -401,9 +401,7 @@ def train_run(
         yield events.Warned(warning)
     with distributed_context() as context:
         context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
-        weights = None if checkpoint else loading.read_initial_weights(run_dir, config, dataset.tokenizer)
-        base = loading.read_run_base(run_dir, config.data.mode) if directory.needs_base(config) else None
-        source = TrainingInput(dataset, weights, base)
+        source = _read_source(config, dataset, run_dir, checkpoint)
         yield from train(config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context)
 
 
@@ -412,8 +410,12 @@ def train_as_worker_rank(context: DistributedContext) -> None:
     name, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
     config, tokenizer = loading.read_config_and_tokenizer(run_dir := Path(name))
     checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
-    weights = None if checkpoint else loading.read_initial_weights(run_dir, config, tokenizer)
-    base = loading.read_run_base(run_dir, config.data.mode) if directory.needs_base(config) else None
-    source = TrainingInput(load_dataset(config.data, tokenizer), weights, base)
+    source = _read_source(config, load_dataset(config.data, tokenizer), run_dir, checkpoint)
     for _ in train(config, source, checkpoint=checkpoint, is_resume=is_resume, distributed=context):
         pass
+
+
+def _read_source(config: Config, dataset: Dataset, run_dir: Path, checkpoint: ResumeCheckpoint | None) -> TrainingInput:
+    weights = None if checkpoint else loading.read_initial_weights(run_dir, config, dataset.tokenizer)
+    base = loading.read_run_base(run_dir, config.data.mode) if directory.needs_base(config) else None
+    return TrainingInput(dataset, weights, base)
