@@ -71,7 +71,7 @@ class KeysLine(Static):
 
     DEFAULT_CSS = """
     KeysLine {
-        height: auto; color: $muted; text-style: $muted-style;
+        height: 1; margin-top: 1; color: $muted; text-style: $muted-style;
         link-style: $muted-style; link-color: $muted; link-background: $panel;
     }
     """
