@@ -1,5 +1,6 @@
 """Tests of macOS by simulation: its folders, file names, flushes and clipboard, and what only Linux has."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from engine.errors import RunError
 from engine.runs.locked_run import rename_run
+from engine.storage import files
 from tests.support.files import CHECKOUT
 from tests.support.random_dialogues import write_dialogue_run
 from tests.support.terminal import MODEL_READY_TEXT, Terminal
@@ -90,3 +92,20 @@ def test_the_case_of_a_run_can_be_changed_where_case_is_ignored(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["Film", "other"]  # noqa: PTH208
     with pytest.raises(RunError, match="run 'Other' exists"):
         rename_run("Film", "Other", tmp_path)
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_files_are_flushed_from_the_memory_of_the_disk(tmp_path, monkeypatch, is_supported):
+    calls = []
+
+    def control(fd, command):
+        calls.append(command)
+        if not is_supported:
+            raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
+    files.write_atomically(tmp_path / "model", b"12345")
+    assert calls == ([51, 51] if is_supported else [51, "fsync", 51, "fsync"])  # the file, then its folder
+    assert (tmp_path / "model").read_bytes() == b"12345"
