@@ -79,11 +79,11 @@ def train_class_model(
 
     Raises an InvalidInputError if the corpus is too small, and a RunError if the training is cancelled or not stored.
     """
-    from engine.training.job import prepare_job  # training is rare, and imports much
-
     run = class_models_dir(data, corpus_sha256) / name
     if run.is_dir():
         return run
+    from engine.training.job import prepare_job  # training is rare, and imports much
+
     config = class_model_config(name, data)
     epochs = max(1, min(config.training.epochs, MAX_TRAINED_TOKENS[name] // max(1, num_tokens)))
     config = config.with_values(epochs=epochs)

@@ -159,7 +159,8 @@ class WhoWouldSayBars(SpeakerBars):
 class WhoPane(Vertical):
     """Line with its telling words, the bars of its likely speakers, and a summary in one line.
 
-    A guess reads only what has changed since the line before, the first words of a new line before the rest.
+    Each guess reads only the words and the context that are new since the previous guess. The first words of a new
+    line have a guess of their own, which is shown while the rest is read.
     """
 
     def __init__(self, model: DialogueModel) -> None:
@@ -204,6 +205,8 @@ class WhoPane(Vertical):
     def _read(self, line: UnknownLine, cancelled: Cancellation) -> Iterator[tuple[UnknownLine, SpeakerGuess]]:
         words = line.text.split()
         with self._lock:
+            if cancelled():  # while the thread of the previous line had the lock
+                return
             if self._posterior is None or line.context != self._turns:
                 is_longer = self._turns and line.context[: len(self._turns)] == self._turns
                 start, state = (len(self._turns), self._state) if is_longer else (0, None)

@@ -1,5 +1,6 @@
 """Corpus and models of the class: trained once for each corpus, shared by chapters, and nothing incomplete is kept."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -24,12 +25,13 @@ def trained(home):
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_model_of_a_corpus_is_trained_once(home, tmp_path, name):
+def test_model_of_a_corpus_is_trained_once_and_then_needs_no_training_code(home, tmp_path, monkeypatch, name):
     data = write_corpus(tmp_path / "own.csv")
     run, lines = run_to_end(train_class_model(name, data, "abc", 1000, never))
     assert run.is_relative_to(home)
     assert lines[-1].startswith(f"training a small {LABELS[name]} on this corpus, once: epoch 1 of 1, perplexity ")
     assert "ring" in load_model(run).model.tokenizer.tokens
+    monkeypatch.setitem(sys.modules, "engine.training.job", None)
     assert run_to_end(train_class_model(name, data, "abc", 1000, never)) == (run, [])
     assert trained(home) == {name}
 

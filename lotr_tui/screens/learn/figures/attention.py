@@ -73,7 +73,7 @@ class AttentionData:
         starts[np.array(positions) + 1] = tokens.start_offsets
         first = max(0, len(read_ids) + 1 - min(MAX_POSITIONS, self.attention_model.context_size))
         ids = np.array(read_ids[first:], np.int32)
-        written = dict(zip(positions, map(tokens.__getitem__, range(len(tokens))), strict=True))
+        written = {place: tokens[index] for index, place in enumerate(positions)}
         names = [
             written.get(place, "").strip() if id == tokenizer.unk_id else format_lone_token(tokenizer.tokens[id])
             for place, id in enumerate(read_ids[first:], first)
@@ -185,8 +185,8 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         }
 
         def read(cancelled: Cancellation) -> Iterator[LineAttention | tuple[int, tuple[str, str]] | None]:
-            if is_slow(data.transformer.model):
-                cancelled.wait(TYPING_PAUSE)
+            if is_slow(data.transformer.model) and cancelled.wait(TYPING_PAUSE):
+                return
             yield data.read_line(line)
             cancelled.wait(TYPING_PAUSE)
             settings = SamplerSettings(temperature=0, max_tokens=MAX_NEXT_TOKENS)
