@@ -91,7 +91,5 @@ async def who_lens(pilot):
 async def speakers_side_by_side(pilot):
     settings = SamplerSettings(top_k=20, max_tokens=20)
     context = PromptContext("conversation", roles=Roles("", "GOLLUM"))
-    screen = SideBySideScreen(
-        dialogue_session_model(), pilot.app.state.runs_dir, "where is the ranger", settings, 3, 0, context
-    )
+    screen = SideBySideScreen(dialogue_session_model(), "where is the ranger", settings, 3, 0, context)
     await open_columns(pilot, screen)

@@ -177,7 +177,7 @@ async def ladder(pilot):
 async def side_by_side_models(pilot):
     app = pilot.app
     prompt = "the wizard of the tower"
-    await open_columns(pilot, SideBySideScreen(session_model_of(app), app.state.runs_dir, prompt, TOP_K, 3, 0))
+    await open_columns(pilot, SideBySideScreen(session_model_of(app), prompt, TOP_K, 3, 0))
 
 
 # Inspectors
@@ -371,9 +371,8 @@ def write_runs(app):
 
 async def model_dialog(pilot):
     write_runs(pilot.app)
-    runs_dir = pilot.app.state.runs_dir
-    session_model = SessionModel("first", "", make_decoder(), run=runs_dir / "first")
-    await _open(pilot, SideBySideScreen(session_model, runs_dir, "", NUCLEUS, 3, 0))
+    session_model = SessionModel("first", "", make_decoder(), run=pilot.app.state.runs_dir / "first")
+    await _open(pilot, SideBySideScreen(session_model, "", NUCLEUS, 3, 0))
     await until(pilot, lambda: not pilot.app.screen.is_loading)
     pilot.app.screen.action_add_column()
     await until(pilot, lambda: isinstance(pilot.app.screen, ModelChoiceDialog))

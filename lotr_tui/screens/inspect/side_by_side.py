@@ -23,7 +23,7 @@ from lotr_tui.formatting import PRETRAINED_NOTE, format_model_row, format_percen
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.inspect.comparison import FINDING_SPEAKER, ColumnsScreen, format_temperature, step_temperature
 from lotr_tui.session.cast import named_speaker, shown_name
-from lotr_tui.session.columns import Column, PromptContext
+from lotr_tui.session.columns import Column
 from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
@@ -71,7 +71,7 @@ class ModelChoiceDialog(Dialog[ColumnChoice]):
         self.show_problem("")
         typed = event.value.strip().casefold()
         matches = [row for row in self._rows if typed in row[0].casefold()]
-        self.answers = sorted(matches, key=lambda row: not str(row[0]).casefold().startswith(typed))
+        self.answers = sorted(matches, key=lambda row: not row[0].casefold().startswith(typed))
         rows = self.query_one(OptionList)
         rows.set_options([label for label, _ in self.answers])
         rows.highlighted = 0 if self.answers else None
@@ -102,20 +102,6 @@ class SideBySideScreen(ColumnsScreen):
         """,
         show=True,
     )
-
-    def __init__(
-        self,
-        session_model: SessionModel,
-        runs_dir: Path | None,
-        prompt: str,
-        settings: SamplerSettings,
-        seed: int | None,
-        pace: float,
-        context: PromptContext | None = None,
-    ) -> None:
-        """Compare `session_model` with models of `runs_dir`; None is the default directory."""
-        super().__init__(session_model, prompt, settings, seed, pace, context)
-        self._runs_dir = runs_dir
 
     def get_help_line(self) -> str:
         if self.session_model.cast:
@@ -174,7 +160,8 @@ class SideBySideScreen(ColumnsScreen):
         """Change the temperature of all columns, and generate them again."""
         field = self.query_one("#temperature", NumberField)
         typed = field.number()
-        field.input.value = format_temperature(step_temperature(0.8 if typed is None else typed, steps))
+        temperature = SamplerSettings().temperature if typed is None else typed
+        field.input.value = format_temperature(step_temperature(temperature, steps))
         if self.prompt_and_seed:
             self.action_generate()
 
@@ -208,7 +195,7 @@ class SideBySideScreen(ColumnsScreen):
             choice = ModelChoice("run", base, epoch)
             rows.append((format_model_row(choice.name, f"epoch {epoch}", valid), choice))
         rows += [(name, ModelChoice("run", name)) for name in bundled_runs().values()]
-        trained = (run for run in list_runs(self._runs_dir) if run.valid_perplexity is not None)
+        trained = (run for run in list_runs(self.state.runs_dir) if run.valid_perplexity is not None)
         for each in trained:
             is_comparable = not each.pretrained_on_other_text  # perplexities of different tokens do not compare
             row = format_model_row(each.name, each.state, each.valid_perplexity if is_comparable else None)
@@ -257,7 +244,7 @@ class SideBySideScreen(ColumnsScreen):
         """Load the model of a column, or remove the column if that fails."""
         failure = ""
         try:
-            self._set_model(slot, await run_in_thread(load_model_choice, choice, self._runs_dir))
+            self._set_model(slot, await run_in_thread(load_model_choice, choice, self.state.runs_dir))
         except Exception as error:
             failure = f"{slot.title}: {describe_error(error)}"
         if slot not in self.slots or is_closed(self):

@@ -1,7 +1,5 @@
 """The screens that inspect the model of a session; each module is imported when its screen is opened."""
 
-from pathlib import Path
-
 from textual.screen import Screen
 
 from engine.analysis.activations import find_attention_model
@@ -12,9 +10,7 @@ from lotr_tui.session.read_text import to_prompt_line
 from lotr_tui.session.session_model import SessionModel
 
 
-def create_inspector_screen(
-    inspector: str, view: ConversationView, draft: str, answerer: str, runs_dir: Path | None
-) -> Screen[None]:
+def create_inspector_screen(inspector: str, view: ConversationView, draft: str, answerer: str) -> Screen[None]:
     """Create the screen of an inspector on the typed `draft`, or on the reply under the cursor or the latest one.
 
     Unless a speaker is chosen, `answerer` answers the draft.
@@ -35,7 +31,7 @@ def create_inspector_screen(
             return LadderScreen(model, prompt, slot.sampler.settings, seed, slot.pace, context)
         from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 
-        return SideBySideScreen(model, runs_dir, prompt, slot.sampler.settings, seed, slot.pace, context)
+        return SideBySideScreen(model, prompt, slot.sampler.settings, seed, slot.pace, context)
     text = to_prompt_line(draft) if reply is None else reply.full_text()
     if reply is not None and not (reply.session_model.cast and model.cast):
         model = reply.session_model  # a conversation is the same text for all models that know speakers

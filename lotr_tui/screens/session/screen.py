@@ -493,4 +493,4 @@ class SessionScreen(AppScreen[None]):
         from lotr_tui.screens.session.inspectors import create_inspector_screen
 
         name = keys.find_name(inspector, keys.INSPECTORS)
-        self.app.push_screen(create_inspector_screen(name, self.view, self._draft, self.side.answerer, self._runs_dir))
+        self.app.push_screen(create_inspector_screen(name, self.view, self._draft, self.side.answerer))

@@ -71,8 +71,7 @@ def ladder(pace):
 
 async def speaker_columns(pilot):
     context, settings = PromptContext("conversation"), SamplerSettings(max_tokens=5)
-    runs_dir = pilot.app.state.runs_dir
-    screen = SideBySideScreen(dialogue_session_model(), runs_dir, "the tower", settings, 3, 0, context)
+    screen = SideBySideScreen(dialogue_session_model(), "the tower", settings, 3, 0, context)
     await pilot.app.push_screen(screen)
     await until(pilot, lambda: len(screen.slots) == 3)
 

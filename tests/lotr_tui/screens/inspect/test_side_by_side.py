@@ -32,7 +32,7 @@ PROMPT = "the tower"
 
 async def open_screen(pilot, prompt=PROMPT, run=None, model=None):
     session_model = SessionModel("mine", "valid 74.9", model or make_decoder(), run=run)
-    screen = SideBySideScreen(session_model, pilot.app.state.runs_dir, prompt, SamplerSettings(top_k=20), 3, 0)
+    screen = SideBySideScreen(session_model, prompt, SamplerSettings(top_k=20), 3, 0)
     await pilot.app.push_screen(screen)
     await pilot.pause()
     return screen
@@ -206,7 +206,7 @@ async def test_words_of_models_with_different_tokenizers_are_compared(make_host)
     models = [RecitingModel(bpe_tokenizer(), LINES[0]), RecitingModel(character_tokenizer(), LINES[1])]
     async with make_host().run_test(size=(200, 50)) as pilot:
         session_model = SessionModel("bpe", "", models[0])
-        screen = SideBySideScreen(session_model, pilot.app.state.runs_dir, "", SamplerSettings(max_tokens=60), 3, 0)
+        screen = SideBySideScreen(session_model, "", SamplerSettings(max_tokens=60), 3, 0)
         await pilot.app.push_screen(screen)
         screen.slots.append(Column("characters", models[1], 0.8))
         screen.query_one("#prompt").value = "The wiz"

@@ -36,7 +36,7 @@ async def test_a_fast_column_does_not_wait_for_a_slow_one_and_models_are_added_b
     app.state.settings.change(recent_models=("hf:owner/used-last",))
     async with app.run_test(size=(120, 35)) as pilot:
         model.hold()
-        screen = SideBySideScreen(slow_session_model(model), None, "bilbo is", SETTINGS, 7, 0, CONTEXT)
+        screen = SideBySideScreen(slow_session_model(model), "bilbo is", SETTINGS, 7, 0, CONTEXT)
         await app.push_screen(screen)
         await until(pilot, lambda: len(screen.slots) == 2 and screen.slots[1].done_event)
         assert loader.choices == [ModelChoice("run", "lstm")]

@@ -34,10 +34,7 @@ def conversation(home):
 
 async def open_columns(pilot, screen_type, session_model, roles=Roles(), previous=None, prompt=PROMPT):  # noqa: B008
     context = PromptContext("conversation", previous, roles)
-    arguments = [prompt, SETTINGS, SEED, 0, context]
-    if screen_type is SideBySideScreen:
-        arguments.insert(0, None)
-    screen = screen_type(session_model, *arguments)
+    screen = screen_type(session_model, prompt, SETTINGS, SEED, 0, context)
     await pilot.app.push_screen(screen)
     await until(pilot, lambda: all(slot.model is not None for slot in screen.slots) and screen.prompt_and_seed)
     await until(pilot, lambda: screen_type is LadderScreen or len(screen.slots) > 1)
