@@ -190,7 +190,7 @@ class ColumnsScreen(AppScreen[None]):
         self.query_one("#columns" if self._prompt.strip() else "#prompt").focus()
         self._show_status()
         self.show_slots(0)
-        if self.session_model.cast:
+        if any(slot.model is None for slot in self.slots):  # they wait for their speaker
             self.run_worker(self._rank_speakers(), group="loading")
         else:
             self.load_initial_columns()
@@ -216,7 +216,7 @@ class ColumnsScreen(AppScreen[None]):
             self.show_note(f"Cannot rank the speakers: {describe_error(error)}")
         if not is_closed(self):
             self.use_ranking()
-            self.show_slots(0)
+            self.show_slots()
             self.generate_empty_columns()
 
     def show_note(self, problem: str | None = None) -> None:
@@ -373,7 +373,7 @@ class ColumnsScreen(AppScreen[None]):
             self.show_note("one column must stay; a adds another")
         else:
             del self.slots[self.selected_index]
-            self.show_slots()
+            self.show_change()
 
     def action_select_column(self, offset: int) -> None:
         self.show_slots(self.selected_index + offset)
@@ -408,7 +408,7 @@ class LadderScreen(ColumnsScreen):
 
     def use_ranking(self) -> None:
         """Let the likeliest speaker say the text of all columns."""
-        if self._ranking and not self._speaker:
+        if self._ranking and not self._speaker:  # none was typed meanwhile
             self._set_speaker(self._ranking[0].name)
 
     def _set_speaker(self, name: str) -> None:
@@ -427,6 +427,7 @@ class LadderScreen(ColumnsScreen):
             self._set_speaker(read_name(name, self.session_model.cast))
         temperatures = parse_temperatures(self.query_one("#temperatures", Input).value)
         self.slots = list(map(self._make_slot, temperatures))
+        self._show_temperatures()
 
     def action_add_column(self) -> None:
         """Add a column between the selected and the next one, or one with a higher temperature at the end."""
@@ -445,13 +446,15 @@ class LadderScreen(ColumnsScreen):
         self.slots[index] = self._make_slot(step_temperature(self.slots[index].temperature, steps))
         self.show_change(index)
 
-    def show_slots(self, selected_index: int | None = None) -> None:
+    def show_change(self, selected_index: int | None = None) -> None:
+        self._show_temperatures()
+        super().show_change(selected_index)
+
+    def _show_temperatures(self) -> None:
         self.query_one("#temperatures", Input).value = " ".join(format_temperature(s.temperature) for s in self.slots)
-        super().show_slots(selected_index)
 
     def _make_slot(self, temperature: float) -> Column:
-        is_waiting = self.session_model.cast and not self._speaker
         column = Column(f"temp {format_temperature(temperature)}", self.session_model.model, temperature, self._speaker)
-        if is_waiting:
+        if self.session_model.cast and not self._speaker:
             column.model, column.placeholder = None, FINDING_SPEAKER
         return column

@@ -90,6 +90,8 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         words = [expected_words(slot.temperature) for slot in screen.slots]
         assert [generated_words(slot) for slot in screen.slots] == words
         field.value = "0.9 0.9"
+        await pilot.press("right")
+        assert (screen.selected_index, field.value) == (1, "0.9 0.9")  # typed, and not used before enter
         await pilot.press("enter")
         await until_columns_ended(pilot, screen)
         first, second = (generated_words(slot) for slot in screen.slots)

@@ -9,6 +9,7 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
+from lotr_tui.screens.inspect import comparison
 from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen
 from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
 from lotr_tui.session.cast import Roles
@@ -90,7 +91,7 @@ async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(make_host,
         assert texts(screen) == [answer(model, earlier, speaker, slot.temperature) for slot in screen.slots]
 
 
-async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speaker(make_host):
+async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speaker(make_host, monkeypatch):
     session_model = dialogue_session_model()
     model, turns = session_model.model, [Turn("STRANGER", PROMPT)]
     app = make_host(session_model=session_model)
@@ -100,7 +101,9 @@ async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speak
         assert screen.query_one("#speaker", Input).value == name.capitalize()
         assert texts(screen)[0] == answer(model, turns, name, WIDE_TEMPERATURES[0])
 
+        monkeypatch.delattr(comparison, "read_next_token")  # a chosen speaker needs no ranking
         screen = await open_columns(pilot, LadderScreen, session_model, Roles("", "GOLLUM"))
+        assert "Cannot rank" not in note_text(screen)
         assert texts(screen) == [answer(model, turns, "GOLLUM", value) for value in WIDE_TEMPERATURES]
         field = screen.query_one("#speaker", Input)
         assert field.value == "Gollum"
