@@ -187,10 +187,10 @@ class AttentionScreen(LayerScreen[AttentionReading]):
     def find_problem(self) -> str:
         return "no Transformer in this model: it has no attention" if self._model is None else ""
 
-    def show_page(self, page: Page, cursor: int | None) -> None:
+    def show_page(self, page: Page) -> None:
         self._predictions, self._levels = {}, np.empty(0, np.intp)
         self._lens_task.cancel()
-        super().show_page(page, cursor)
+        super().show_page(page)
 
     def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> list[AttentionReading]:
         """Record the attention on a text, or on its end if the record would be too large."""

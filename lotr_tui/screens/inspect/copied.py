@@ -79,7 +79,7 @@ class CopiedScreen(TextScreen[MemorizationReport]):
     def find_problem(self) -> str:
         return "no training text: this model has no run" if self.session_model.run is None else ""
 
-    def show_page(self, page: Page, cursor: int | None) -> None:
+    def show_page(self, page: Page) -> None:
         self.result = None
         self.query_one(TextView).show(page)
 

@@ -92,9 +92,9 @@ class LayerScreen(TextScreen[ReadingT]):
         """Show strips and lists for the token under the cursor."""
         raise NotImplementedError
 
-    def show_page(self, page: Page, cursor: int | None) -> None:
+    def show_page(self, page: Page) -> None:
         self.reading = None
-        self.query_one(TextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
+        self.query_one(TextView).show(page, len(page.tokens) - 1)
         for line in self.query(StatusBar):
             if line.id != "status":
                 line.show(Content(""), Content(""))
@@ -119,6 +119,8 @@ class LayerScreen(TextScreen[ReadingT]):
             self.refresh_bindings()
         self.update_view()
 
+    @on(TextView.CursorMoved)
+    @on(HeatStrips.CursorMoved)
     def update_view(self) -> None:
         if (reading := self.reading) is None:
             return
@@ -137,11 +139,6 @@ class LayerScreen(TextScreen[ReadingT]):
     def show_along_heading(self, name: str) -> None:
         pinned = (" · pinned" if self.pinned else "", "$accent")
         self.show_line("#along-heading", (name, "bold"), (" along the text", MUTED), pinned)
-
-    @on(TextView.CursorMoved)
-    @on(HeatStrips.CursorMoved)
-    def _follow_cursor(self) -> None:
-        self.update_view()
 
     @on(RowList.Selected, "#along")
     def _move_to_token(self, message: RowList.Selected) -> None:

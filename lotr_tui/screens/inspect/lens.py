@@ -16,7 +16,7 @@ from textual.widgets import Input, Rule, Static
 
 from engine.analysis.evaluation import Evaluation, TextForm, native_form, summarize_log_probs
 from engine.analysis.token_scores import TokenScores
-from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
+from engine.analysis.tokenized_text import TokenizedText
 from engine.data.speakers import display_name
 from engine.errors import describe_error, printable
 from engine.models.base import LanguageModel
@@ -140,10 +140,9 @@ class LensScreen(TextScreen[TokenScores]):
         Otherwise this depends on the training of the model.
         """
         super().__init__(session_model, text)
-        run = session_model.run
-        self.eos_per_line = reads_line_ends or (run is not None and is_line_mode(run))
-        if session_model.model.tokenizer.is_open:
-            self.eos_per_line = session_model.predicts_eos
+        if not session_model.model.tokenizer.is_open:
+            run = session_model.run
+            self.eos_per_line = reads_line_ends or (run is not None and is_line_mode(run))
         self.view: LensView = "network"
         self.network_scores: TokenScores | None = None
         self.baseline_scores: TokenScores | None = None
@@ -194,10 +193,6 @@ class LensScreen(TextScreen[TokenScores]):
 
     # Text
 
-    def tokenize(self, text: str) -> TokenizedText:
-        model = self.session_model
-        return tokenize_with_offsets(text, model.model.tokenizer, eos_per_line=self.eos_per_line, cast=model.cast)
-
     @on(Input.Changed)
     def _schedule_scoring(self, event: Input.Changed) -> None:
         if event.value != newlines_to_marks(self.text):  # otherwise the screen itself has filled the line
@@ -207,7 +202,8 @@ class LensScreen(TextScreen[TokenScores]):
 
     def _score_typed_text(self) -> None:
         self.text = self.query_one(TextInputBar).text
-        self.analyse(self._word_at_text_cursor(self.tokenize(self.text)))
+        self.analyse()
+        self._move_to_text_cursor()
 
     def action_open(self) -> None:
         def load(file: tuple[str, str] | None) -> None:
@@ -220,9 +216,11 @@ class LensScreen(TextScreen[TokenScores]):
 
         self.app.push_screen(OpenTextDialog(), load)
 
-    def _word_at_text_cursor(self, tokens: TokenizedText) -> int:
-        """Return the word before the cursor of the input line."""
-        return max(0, int(tokens.word_spans[0].searchsorted(self._text_cursor, side="left")) - 1)
+    def _move_to_text_cursor(self) -> None:
+        """Move to the word before the cursor of the input line."""
+        if self.page is not None:
+            word_starts, _ = self.page.tokens.word_spans
+            self.query_one("#text", TextView).move_cursor(int(word_starts.searchsorted(self._text_cursor)) - 1)
 
     @property
     def _text_cursor(self) -> int:
@@ -235,18 +233,18 @@ class LensScreen(TextScreen[TokenScores]):
             return
         if self.shows_who:
             self._guess_speaker()
-        elif self.page is not None and not self._typing.is_waiting:
-            self.query_one("#text", TextView).move_cursor(self._word_at_text_cursor(self.page.tokens))
+        elif not self._typing.is_waiting:
+            self._move_to_text_cursor()
 
     # Scores
 
-    def show_page(self, page: Page, cursor: int | None) -> None:
+    def show_page(self, page: Page) -> None:
         """Show a new text, with the scores that it shares with the text before."""
         text = self.query_one("#text", TextView)
         tokenizer = self.session_model.model.tokenizer
         self.network_scores = TokenScores(page.tokens, tokenizer, self.network_scores)
         self._num_painted = 0
-        text.show(page, text.cursor if cursor is None else cursor)
+        text.show(page, text.cursor)
         self._score_with_baseline()
         self._show_change()
 
@@ -351,9 +349,9 @@ class LensScreen(TextScreen[TokenScores]):
         shades = Content("  ").join(
             Content.styled(each, text.get_visual_style(f"text-view--{name}")) for each, name in parts
         )
-        title = (
-            f"{'difference' if is_difference else 'surprise'}: " if self.size.width >= MIN_WIDTH_OF_FULL_LEGEND else ""
-        )
+        title = "difference: " if is_difference else "surprise: "
+        if self.size.width < MIN_WIDTH_OF_FULL_LEGEND:
+            title = ""
         model_name = Content.styled("" if is_difference else self.view, MUTED)
         self.query_one("#legend", StatusBar).show(Content.assemble((title, MUTED), shades), model_name)
 

@@ -71,7 +71,8 @@ class ModelChoiceDialog(Dialog[ColumnChoice]):
         self.show_problem("")
         typed = event.value.strip().casefold()
         matches = [row for row in self._rows if typed in row[0].casefold()]
-        self.answers = sorted(matches, key=lambda row: not row[0].casefold().startswith(typed))
+        matches.sort(key=lambda row: not row[0].casefold().startswith(typed))
+        self.answers = matches
         rows = self.query_one(OptionList)
         rows.set_options([label for label, _ in self.answers])
         rows.highlighted = 0 if self.answers else None

@@ -182,6 +182,7 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
         super().__init__()
         self.session_model = session_model
         self.text = cut_text(sanitize_text(text))
+        self.eos_per_line = session_model.predicts_eos or not session_model.model.tokenizer.is_open
         self.page: Page | None = None  # layout of the analysed text; None before the first analysis
         self.analysis: BackgroundTask[ResultT] = BackgroundTask(
             self,
@@ -201,8 +202,8 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
         """Return why no text can be analysed, or "" if there is no reason."""
         return ""
 
-    def show_page(self, page: Page, cursor: int | None) -> None:
-        """Show a text that is not analysed yet, with the cursor on a word or token; None is the default."""
+    def show_page(self, page: Page) -> None:
+        """Show a text that is not analysed yet."""
         raise NotImplementedError
 
     def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> Iterable[ResultT]:
@@ -255,18 +256,17 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
 
     def tokenize(self, text: str) -> TokenizedText:
         """Tokenize a text as the model of the session reads it."""
-        tokenizer = self.session_model.model.tokenizer
-        eos_per_line = not tokenizer.is_open or self.session_model.predicts_eos
-        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line, cast=self.session_model.cast)
+        model, cast = self.session_model.model, self.session_model.cast
+        return tokenize_with_offsets(text, model.tokenizer, eos_per_line=self.eos_per_line, cast=cast)
 
-    def analyse(self, cursor: int | None = None) -> None:
-        """Show the text with the cursor on a word or token, and analyse it in a thread."""
+    def analyse(self) -> None:
+        """Show the text, and analyse it in a thread."""
         if is_closed(self):  # by a key before its first paint
             return
         self.analysis.cancel()
         tokens = self.tokenize(self.text)
         self.page = Page.from_tokens(tokens) if self.SHOWS_TOKENS else Page.from_words(tokens)
-        self.show_page(self.page, cursor)
+        self.show_page(self.page)
         if problem := self.find_problem():
             self.show_message(problem)
         elif skipped := [] if len(tokens) else tokens.skipped_texts():
