@@ -48,7 +48,8 @@ def download(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int]
             elif error.code < 500 and error.code not in {408, 425, 429}:
                 raise InvalidInputError(f"{url}: {problem}") from error
         except (OSError, HTTPException) as error:
-            if getattr(error, "filename", None) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            number = getattr(error, "errno", None)
+            if getattr(error, "filename", None) or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise  # of the file, not of the network
             problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise LotrError(f"{url} could not be downloaded in {len(PAUSES)} attempts: {problem}; check the network")
