@@ -226,9 +226,8 @@ class Config:
     def difference(self, other: "Config") -> tuple[str, Any, Any] | None:
         """Return the first setting that differs, and both values; None if at most the presets differ."""
         values = other.settings() | {"preset": self.preset}
-        return next(
-            ((name, mine, values[name]) for name, mine in self.settings().items() if mine != values[name]), None
-        )
+        changes = ((name, mine, values[name]) for name, mine in self.settings().items() if mine != values[name])
+        return next(changes, None)
 
     def with_values(self, *assignments: str, **values: Any) -> Self:
         """Return a copy with other settings, also as texts "key=value"; an invalid one raises a ConfigError."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 MAX_MESSAGE_LENGTH = 2_000  # maximum characters of an error message, which may quote a value from a file
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}  # controls, marks that can reverse the text, surrogates, unassigned
+# Packages that lotr-tui requires, of which an installation may lack some. Each is imported by its own name.
 _DEPENDENCIES = (
-    *("gguf", "jinja2", "msgspec", "numkong", "numpy", "platformdirs", "psutil", "rich", "safetensors"),
-    *("textual", "tokenizers", "torch", "typer"),
-)
-"""Packages that lotr-tui requires, of which an installation may lack some. They are imported by the names they have."""
+    "gguf", "jinja2", "msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors",
+    "textual", "tokenizers", "torch", "typer",
+)  # fmt: skip
 
 
 def printable(text: str) -> str:

@@ -173,7 +173,6 @@ LifecycleEvent = Preparing | Started | Resume | Finished | Failed
 RecordedEvent = LifecycleEvent | Step | Evaluated | Sampled | CommandApplied | Checkpointed | Warned | Diagnosed
 TrainingEvent = RecordedEvent | Snapshot
 
-
 # Names in records: the class name in snake case.
 EVENT_NAMES: dict[type[TrainingEvent], str] = {
     event_type: re.sub(r"(?<!^)(?=[A-Z])", "_", event_type.__name__).lower() for event_type in get_args(TrainingEvent)

@@ -101,9 +101,8 @@ class CompleteWordSearch:
         """
         root = _Spelling(-1.0, (), 1.0, 1.0)
         open_before = open_word(self._tokenizer, self._text.ids)
-        result = replace(
-            generate.next_token_probs(self._after(root, settings), 0), candidate_unit="word", is_final=False
-        )
+        next_tokens = generate.next_token_probs(self._after(root, settings), 0)
+        result = replace(next_tokens, candidate_unit="word", is_final=False)
         floor, num_needed = min_prob, max_words
         while True:
             frontier, is_exhausted = _Frontier(self._tokenizer, open_before, floor), False

@@ -208,8 +208,9 @@ class _PairModel:
     def advance_batch(self, pairs: Sequence[_Pair], tokens: Sequence[int]) -> list[tuple[LogProbs, _Pair]]:
         unscored = [index for index, pair in enumerate(pairs) if pair.num_scored < NUM_SCORED_TOKENS]
         before = [*(pair.in_context for pair in pairs), *(pairs[index].alone for index in unscored)]
-        read = [*tokens, *(tokens[index] for index in unscored)]
-        after = [DecoderState(*it) for it in advance_batch(self.model, [state.model_state for state in before], read)]
+        inputs = [*tokens, *(tokens[index] for index in unscored)]
+        read = advance_batch(self.model, [state.model_state for state in before], inputs)
+        after = [DecoderState(*each) for each in read]
         alone = dict(zip(unscored, after[len(pairs) :], strict=True))
         return [
             (after[i].log_probs, pair.score([tokens[i]])._replace(in_context=after[i], alone=alone.get(i, pair.alone)))

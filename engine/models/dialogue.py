@@ -141,10 +141,8 @@ class TurnCounts:
                 ratio[speaker] = 0
                 total += COMPANY_DECAY**lines * ratio
             rows["company"] = total / sum(COMPANY_DECAY**lines for _, lines in state.last_lines)
-            rows["named"], rows["addressed_before"] = (
-                is_in(state.named - {last}),
-                is_in(state.addressed_before - {last}),
-            )
+            rows["named"] = is_in(state.named - {last})
+            rows["addressed_before"] = is_in(state.addressed_before - {last})
         if last_but_one is not None:
             rows["second_succession"] = log_ratio("second_succession", last_but_one)
             for name in ("succession", "second_succession"):

@@ -177,9 +177,7 @@ class BatchAttention:
 class TransformerLayer(NamedTuple):
     # Matrices that multiply the same vector are one.
     attention_norm: Float32Array  # [width]
-    qkv: (
-        layout.Matrix
-    )  # [query, key and value units, width]; units of queries and keys are in the order of `pair_units`
+    qkv: layout.Matrix  # [query, key and value units, width]; queries and keys are in the order of `pair_units`
     qkv_bias: Float32Array | None
     output: layout.Matrix  # [width, query units]
     feed_forward_norm: Float32Array  # [width]
@@ -307,10 +305,8 @@ class NumpyTransformer:
         segments = extend_segments(self.config, state.segments, position, (token,))
         buffer, length = segments[-1]
         num_units, num_rotated = self._num_heads * size, (self._num_heads + self._num_kv_heads) * size
-        rotations, vector = (
-            self._rotations[position].repeat(self._num_each, axis=0).reshape(-1),
-            layout.embed(self._embedding, token),
-        )
+        rotations = self._rotations[position].repeat(self._num_each, axis=0).reshape(-1)
+        vector = layout.embed(self._embedding, token)
         for index, layer in enumerate(self._layers):
             # A norm divides by a number, which is left to the product.
             qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
@@ -323,9 +319,8 @@ class NumpyTransformer:
             vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
         vector *= self._final_norm * np.float32(self._norm_factor(vector))
         log_probs = layout.normalize_logits(self._output.matmul_vector(vector)[None])
-        return merge_ends(log_probs, self.tokenizer)[0], TransformerState(
-            segments, position + 1, state.has_slid, vector
-        )
+        new_state = TransformerState(segments, position + 1, state.has_slid, vector)
+        return merge_ends(log_probs, self.tokenizer)[0], new_state
 
     def _norm_factor(self, vector: Float32Array) -> float:
         return 1 / math.sqrt(vector.dot(vector) / len(vector) + self.config.norm_eps)
@@ -383,7 +378,8 @@ class NumpyTransformer:
         # Reads the next tokens of several texts, for which their windows have room, with one product per matrix.
         # Returns, for each text, the vectors `[tokens, width]` that predict the token after each token, and its state.
         tokens = np.concatenate(chunks).astype(np.int32)
-        counts, ends = list(map(len, chunks)), np.cumsum(list(map(len, chunks))).tolist()
+        counts = list(map(len, chunks))
+        ends = np.cumsum(counts).tolist()
         texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()
         for state, count, end in zip(states, counts, ends, strict=True):
             rows = slice(end - count, end)

@@ -155,6 +155,5 @@ def find_script_cast(chat: ChatTemplate | None, name: str) -> tuple[str, ...]:
     source = "" if chat is None else chat.template.source
     if not source.startswith(_CAST_START):
         return ()
-    return speakers.cast_from_json(
-        source.removeprefix(_CAST_START).partition(_CAST_END)[0], f"{name}: the chat template"
-    )
+    cast = source.removeprefix(_CAST_START).partition(_CAST_END)[0]
+    return speakers.cast_from_json(cast, f"{name}: the chat template")

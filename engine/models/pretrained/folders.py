@@ -180,9 +180,8 @@ def store_base(base: bases.Base, name: str, folder: Path, sha256: str, source: s
     num_tokens, template = len(base.tokenizer), base.chat.template if base.chat else None
     facts = name, base.family, base.config, sha256, source, num_tokens, base.tokenizer.specials, template
     stored = msgspec.json.encode(StoredBase(1, *facts, len(content), hashlib.sha256(content).hexdigest()))
-    write_folder(
-        folder, {names.BASE_FILE: stored, TOKENIZER_FILE: base.tokenizer.to_json().encode(), WEIGHTS_FILE: content}
-    )
+    tokenizer = base.tokenizer.to_json().encode()
+    write_folder(folder, {names.BASE_FILE: stored, TOKENIZER_FILE: tokenizer, WEIGHTS_FILE: content})
 
 
 def read_stored_base(name: str, *, check_bytes: bool = False) -> bases.Base:

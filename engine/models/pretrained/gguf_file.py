@@ -144,7 +144,7 @@ class _GGUFFile:
             entries.append((tensor, shape, self._numbers("<u4").item(), self._numbers("<u8").item()))
         alignment = self.metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
         start = -(-self._position // alignment) * alignment
-        # Type, and bytes `[..., bytes of a row]`, by name.
+        # Type of quantization and bytes of each tensor; the last axis of the bytes is a row of numbers.
         self.tensors: dict[str, tuple[Any, npt.NDArray[np.uint8]]] = {}
         for tensor, shape, type_code, offset in entries:
             type_ = gguf.GGMLQuantizationType(type_code)
