@@ -5,7 +5,7 @@ from functools import partial
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from engine.models.pretrained.base import read_tokens
+from engine.models.pretrained.base import read_tokenizer
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 
 CHAT_TEMPLATE = (
@@ -110,7 +110,7 @@ def token_reader(hf_tokenizer):
     """Return a function that makes a tokenizer of ours from one of transformers."""
     texts = {key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)}
     first_id = next(iter(hf_tokenizer("a")["input_ids"]), None)
-    return partial(read_tokens, hf_tokenizer.backend_tokenizer.to_str(), texts, first_id, hf_tokenizer.chat_template)
+    return partial(read_tokenizer, hf_tokenizer.backend_tokenizer.to_str(), texts, first_id, hf_tokenizer.chat_template)
 
 
 def load_gguf(path):

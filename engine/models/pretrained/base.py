@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -45,10 +45,11 @@ class LoadingProgress:
     memory_bytes: int | None = None  # that the model needs; None before it is known
 
 
-Tokens = tuple[PretrainedTokenizer, ChatTemplate | None]
+TokenizerAndChat = tuple[PretrainedTokenizer, ChatTemplate | None]
 ProgressCallback = Callable[[LoadingProgress], None]
 Adapter = tuple[ModelConfig, Mapping[str, StoredTensor]]  # configuration and tensors of its run
-TokenReader = Callable[[Sequence[int], int], Tokens]  # takes other end tokens, and the number of tokens with logits
+# Takes other end tokens, and the number of tokens with logits.
+TokenizerReader = Callable[[Sequence[int], int], TokenizerAndChat]
 RowReaders = Mapping[str, Callable[..., StoredTensor]]
 
 
@@ -66,7 +67,8 @@ def refuse_in_one_line(name: str, problem: str = "is damaged") -> Iterator[None]
     except Exception as error:  # of many types: libraries read the files
         if isinstance(error, InvalidInputError) and not isinstance(error, RunError):
             raise type(error)(f"{name}: {error}") from error
-        reason = describe_error(error).removesuffix("; the run is damaged").removesuffix(".")[:300]
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else describe_error(error)
+        reason = reason.removesuffix("; the run is damaged").removesuffix(".")[:300]
         remedy = f"run `lotr-tui fetch {name}`" if name == SMOLLM2 else "fetch it again"
         raise InvalidInputError(f"{name} {problem} ({reason}); {remedy}") from error
 
@@ -75,7 +77,10 @@ class LazyTensors(UserDict[str, Any]):
     """Tensors by name that a function reads from a file at every access, so that one at a time is in memory."""
 
     def __getitem__(self, name: str) -> StoredTensor:
-        tensor: StoredTensor = self.data[name]()
+        try:
+            tensor: StoredTensor = self.data[name]()
+        except IndexError as error:
+            raise RunError(f"{name} has too few rows") from error
         return tensor
 
 
@@ -172,7 +177,7 @@ class _Rope(msgspec.Struct):
 class _Settings(msgspec.Struct, kw_only=True):  # of `config.json`
     hidden_size: int
     num_hidden_layers: int
-    num_attention_heads: int
+    num_attention_heads: Annotated[int, msgspec.Meta(ge=1)]
     intermediate_size: int
     max_position_embeddings: int
     num_key_value_heads: int | None = None
@@ -235,25 +240,31 @@ def read_config(settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def make_base(
-    name: str, family: str, files: Sequence[Path], config: ModelConfig, tokens: Tokens, readers: RowReaders
+    name: str,
+    family: str,
+    files: Sequence[Path],
+    config: ModelConfig,
+    readers: RowReaders,
+    tokenizer: PretrainedTokenizer,
+    chat: ChatTemplate | None,
 ) -> Base:
     """Return a base of the tensors by name, whose readers take the rows to read, or None for all."""
     if unknown := sorted(readers.keys() - layout.weight_shapes(config, 0).keys()):
         raise UnsupportedModelError(f"it has tensors of another kind of model, such as {unknown[0][:100]}")
-    our_rows = tokens[0].swapped_ids.astype(np.intp)
+    our_rows = tokenizer.swapped_ids.astype(np.intp)
     rows = {tensor: our_rows if tensor in VOCABULARY_TENSORS else None for tensor in readers}
     weights = LazyTensors({tensor: partial(read, rows[tensor]) for tensor, read in readers.items()})
-    return Base(name, family, tuple(files), config, tokens[0], weights, tokens[1])
+    return Base(name, family, tuple(files), config, tokenizer, weights, chat)
 
 
-def read_tokens(
+def read_tokenizer(
     backend_json: str,
     texts: Mapping[str, str | None],
     first_id: int | None,
     template: str | None,
     other_end_ids: Sequence[int],
     max_size: int,
-) -> Tokens:
+) -> TokenizerAndChat:
     """Return the tokenizer of a `tokenizer.json`, with at most `max_size` tokens, and its chat template if it has one.
 
     `texts` are special tokens by names such as "bos_token", `first_id` is the token that the tokenizer puts before a
@@ -294,7 +305,7 @@ def try_tokenizer(path: str, texts: dict[str, str | None], end_ids: Sequence[int
     """Return the token that a tokenizer puts before a text; call this in a sandbox, since the library may crash."""
     content = Path(path).read_text("utf-8")
     first_id = next(iter(tokenizers.Tokenizer.from_str(content).encode("a").ids), None)
-    tokenizer, _ = read_tokens(content, texts, first_id, None, end_ids, MAX_VOCABULARY_SIZE)
+    tokenizer, _ = read_tokenizer(content, texts, first_id, None, end_ids, MAX_VOCABULARY_SIZE)
     for text, encoded in zip(TRIED_TEXTS, tokenizer.encode_lines(TRIED_TEXTS), strict=True):
         tokenizer.decode(encoded)
         tokenizer.end_offsets(text, encoded)

@@ -95,11 +95,11 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
         if tensor == bases.VOCABULARY_TENSORS[0]:
             num_tokens = file.tensors[tensor][1][0]
         readers[tensor] = partial(file.read_weight, tensor)
-    tokens = read_tokenizer_files(folder, end_ids)(end_ids, num_tokens)
-    return bases.make_base(name, bases.FAMILIES[settings["model_type"]], paths, config, tokens, readers)
+    tokenizer, chat = read_tokenizer_files(folder, end_ids)(end_ids, num_tokens)
+    return bases.make_base(name, bases.FAMILIES[settings["model_type"]], paths, config, readers, tokenizer, chat)
 
 
-def read_tokenizer_files(folder: Path, end_ids: list[int]) -> bases.TokenReader:
+def read_tokenizer_files(folder: Path, end_ids: list[int]) -> bases.TokenizerReader:
     """Read `tokenizer.json` and what other files say about it, after a try in a sandbox."""
     path, settings = folder / TOKENIZER_FILE, read_json(folder / TOKENIZER_CONFIG_FILE)
     if not path.is_file():
@@ -117,7 +117,7 @@ def read_tokenizer_files(folder: Path, end_ids: list[int]) -> bases.TokenReader:
         template = next((item["template"] for item in template if item["name"] == "default"), None)
     if (folder / TEMPLATE_FILE).is_file():
         template = read_limited(folder / TEMPLATE_FILE, MAX_FILE_BYTES).decode()
-    return partial(bases.read_tokens, content, texts, first_id, template if isinstance(template, str) else None)
+    return partial(bases.read_tokenizer, content, texts, first_id, template if isinstance(template, str) else None)
 
 
 def find_folder(source: names.PretrainedSource, on_progress: bases.ProgressCallback) -> Path:

@@ -18,8 +18,8 @@ import tokenizers
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
-from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config, read_tokens
+from engine.errors import InvalidInputError, RunError, printable
+from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config, read_tokenizer
 from engine.models.pretrained.tokenizer import SPACE_MARK
 from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
@@ -95,8 +95,8 @@ def read_gguf_base(path: Path, name: str) -> Base:
         readers[ours] = partial(file.read, tensor, order)
     readers.pop(ROPE_FACTORS, None)
     end_ids = [metadata[key] for kind in ("eot", "eom") if (key := f"{_PREFIX}{kind}_token_id") in metadata]
-    tokens = read_tokens(*read_vocabulary(metadata), end_ids, len(metadata[_PREFIX + "tokens"]))
-    return make_base(name, FAMILIES[architecture], [path], config, tokens, readers)
+    tokenizer, chat = read_tokenizer(*read_vocabulary(metadata), end_ids, len(metadata[_PREFIX + "tokens"]))
+    return make_base(name, FAMILIES[architecture], [path], config, readers, tokenizer, chat)
 
 
 def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
@@ -155,8 +155,8 @@ class _GGUFFile:
     def _numbers(self, dtype: str, count: int = 1) -> npt.NDArray[Any]:
         start = self._position
         self._position += count * np.dtype(dtype).itemsize
-        if self._position > MAX_HEADER_BYTES:
-            raise ValueError("its header is too long")
+        if self._position > min(MAX_HEADER_BYTES, len(self._content)):
+            raise RunError("its header is too long, or cut off")
         return np.frombuffer(self._content, dtype, count, start)
 
     def _texts(self, count: int) -> list[str]:
@@ -167,7 +167,7 @@ class _GGUFFile:
             (length,) = unpack_length(content, position)
             end = position + 8 + length
             if end > min(MAX_HEADER_BYTES, len(content)):
-                raise ValueError("a text in its header is too long")
+                raise RunError("a text in its header is too long, or cut off")
             texts.append(content[position + 8 : end].decode())
             position = end
         self._position = position
@@ -197,13 +197,16 @@ class _GGUFFile:
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str | None], int | None, str | None]:
-    """Return the first arguments of `read_tokens` from the metadata of a GGUF file, or raise an error of any type."""
+    """Return the first arguments of `read_tokenizer` from the metadata of a GGUF file, or raise any error."""
     tokens = metadata[_PREFIX + "tokens"]
     vocabulary = {token: id for id, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens) or max(map(len, tokens)) > MAX_TOKEN_CHARACTERS:
-        raise ValueError("a token is listed twice, or too long")
-    kind, pre_tokenizer = metadata.get(_PREFIX + "model"), metadata.get(_PREFIX + "pre", "default")
     types = metadata.get(_PREFIX + "token_type", [_NORMAL] * len(tokens))
+    if not len(vocabulary) == len(tokens) == len(types) or max(map(len, tokens)) > MAX_TOKEN_CHARACTERS:
+        raise RunError("a token is listed twice, is too long or has no type")
+    ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos")}
+    if unknown_ids := [id for id in ids.values() if id is not None and not 0 <= id < len(tokens)]:
+        raise RunError(f"a text starts or ends with the token {unknown_ids[0]}, which does not exist")
+    kind, pre_tokenizer = metadata.get(_PREFIX + "model"), metadata.get(_PREFIX + "pre", "default")
     if kind == "llama":
         unknown, adds_space = tokens[metadata.get(_PREFIX + "unknown_token_id", 0)], _PREFIX + "add_space_prefix"
         content = _sentencepiece(vocabulary, metadata[_PREFIX + "scores"], types, unknown)
@@ -224,7 +227,6 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str | N
         if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
     adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
-    ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos")}
     texts = {f"{special}_token": None if id is None else tokens[id] for special, id in ids.items()}
     template = metadata.get("tokenizer.chat_template")
     return json.dumps(content, ensure_ascii=False), texts, ids["bos"] if adds_bos else None, template

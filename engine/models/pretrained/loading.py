@@ -48,7 +48,7 @@ def load_pretrained(name: str, on_progress: base.ProgressCallback | None = None)
         folders.read_model_config(folder)
         folders.read_json(folder / "generation_config.json")  # transformers reads it as a whole
         stored = sum(file.stat().st_size for file in folders.find_weight_files(folder))
-        read_tokens = folders.read_tokenizer_files(folder, [0])
+        read_tokenizer = folders.read_tokenizer_files(folder, [0])
         required = SANDBOX.call(try_config, str(folder.absolute()))
         SANDBOX.stop()  # its imports need memory
         import torch
@@ -65,7 +65,7 @@ def load_pretrained(name: str, on_progress: base.ProgressCallback | None = None)
         if absent := sorted(info.get("missing_keys") or []):
             shown = f"{len(absent)} of its tensors, such as {printable(absent[0])}"
             raise InvalidInputError(f"it lacks {shown}; it is another kind of model, or damaged")
-        return PretrainedModel(module.eval().requires_grad_(False).to(device), read_tokens, name)
+        return PretrainedModel(module.eval().requires_grad_(False).to(device), read_tokenizer, name)
 
 
 def silence_libraries() -> None:
@@ -135,13 +135,13 @@ class PretrainedModel:
 
     is_slow = True  # reading a token takes long enough to delay the keyboard, so screens call the model in a thread
 
-    def __init__(self, module: Any, read_tokens: base.TokenReader, name: str) -> None:
+    def __init__(self, module: Any, read_tokenizer: base.TokenizerReader, name: str) -> None:
         """Adapt a model in evaluation mode; a tokenizer that cannot be used raises an InvalidInputError."""
         self.module, self.name, self._lock = module, name, threading.Lock()
         config = module.config.get_text_config()
         ends = [each.eos_token_id for each in (module.generation_config, module.config)]
         end_ids = [id for end in ends for id in (end if isinstance(end, list) else [end]) if id is not None]
-        self.tokenizer, self.chat = read_tokens(end_ids, int(config.vocab_size))
+        self.tokenizer, self.chat = read_tokenizer(end_ids, int(config.vocab_size))
         sizes = [getattr(config, key, None) for key in CONTEXT_SIZE_NAMES]
         self.context_size = next((s for s in sizes if isinstance(s, int) and s > 1), UNLIMITED_CONTEXT_SIZE)
         family = re.sub("(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "", type(module).__name__)

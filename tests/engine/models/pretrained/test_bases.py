@@ -246,16 +246,17 @@ def with_nan(tensors):
     ("change", "message"),
     [
         (tensor("blk.1.ffn_up.weight", np.zeros((64, 31))), "model.layers.1.mlp.up_proj.weight is int8 [64, 31], not"),
-        (tensor("token_embd.weight", np.zeros((300, 32))), "index 300 is out of bounds"),
+        (tensor("token_embd.weight", np.zeros((300, 32))), "model.embed_tokens.weight has too few rows"),
         ({"edit": lambda tensors: tensors.pop("blk.1.attn_v.weight")}, "(model.layers.1.self_attn.v_proj.weight)"),
         ({"edit": with_nan}, "not finite"),
         (setting(tokenizer__ggml__tokens=["a", "a"]), "a token is listed twice"),
-        (setting(tokenizer__ggml__merges=["x y"]), "is damaged"),
+        (setting(tokenizer__ggml__merges=["x y"]), "out of vocabulary"),
+        (setting(tokenizer__ggml__merges=None), "is damaged (it lacks 'tokenizer.ggml.merges')"),
         (setting(tokenizer__ggml__merges=["xy"]), "is damaged"),
-        (setting(tokenizer__ggml__token_type=[1, 2]), "is damaged"),
-        (setting(tokenizer__ggml__bos_token_id=320), "is damaged"),
+        (setting(tokenizer__ggml__token_type=[1, 2]), "a token is listed twice, is too long or has no type"),
+        (setting(tokenizer__ggml__bos_token_id=320), "starts or ends with the token 320, which does not exist"),
         (setting(llama__block_count="2"), "Expected `int`, got `str` - at `$.num_hidden_layers`"),
-        (setting(llama__attention__head_count=0), "is damaged"),
+        (setting(llama__attention__head_count=0), "Expected `int` >= 1 - at `$.num_attention_heads`"),
     ],
 )  # fmt: skip
 def test_a_gguf_file_that_contradicts_itself_is_refused(change, message, folders, tmp_path):
