@@ -32,12 +32,6 @@ class _Section:
         except (msgspec.ValidationError, UnicodeEncodeError):
             for name, value in values.items():
                 read_setting(name, value)
-        for other in ("label_smoothing", "teachers"):
-            if values.get("softmax_samples") and values[other]:
-                raise ConfigError(f"softmax_samples and {other} cannot be combined; use --set softmax_samples=0")
-        prompt = values.get("sample_prompt", "")
-        if prompt.encode(errors="replace").decode() != prompt:
-            raise ConfigError(f"sample_prompt={prompt} is not UTF-8 text; type another prompt")
 
 
 @dataclass(frozen=True)
@@ -164,6 +158,14 @@ class TrainingConfig(_Section):
     sample_prompt: str = setting("Bilbo Baggins is", "prompt that is continued at every evaluation")
     sample_seed: int = setting(0, "seed of the sample at every evaluation", 0, 2**63 - 1)
     sample_temperature: float = setting(0.7, "temperature of the sample at every evaluation", 0, 2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for other in ("label_smoothing", "teachers"):
+            if self.softmax_samples and getattr(self, other):
+                raise ConfigError(f"softmax_samples and {other} cannot be combined; use --set softmax_samples=0")
+        if self.sample_prompt.encode(errors="replace").decode() != self.sample_prompt:
+            raise ConfigError(f"sample_prompt={self.sample_prompt} is not UTF-8 text; type another prompt")
 
 
 class Setting(NamedTuple):

@@ -52,22 +52,22 @@ class CommandQueue:
 
     poll: Callable[[], list[ControlCommand]] = list  # returns new commands of other processes
     cancelled: Callable[[], bool] = lambda: False  # is called between steps; True once to save and stop
-    pending: deque[ControlCommand] = field(default_factory=deque, init=False)
-    has_commands: threading.Event = field(default_factory=threading.Event, init=False)
-    last_poll_time: float = field(default=-math.inf, init=False)
+    _pending: deque[ControlCommand] = field(default_factory=deque, init=False)
+    _has_commands: threading.Event = field(default_factory=threading.Event, init=False)
+    _last_poll_time: float = field(default=-math.inf, init=False)
 
     def send(self, command: ControlCommand) -> None:
-        self.pending.append(command)
-        self.has_commands.set()
+        self._pending.append(command)
+        self._has_commands.set()
 
     def drain(self) -> list[ControlCommand]:
         """Remove and return all pending commands, oldest first, polling at most every `POLL_INTERVAL`."""
         now = time.monotonic()
-        if now - self.last_poll_time >= POLL_INTERVAL:
-            self.last_poll_time = now
-            self.pending.extend(self.poll())
-        self.has_commands.clear()
-        return [self.pending.popleft() for _ in range(len(self.pending))]
+        if now - self._last_poll_time >= POLL_INTERVAL:
+            self._last_poll_time = now
+            self._pending.extend(self.poll())
+        self._has_commands.clear()
+        return [self._pending.popleft() for _ in range(len(self._pending))]
 
     def wait(self, timeout: float) -> None:
-        self.has_commands.wait(timeout)
+        self._has_commands.wait(timeout)

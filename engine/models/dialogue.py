@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Annotated, NamedTuple, Self
 
 import numpy as np
@@ -164,6 +165,11 @@ class TurnModel:
     successions: Triples
     second_successions: Triples
     company: Triples
+
+    def __post_init__(self) -> None:
+        pairs = chain(self.successions, self.second_successions, self.company)
+        if any(max(first, second) >= len(self.cast) for first, second, _ in pairs):
+            raise InvalidInputError("turn model: the counts of pairs of speakers do not fit the cast")
 
     @classmethod
     def fit(cls, cast: Sequence[str], scenes: Sequence[Sequence[SpokenLine]]) -> Self:

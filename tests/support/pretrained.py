@@ -148,14 +148,6 @@ def save_llama(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps(texts))
 
 
-GGUF_NAMES = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-}  # fmt: skip
-
-
 def write_gguf(path, folder, architecture="llama", quantization="F32", *, edit=None, settings=None):
     """Write the model in `folder` as llama.cpp's converter does; matrices are quantized.
 
@@ -185,14 +177,13 @@ def write_gguf(path, folder, architecture="llama", quantization="F32", *, edit=N
         **(settings or {}),
     }  # fmt: skip
     tensors = {}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])  # the same for Qwen2
     for name, array in load_file(folder / WEIGHTS).items():
-        stem, _, kind = name.rpartition(".")
+        stem = name.rpartition(".")[0]
         if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
             num_heads = heads if stem.endswith("q_proj") else kv_heads
             array = array.reshape(num_heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-        layer = stem.removeprefix("model.layers.")
-        short = GGUF_NAMES[stem] if layer == stem else f"blk.{layer[0]}.{GGUF_NAMES[layer[2:]]}"
-        tensors[f"{short}.{kind}"] = array
+        tensors[names.get_name(name, try_suffixes=(".weight", ".bias"))] = array
     if edit is not None:
         edit(tensors)
     writer = gguf.GGUFWriter(str(path), architecture)
