@@ -167,9 +167,10 @@ class TurnModel:
     company: Triples
 
     def __post_init__(self) -> None:
-        pairs = chain(self.successions, self.second_successions, self.company)
-        if any(max(first, second) >= len(self.cast) for first, second, _ in pairs):
-            raise InvalidInputError("turn model: the counts of pairs of speakers do not fit the cast")
+        size, pairs = len(self.cast), chain(self.successions, self.second_successions, self.company)
+        is_known = all(first < size and second < size for first, second, _ in pairs)
+        if not is_known or len(self.lines) != size or self.weights.keys() != set(FEATURES):
+            raise InvalidInputError("turn model: a weight or a count does not fit")
 
     @classmethod
     def fit(cls, cast: Sequence[str], scenes: Sequence[Sequence[SpokenLine]]) -> Self:
@@ -415,8 +416,7 @@ class DialogueModel:
         if not cast:
             raise InvalidInputError("the model knows no speakers; use a model that was trained with --mode dialogue")
         self.model, self.cast, self.turn_model = model, tuple(cast), turn_model
-        fitting = self.cast, len(cast), set(FEATURES)
-        if turn_model and (turn_model.cast, len(turn_model.lines), set(turn_model.weights)) != fitting:
+        if turn_model and turn_model.cast != self.cast:
             raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
         self.tokenizer, self._load_text_model = model.tokenizer, load_text_model
         self.end_ids = frozenset(model.tokenizer.line_end_ids.tolist())

@@ -29,6 +29,8 @@ OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True,
 MEMORY_FACTOR = 1.2  # peak memory of loading a folder, relative to the weights as they are kept in memory
 MAX_CHUNK_TOKENS = 512  # in one forward pass; more need more memory and are not faster
 CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")
+# Kinds of layers that can forget the last tokens; "linear_attention" is recurrent.
+CROPPED_LAYERS = frozenset(["full_attention", "sliding_attention", "chunked_attention"])
 UNLIMITED_CONTEXT_SIZE = 32_768  # of models without a limit, such as Mamba
 
 
@@ -151,8 +153,7 @@ class PretrainedModel:
         arguments = inspect.signature(module.forward).parameters
         self._can_limit_logits = "logits_to_keep" in arguments
         self._cache_name = "cache" if "cache" in arguments else "past_key_values"  # in newer and older versions
-        # Layers of other kinds than attention cannot forget the last tokens.
-        has_attention = all(kind.endswith("_attention") for kind in getattr(config, "layer_types", None) or ())
+        has_attention = CROPPED_LAYERS.issuperset(getattr(config, "layer_types", None) or ())
         is_standard = module._supports_default_dynamic_cache() and not module._is_stateful
         self.has_cache = self._cache_name in arguments and has_attention and is_standard
 

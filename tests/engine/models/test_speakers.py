@@ -193,7 +193,7 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
         ({"weights": {"frequency": 1.0}}, "does not fit"), ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
         ({"lines": [1, 2]}, "does not fit"), ({"cast": [], "lines": []}, "does not fit"),
         ({"lines": [1, 2, 3, -4]}, "lines"), ({"successions": [[0, 1]]}, "successions"),
-        ({"successions": [[0, 4, 1]]}, "do not fit the cast"), ({"company": [[4, 0, 1]]}, "do not fit the cast"),
+        ({"successions": [[0, 4, 1]]}, "does not fit"), ({"company": [[4, 0, 1]]}, "does not fit"),
         ({"company": [[-1, 0, 1]]}, "company"), ({"second_successions": [[0, 1, -1]]}, "second_successions"),
         ({"company": [[0, 1]]}, "company"), ({"lines": "many"}, "lines"),
         ({"colour": "red"}, "unknown field 'colour'"),

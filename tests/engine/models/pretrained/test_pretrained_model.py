@@ -1,7 +1,7 @@
 """Models by others against transformers itself: distributions, kept states, batches and full contexts."""
 
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
+from copy import copy, deepcopy
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import torch
 
 from engine.data.tokenizers import EOS_ID
 from engine.models.base import advance_tokens, score_sequence
-from engine.models.pretrained.loading import load_pretrained
+from engine.models.pretrained.loading import PretrainedModel, load_pretrained
 from tests.support.pretrained import CONTEXT_SIZE, VOCABULARY_SIZE, save_model
 
 transformers = pytest.importorskip("transformers")
@@ -150,6 +150,15 @@ def test_a_model_without_a_cache_predicts_the_same(pretrained):
     batch = slow.advance_batch([state, state], ids[50:52])
     np.testing.assert_allclose(batch[0][0], expected[51], atol=1e-4)
     np.testing.assert_allclose(slow.advance(state, ids[50])[0], expected[51], atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "has_cache"), [("sliding_attention", True), ("linear_attention", False)])
+def test_only_layers_that_can_forget_tokens_have_a_cache(kind, has_cache, pretrained):
+    model = pretrained("llama")
+    module = copy(model.module)
+    module.config = deepcopy(module.config)
+    module.config.layer_types = ["full_attention", kind]
+    assert PretrainedModel(module, lambda *_: (model.tokenizer, model.chat), "").has_cache is has_cache
 
 
 def test_the_states_of_a_text_share_its_keys_and_values(pretrained):
