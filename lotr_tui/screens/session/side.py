@@ -6,7 +6,7 @@ from contextlib import suppress
 from math import exp, log
 from typing import ClassVar, Literal
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -19,7 +19,7 @@ from engine.errors import LotrError
 from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
-from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, format_percent, truncate
+from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, fit_cells, format_lone_token, format_percent, truncate
 from lotr_tui.screens.session.conversation_view import ConversationView, InspectedToken
 from lotr_tui.screens.session.preview import MIN_SHOWN_PROB, Preview
 from lotr_tui.session.cast import MODEL_CHOOSES
@@ -227,7 +227,7 @@ class NextTokenBars(StripWidget, can_focus=True):
         for candidate, name in zip(candidates, names, strict=True):
             is_special, is_kept = candidate.text in SPECIAL_TOKEN_NAMES, candidate.sampling_prob > 0
             style = styles["special" if is_special else "" if is_kept else "muted"]
-            shown = Segment(f"{set_cell_size(truncate(name, name_width), name_width)} ", style)
+            shown = Segment(f"{fit_cells(name, name_width)} ", style)
             bars.append([shown, *_bar_segments(candidate, max_prob, width - name_width - 1, styles)])
         num_kept = sum(candidate.sampling_prob > 0 for candidate in candidates)
         cutoff = [Segment(_cutoff(probs, self._filters, width), styles["muted"])]
@@ -339,12 +339,11 @@ def _alternative(inspected: InspectedToken, number: int, cells: int, styles: dic
     """Return `1 word  ████  14.1%   9.3%`; the bar and the raw probability only where there is room."""
     candidate = inspected.alternatives[number - 1]
     mark = "●" if candidate.text == inspected.written_text else " "
-    name_width = _name_width(cells)
     ends_text = reads_line_ends(inspected.reply.session_model.model)
-    text = truncate(format_lone_token(candidate.text, ends_text=ends_text), name_width)
+    text = fit_cells(format_lone_token(candidate.text, ends_text=ends_text), _name_width(cells))
     is_special = candidate.text in SPECIAL_TOKEN_NAMES
     style = styles["marked" if number == inspected.marked else "special" if is_special else ""]
-    name = Segment(f"{number}{mark}{text:{name_width}}", style)
+    name = Segment(f"{number}{mark}{text}", style)
     room = cells - name.cell_length - 1
     if not _shows_raw(cells):
         return [name, Segment(f" {candidate.sampling_prob:{PERCENT_WIDTH}.1%}".ljust(room + 1), styles[""])]

@@ -16,7 +16,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widgets import Input, Label
 
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import fit_cells
 from lotr_tui.session.cast import MIN_NAME_WIDTH
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import (
@@ -239,7 +239,7 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         label, width = block.label if is_first else None, self._shown_name_width
         segments = [Segment(" " * self._indent(block), self.rich_style)]
         if label is not None:
-            name = set_cell_size(truncate(label.text, width), width + NAME_GAP)
+            name = fit_cells(label.text, width) + " " * NAME_GAP
             mark = Segment(label.mark.ljust(MARK_WIDTH), self._text_style("accent"))
             segments = [mark, Segment(name, self._text_style(label.style))]
         for left, right in pairwise(cuts):
