@@ -18,10 +18,11 @@ from engine.data.tokenizers import EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.errors import CorpusError
 from engine.generation import generate
 from engine.generation.settings import SamplerSettings
+from engine.models.base import LanguageModel
 from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.process import Cancellation
 from lotr_tui.formatting import MISSING, format_percent, token_noun, truncate
-from lotr_tui.learn.material import ClassModel, Material, continue_text, encode_line, find_example
+from lotr_tui.learn.material import Material, continue_text, encode_line, find_example
 from lotr_tui.screens.inspect.page import next_token_name
 from lotr_tui.screens.learn.figure import Drawing, LineBar, Sample, SamplesFigure, WordBar, word_bars
 from lotr_tui.theme import MUTED
@@ -244,7 +245,7 @@ def backoff_table(word: str, contexts: list[str], levels: list[BackoffLevel], or
 
 @dataclass(frozen=True)
 class SampledModel:
-    source: ClassModel
+    model: LanguageModel
     example: str
 
 
@@ -297,14 +298,14 @@ class SamplingFigure(SamplesFigure[SampledModel]):
         yield Drawing("samples", SAMPLES_HELP)
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, SampledModel]:
-        source = yield from self.material.model(cancelled)
-        tokenizer, example = source.model.tokenizer, SAMPLING_EXAMPLE
+        model, example = (yield from self.material.model(cancelled)).model, SAMPLING_EXAMPLE
+        tokenizer = model.tokenizer
         if tokenizer.unknown_spans(example):
             with suppress(CorpusError):  # the model alone is enough
                 dataset = yield from self.material.words()
                 lines = (line.text for line in dataset.splits.train)
                 example = find_example(example, lines, tokenizer, start_words=5)
-        return SampledModel(source, example)
+        return SampledModel(model, example)
 
     def show_data(self, data: SampledModel) -> None:
         self.line.set_example(data.example)
@@ -337,7 +338,7 @@ class SamplingFigure(SamplesFigure[SampledModel]):
     def sample(self) -> None:
         if self.data is None:
             return
-        model, text, settings, seed = self.data.source.model, self.line.text, self.settings, self.seed
+        model, text, settings, seed = self.data.model, self.line.text, self.settings, self.seed
         known = self._read if self._read is not None and self._read.text == text else None
         temperatures = (settings.temperature, *(LADDER if self.has_class("-tall") else SHORT_LADDER))
 
@@ -368,7 +369,7 @@ class SamplingFigure(SamplesFigure[SampledModel]):
     def _show_words(self) -> None:
         if self.data is None or self._read is None:
             return
-        model, settings, read = self.data.source.model, self.settings, self._read
+        model, settings, read = self.data.model, self.settings, self._read
         tokenizer, noun, is_tall = model.tokenizer, token_noun(model.tokenizer), self.has_class("-tall")
         text, at_one = (
             generate.TextInProgress(

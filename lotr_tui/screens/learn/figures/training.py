@@ -224,9 +224,8 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         view = self.view
         if self.is_training:
             valid = view.evaluations[-1].valid_perplexity if view.evaluations else None
-            state = (
-                f"epoch {view.epoch:.2f} of {view.epochs} · held-out {format_perplexity(valid)} · {view.seconds:.0f} s"
-            )
+            progress = f"epoch {view.epoch:.2f} of {view.epochs}"
+            state = f"{progress} · held-out {format_perplexity(valid)} · {view.seconds:.0f} s"
             if view.started is None:
                 state = f"{view.activity} … (PyTorch takes 1 to 3 seconds)"
             action = "■ enter", " stops"
