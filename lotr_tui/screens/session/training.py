@@ -64,7 +64,7 @@ class TrainingFollower:
             data = DataConfig(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
             has_speakers = await run_in_thread(names_speakers, data)
             requested = self._requested if could_not_start else None
-            if screen.is_current:
+            if screen.is_active:  # `is_current` is also true right below the screen on top
                 dialog = NewTrainingDialog(corpus, state.runs_dir, requested, has_speakers=has_speakers)
                 screen.app.push_screen(dialog, start)
 
