@@ -1,9 +1,9 @@
 """Downloads over HTTP, with several attempts; what an interrupted one has left is continued."""
 
-import errno
 import time
 import urllib.request
 from collections.abc import Callable
+from errno import EDQUOT, EFBIG, ENOSPC
 from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
@@ -48,8 +48,7 @@ def download(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int]
             elif error.code < 500 and error.code not in {408, 425, 429}:
                 raise InvalidInputError(f"{url}: {problem}") from error
         except (OSError, HTTPException) as error:
-            number = getattr(error, "errno", None)
-            if getattr(error, "filename", None) or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if isinstance(error, OSError) and (error.filename or error.errno in (ENOSPC, EDQUOT, EFBIG)):
                 raise  # of the file, not of the network
             problem = str(getattr(error, "reason", error)) or type(error).__name__
     raise LotrError(f"{url} could not be downloaded in {len(PAUSES)} attempts: {problem}; check the network")

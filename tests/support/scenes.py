@@ -26,6 +26,7 @@ from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
+from lotr_tui.screens.learn import screen as learn_screen
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.session import training_text
@@ -54,6 +55,12 @@ TRAINING_TEXT = (
 REPLY_TEXT = (
     "Bilbo Baggins is a very old friend and i think he knows it we walked all night with our wizard the lamp was lit"
 )
+# So that a change of the class does not change its picture.
+SOURCE = 'class WordTokenizer(Tokenizer):\n    """Tokens are words."""\n' + "".join(
+    f"\n    def words_of_{number}_letters(self, text: str) -> list[str]:\n        # Punctuation counts.\n"
+    f"        return [word for word in text.split() if len(word) == {number}]\n"
+    for number in range(1, 12)
+)
 STARTED = 1_600_000_000
 AGE = 3 * 3600
 """Age in seconds of sessions and runs, which is shown as `3 h`."""
@@ -69,6 +76,7 @@ def make_deterministic(monkeypatch, times=1):
     index, counts = TrainingIndex(train, lines), make_kneser_ney()
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
+    monkeypatch.setattr(learn_screen, "read_source", lambda chapter: (SOURCE, 218))
     monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     baseline = SessionModel("kneser-ney", "3-gram counts · valid 94.1", counts)
     monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
