@@ -18,11 +18,11 @@ from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
-from lotr_tui.monitor import comparison, training_view
+from lotr_tui.monitor import run_list, training_view
 from lotr_tui.trackers import follower, libraries, tensorboard_import
 
 STOP_TIMEOUT, STOP_POLL_INTERVAL = 20.0, 0.1  # seconds to wait for the training to obey
-STYLES: dict[comparison.Role, str] = {"heading": "bold", "best": "bold green", "better": "green"}
+STYLES: dict[run_list.Role, str] = {"heading": "bold", "best": "bold green", "better": "green"}
 STYLES |= {"worse": "red", "muted": "dim"}
 HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
 GGUF_HELP = "Write a Transformer, with its adapter merged, into a new file for llama.cpp and Ollama."
@@ -237,17 +237,17 @@ def runs_compare(
         raise InvalidInputError(f"{problem}; name another one, see `lotr-tui runs`")
     names = [directory.bundled_runs().get(path) or path.name for path in paths]
     names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
-    compared = [comparison.read_compared_run(path, name) for path, name in zip(paths, names, strict=True)]
-    compared_runs = comparison.compare_runs(compared, paths.index(baseline_path))
+    compared = [run_list.read_compared_run(path, name) for path, name in zip(paths, names, strict=True)]
+    compared_runs = run_list.compare_runs(compared, paths.index(baseline_path))
     if as_json:
         console.print_json(_comparison_record(compared_runs, names), indent=2)
         return
     output = console.make_console()
-    for part in comparison.comparison_tables(compared_runs, names, output.width, STYLES):
+    for part in run_list.comparison_tables(compared_runs, names, output.width, STYLES):
         output.print(part)
 
 
-def _comparison_record(compared: comparison.RunComparison, names: Sequence[str]) -> dict[str, Any]:
+def _comparison_record(compared: run_list.RunComparison, names: Sequence[str]) -> dict[str, Any]:
     """Return a comparison as a JSON object. Unknown values and differences of incomparable figures are null."""
     rows, records = compared.metrics, []
     for index, run in enumerate(compared.runs):
@@ -259,7 +259,7 @@ def _comparison_record(compared: comparison.RunComparison, names: Sequence[str])
                 "state": run.state,
                 "settings": {name: values[index] for name, values in compared.settings.items()},
                 **{row.metric.name: row.values[index] for row in rows},
-                "difference": {name: each and asdict(each) for name, each in differences.items()},
+                "difference": {name: each and each._asdict() for name, each in differences.items()},
             }
         )
     return {

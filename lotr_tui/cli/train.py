@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import partial, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 from engine import control, events, presets
@@ -96,7 +96,7 @@ def train(
     from lotr_tui.app import LotrApp  # imports Textual
     from lotr_tui.cli.launch import run_app
 
-    if background.dies_with_terminal():
+    if not (os.environ.get("TMUX") or os.environ.get("STY")):  # there, a lost connection ends no process
         print(f"if this terminal closes, the training continues\n{background.attach_hint(job.run.path)}")
     return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
 
@@ -122,21 +122,22 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     exit_code = 0
     broken_pipe: BrokenPipeError | None = None
 
-    def stop(signal_number: signal.Signals) -> None:
+    def stop(signal_number: int, _: object) -> None:
         nonlocal exit_code
         exit_code = exit_code or 128 + signal_number
         cancellation.set()
         if has_ended:
             raise KeyboardInterrupt
 
-    def continue_without_terminal() -> None:
+    def continue_without_terminal(*_: object) -> None:
         background.detach_from_terminal()
         if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
             job.command_queue.send(control.ControlCommand("detach"))
 
-    stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
-    save = partial(job.command_queue.send, control.ControlCommand("checkpoint"))
-    background.install_signal_handlers({**stops, signal.SIGHUP: continue_without_terminal, signal.SIGUSR1: save})
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, continue_without_terminal)
+    signal.signal(signal.SIGUSR1, lambda *_: job.command_queue.send(control.ControlCommand("checkpoint")))
     lines, has_trackers = ProgressFormatter(job), (job.run.path / follower.TRACKERS_FOLDER).is_dir()
     trackers = follower.TrackerSupervisor(job.run.path) if has_trackers else None
     for event in job.events(cancellation, trackers.take_problems) if trackers else job.events(cancellation):
@@ -185,8 +186,8 @@ def _train_worker_rank() -> int:
 
     try:
         with distributed_context() as context:
-            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-            background.install_signal_handlers(dict.fromkeys(signals, lambda: None))  # the main process handles signals
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+                signal.signal(number, lambda *_: None)  # the main process handles signals
             train_as_worker_rank(context)
     except TrainingError:  # the main process, or the one that ended first, prints the reason
         return 1
@@ -341,7 +342,7 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
     cancellation, start_time = Cancellation(), time.monotonic()
     exit_code = 0
 
-    def stop(signal_number: signal.Signals) -> None:
+    def stop(signal_number: int, _: object) -> None:
         nonlocal exit_code
         if exit_code and signal_number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -349,8 +350,9 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
         cancellation.set()
         print("saving the trials; ctrl+c again quits at once", file=sys.stderr)
 
-    stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
-    background.install_signal_handlers({**stops, signal.SIGHUP: background.detach_from_terminal})
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, lambda *_: background.detach_from_terminal())
     if not as_json:
         from engine.training.search import describe_distribution  # imports optuna
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -80,11 +79,6 @@ def attach_hint(path: Path) -> str:
     return f"watch it from any terminal: lotr-tui attach {name}\nsave and stop it: lotr-tui stop {name}"
 
 
-def dies_with_terminal() -> bool:
-    """Return True if the terminal is outside tmux and screen, so that a lost connection ends its processes."""
-    return not (os.environ.get("TMUX") or os.environ.get("STY"))
-
-
 def detach_from_terminal() -> None:
     """Ignore further hang-up signals, and connect standard input and output to the null device."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -99,9 +93,3 @@ def _redirect_output(fd: int) -> None:
     for output in {1, 2, *streams}:
         os.dup2(fd, output)
     os.close(fd)
-
-
-def install_signal_handlers(handlers: dict[signal.Signals, Callable[[], None]]) -> None:
-    """Call the handler of each signal in the main thread, between any two of its instructions."""
-    for signal_number, handler in handlers.items():
-        signal.signal(signal_number, lambda *_, handler=handler: handler())

@@ -3,20 +3,15 @@
 import tempfile
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.errors import printable
 from engine.events import EVENT_NAMES, Sampled, Step, TrainingEvent, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, drop_superseded, read_events
 from engine.runtime.process import require_package
 from engine.storage.files import write_folder
-from lotr_tui.monitor.steps import STEP_FIELDS
-from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.monitor.training_view import STEP_FIELDS, TrainingView
 from lotr_tui.trackers.follower import write_tensorboard
 from lotr_tui.trackers.libraries import check_installed
-
-if TYPE_CHECKING:
-    import pandas
 
 
 def export_csv(run: Path, folder: Path) -> list[Path]:
@@ -42,7 +37,11 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
     if len(steps):
         table = pandas.DataFrame({name: steps.column(name) for name in STEP_FIELDS})
         tables["step.csv"] = table.astype({"step": int})
-    write_folder(folder, {name: _to_csv(table) for name, table in tables.items()})
+    contents = {}
+    for name, table in tables.items():
+        text = table.map(lambda value: printable(value) if isinstance(value, str) else value)
+        contents[name] = text.to_csv(index=False, lineterminator="\n").encode(errors="replace")
+    write_folder(folder, contents)
     return sorted(folder.iterdir())
 
 
@@ -55,8 +54,3 @@ def export_tensorboard(run: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as partial:
         write_tensorboard(run, Path(partial))
         write_folder(folder, {path.name: path.read_bytes() for path in Path(partial).iterdir()})
-
-
-def _to_csv(table: "pandas.DataFrame") -> bytes:
-    text = table.map(lambda value: printable(value) if isinstance(value, str) else value)
-    return text.to_csv(index=False, lineterminator="\n").encode(errors="replace")

@@ -9,18 +9,14 @@ from typing import NamedTuple
 
 from engine.control import ControlCommand
 from engine.events import TrainingEvent
-from engine.runs import locked_run
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, RecordFollower, lock_owner, run_word
+from engine.runs import directory, locked_run
 from engine.runtime.process import Cancellation, GeneratorThread
-from lotr_tui.monitor.steps import RecordItem, group_steps
-from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.monitor.training_view import RecordItem, TrainingView, group_steps
 
 POLL_INTERVAL = 0.25  # seconds between two reads of a file that has been read to its end
 READ_BUDGET = 0.01  # seconds of reading per chunk; freeing the rows of a longer chunk blocks the screen
 READ_PAUSE = 0.006  # seconds between two chunks, in which the screen can run Python code
 APPLY_BUDGET = 0.01  # seconds of applying chunks per poll, so that the screen stays responsive
-MIN_ROW_BYTES = 150  # of a step
-MAX_RESERVED_STEPS = 4_000_000  # that memory is reserved for in advance
 MAX_QUEUED_CHUNKS = 4  # at which the reader waits for the screen
 READING = "reading metrics"
 
@@ -29,7 +25,6 @@ class _Chunk(NamedTuple):
     metrics: tuple[RecordItem, ...]
     samples: tuple[TrainingEvent, ...]
     is_new_record: bool  # the files were replaced, so that everything read before is obsolete
-    max_steps: int  # upper bound of the number of steps in the file
     notice: str  # about reading
     is_locked: bool
 
@@ -39,27 +34,25 @@ class RunFollower:
 
     def __init__(self, path: Path) -> None:
         """Start to follow the run directory `path`."""
-        self.path = path
-        self.view = TrainingView(activity=READING)
-        self._queued_chunks: deque[_Chunk] = deque()
-        self._worker: GeneratorThread[_Chunk] = GeneratorThread(
+        self.path, self.view = path, TrainingView(activity=READING)
+        self._chunks: deque[_Chunk] = deque()
+        self._reader: GeneratorThread[_Chunk] = GeneratorThread(
             "follow", self._read_chunks, max_pending=MAX_QUEUED_CHUNKS
         )
 
     def poll(self) -> bool:
         """Apply new rows to the view. Return True if there were any."""
-        self._queued_chunks += self._worker.drain()
+        self._chunks += self._reader.drain()
         deadline, is_changed = time.perf_counter() + APPLY_BUDGET, False
-        while self._queued_chunks and (not is_changed or time.perf_counter() < deadline):
-            chunk, is_changed = self._queued_chunks.popleft(), True
+        while self._chunks and (not is_changed or time.perf_counter() < deadline):
+            chunk, is_changed = self._chunks.popleft(), True
             if chunk.is_new_record:
                 self.view = TrainingView(activity=READING)
-            self.view.steps.reserve(min(chunk.max_steps, MAX_RESERVED_STEPS))
             self.view.apply_metrics(chunk.metrics)
             self.view.apply_samples(chunk.samples)
             self.view.notice = chunk.notice
             if not chunk.notice and self.view.is_active and not chunk.is_locked:
-                resume = f"lotr-tui train --resume {run_word(self.path)}"
+                resume = f"lotr-tui train --resume {directory.run_word(self.path)}"
                 self.view.notice = f"no process is training it; resume with: {resume}"
         if (started := self.view.started) is not None and started.run != self.path.name:
             self.view.started = replace(started, run=self.path.name)  # the run was renamed
@@ -70,29 +63,28 @@ class RunFollower:
         locked_run.send_command(self.path, command)
 
     def stop(self) -> None:
-        self._worker.cancellation.set()
+        self._reader.cancellation.set()
 
     def _read_chunks(self, cancellation: Cancellation) -> Iterator[_Chunk]:
-        previous_status: tuple[object, ...] = ()
-        metrics, samples = (RecordFollower(self.path / name) for name in (METRICS_FILE, SAMPLES_FILE))
+        files, previous_status = (directory.METRICS_FILE, directory.SAMPLES_FILE), None
+        metrics, samples = (directory.RecordFollower(self.path / name) for name in files)
         while not cancellation():
-            locked = bool(lock_owner(self.path))  # checked before reading, so that no last row is missed
+            locked = bool(directory.lock_owner(self.path))  # checked before reading, so that no last row is missed
             new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
             is_new_record = metrics.is_replaced or samples.is_replaced
             if is_new_record:  # both files are read from the start
-                metrics, samples = (RecordFollower(each.path) for each in (metrics, samples))
+                metrics, samples = (directory.RecordFollower(self.path / name) for name in files)
                 new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
             at_end = metrics.at_end and samples.at_end
             notice = "" if at_end else f"{READING}: {metrics.fraction_read:.0%}"
             if metrics.problem and not self.path.is_dir():
                 notice = "the run directory was deleted; showing what was read"
             elif metrics.problem and not metrics.path.exists():
-                notice = f"there is no {METRICS_FILE} in the run directory"
+                notice = f"there is no {directory.METRICS_FILE} in the run directory"
             elif metrics.problem:
-                notice = f"{METRICS_FILE} cannot be read: {metrics.problem}"
-            status = (metrics.problem and notice, locked, at_end)
+                notice = f"{directory.METRICS_FILE} cannot be read: {metrics.problem}"
+            status = metrics.problem and notice, locked, at_end
             if new_metrics or new_samples or is_new_record or status != previous_status:
-                items, max_steps = tuple(group_steps(new_metrics)), metrics.file_size // MIN_ROW_BYTES
-                yield _Chunk(items, tuple(new_samples), is_new_record, max_steps, notice, locked)
+                yield _Chunk(tuple(group_steps(new_metrics)), tuple(new_samples), is_new_record, notice, locked)
             previous_status = status
             cancellation.wait(POLL_INTERVAL if at_end else READ_PAUSE)

@@ -1,19 +1,25 @@
-"""State of a training for display, built from its events: figures, samples, problems, and the lines of its log."""
+"""State of a training for display, built from its events: steps, figures, samples, problems and lines of a log."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from engine import events
+from engine.data.arrays import Float64Array
 from engine.errors import printable
 from engine.runs.directory import END_STATES, METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES, read_events
 from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_duration, format_perplexity
-from lotr_tui.monitor.steps import RecordItem, StepColumns, group_steps
 
+STEP_FIELDS = tuple(item.name for item in fields(events.Step))
+CHUNK_SIZE = 10_000  # steps per array; as events they take ten times the memory
+MAX_PERPLEXITY = 1e300  # from which a value is treated as missing
 UNIGRAM_FRACTION = 0.9  # of the unigram perplexity, from which a model clearly uses the context
 LogKind = Literal["plain", "evaluation", "command", "warning", "error"]
 LOG_KINDS: dict[type[events.TrainingEvent], LogKind] = {
@@ -23,6 +29,8 @@ LOG_KINDS: dict[type[events.TrainingEvent], LogKind] = {
     events.Diagnosed: "warning",
     events.Failed: "error",
 }
+RecordItem = Float64Array | events.TrainingEvent  # steps `[field, step]`, or an event of another type
+step_values = attrgetter(*STEP_FIELDS)
 COMMAND_TEXTS = {"pause": "paused", "resume": "resumed", "prune": "pruned by its search"}
 
 
@@ -56,6 +64,83 @@ class LossUnit:
 
 
 PERPLEXITY = LossUnit()
+
+
+class StepColumns:
+    """Growing array of `Step` events `[field, step]`, ordered by step; a resume removes steps from the end.
+
+    A million steps take 64 MB and are drawn without a Python loop.
+    """
+
+    def __init__(self) -> None:
+        self._values, self._length = np.empty((len(STEP_FIELDS), 1024)), 0
+        self.rewind_count = 0  # values computed from earlier steps are then obsolete
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, event: events.Step) -> None:
+        self.extend(np.array([step_values(event)], np.float64).T)
+
+    def extend(self, values: Float64Array) -> None:
+        """Append steps `[field, step]`, with the fields in the order of `STEP_FIELDS`."""
+        needed = self._length + values.shape[1]
+        if needed > self._values.shape[1]:  # a copy of many steps blocks the screen, and unused memory is not resident
+            grown = np.empty((len(STEP_FIELDS), 8 * needed))
+            grown[:, : self._length] = self._values[:, : self._length]
+            self._values = grown
+        self._values[:, self._length : needed] = values
+        self._length = needed
+
+    def rewind(self, step: int) -> None:
+        """Remove `step` and later steps."""
+        self.rewind_count += 1
+        self._length = int(np.searchsorted(self.column("step"), step))
+
+    def column(self, name: str) -> Float64Array:
+        """Return a view of the values `[step]` of a field of `Step`."""
+        return self._values[STEP_FIELDS.index(name), : self._length]
+
+    @property
+    def last(self) -> events.Step | None:
+        if not self._length:
+            return None
+        step, *values = self._values[:, self._length - 1].tolist()
+        return events.Step(int(step), *values)
+
+
+def group_steps(items: Iterable[events.TrainingEvent]) -> Iterator[RecordItem]:
+    """Yield events in order, consecutive steps as arrays `[field, step]`."""
+    for is_step, group in groupby(items, lambda event: isinstance(event, events.Step)):
+        if not is_step:
+            yield from group
+        while is_step and (rows := [*map(step_values, islice(group, CHUNK_SIZE))]):
+            yield np.array(rows, np.float64).T
+
+
+class SmoothedPerplexity:
+    """Exponential moving average of the base-10 logarithm of the training perplexity, updated incrementally."""
+
+    def __init__(self, decay: float) -> None:
+        """Smooth with `decay`, the weight of the previous mean in each new mean."""
+        self._decay, self._mean, self._values = decay, math.nan, array("d")
+        self._source: tuple[StepColumns | None, int] = None, 0
+
+    def compute(self, steps: StepColumns) -> Float64Array:
+        """Return the smoothed values `[step]`; NaN if the perplexity is not a positive number."""
+        if self._source != (steps, steps.rewind_count):
+            self._source, self._mean, self._values = (steps, steps.rewind_count), math.nan, array("d")
+        for value in log10_or_nan(steps.column("train_perplexity")[len(self._values) :]).tolist():
+            if not math.isnan(value):
+                self._mean = value if math.isnan(self._mean) else self._mean + (1 - self._decay) * (value - self._mean)
+            self._values.append(math.nan if math.isnan(value) else self._mean)
+        return np.array(self._values)
+
+
+def log10_or_nan(values: Float64Array) -> Float64Array:
+    """Return base-10 logarithms; NaN for values that are not in (0, `MAX_PERPLEXITY`)."""
+    valid = (values > 0) & (values < MAX_PERPLEXITY)
+    return np.log10(values, where=valid, out=np.full(len(values), np.nan))
 
 
 @dataclass(frozen=True)

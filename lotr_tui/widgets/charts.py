@@ -11,8 +11,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
-from lotr_tui.monitor.steps import MAX_PERPLEXITY, SmoothedPerplexity, log10_or_nan
-from lotr_tui.monitor.training_view import PERPLEXITY, LossUnit, TrainingView
+from lotr_tui.monitor import training_view
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
 BrailleCells = npt.NDArray[np.uint8]  # bits of the braille dots that are set, `[rows, columns]`; 0 is an empty cell
@@ -35,7 +34,7 @@ class Plot:
         height: int,
         x_range: tuple[float, float],
         y_range: tuple[float, float],
-        unit: LossUnit = PERPLEXITY,  # of the labels; bits per character are even on the logarithmic scale
+        unit: training_view.LossUnit = training_view.PERPLEXITY,  # of the labels; bits are even on a logarithmic scale
         margin: int = 0,  # columns for text to the right of the curves
     ) -> None:
         self.rows, self.columns = height - 1, width - Y_LABEL_WIDTH
@@ -242,13 +241,13 @@ class PerplexityChart(StripWidget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.visible_epochs: float | None = None  # that hold the cursor or the latest value; None shows everything
-        self._view = TrainingView()
-        self._smoothed_train = SmoothedPerplexity(SMOOTHING)
+        self._view = training_view.TrainingView()
+        self._smoothed_train = training_view.SmoothedPerplexity(SMOOTHING)
 
-    def update_smoothing(self, view: TrainingView) -> None:
+    def update_smoothing(self, view: training_view.TrainingView) -> None:
         self._smoothed_train.compute(view.steps)
 
-    def show(self, view: TrainingView) -> None:
+    def show(self, view: training_view.TrainingView) -> None:
         self._view = view
         self.redraw_changes()
 
@@ -265,7 +264,7 @@ class PerplexityChart(StripWidget):
             return [*legend, *self._empty_lines()]
         x_range, columns = self.x_range, width - Y_LABEL_WIDTH
         epochs = np.array([event.epoch for event in view.evaluations], float)
-        valid = log10_or_nan(np.array([event.valid_perplexity for event in view.evaluations], float))
+        valid = training_view.log10_or_nan(np.array([event.valid_perplexity for event in view.evaluations], float))
         train = self._smoothed_train.compute(view.steps)
         curves = {
             "chart--train": column_means(view.steps.column("epoch"), train, x_range, columns),
@@ -307,7 +306,7 @@ class PerplexityChart(StripWidget):
         if (started := self._view.started) is None:
             return []
         both = ("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)
-        return [(name, perplexity) for name, perplexity in both if 0 < perplexity < MAX_PERPLEXITY]
+        return [(name, perplexity) for name, perplexity in both if 0 < perplexity < training_view.MAX_PERPLEXITY]
 
     def _legend(self) -> list[tuple[str, str, str]]:
         view, unit, started = self._view, self._view.unit, self._view.started

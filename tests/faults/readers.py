@@ -49,8 +49,7 @@ from engine.training.trainer import train
 from lotr_tui.cli.data import print_data_summary
 from lotr_tui.cli.runs import print_status
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.monitor.comparison import Role, compare_runs, comparison_tables, read_compared_run
-from lotr_tui.monitor.run_list import list_selectable_runs
+from lotr_tui.monitor import run_list
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
 from lotr_tui.session.export import to_json, to_markdown
@@ -156,9 +155,10 @@ def _read_run_name(home, path):
 
 
 def _list_runs(home, path):
-    runs = [*list_runs(), *list_selectable_runs(None)]
-    comparison = compare_runs([read_compared_run(run.path) for run in runs] + [read_compared_run(run_dir(home))])
-    comparison_tables(comparison, [run.name for run in comparison.runs], 80, dict.fromkeys(get_args(Role), ""))
+    runs = [run.path for run in (*list_runs(), *run_list.list_selectable_runs(None))]
+    comparison = run_list.compare_runs([*map(run_list.read_compared_run, [*runs, run_dir(home)])])
+    styles = dict.fromkeys(get_args(run_list.Role), "")
+    run_list.comparison_tables(comparison, [run.name for run in comparison.runs], 80, styles)
     list_epoch_checkpoints(run_dir(home))
     summarize_run(run_dir(home))
 

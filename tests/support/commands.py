@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from subprocess import CompletedProcess
 from unittest.mock import patch
@@ -57,3 +58,11 @@ def refusal(process):
 def json_output(process):
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
+
+
+def wait_until(condition, seconds=120):
+    """Wait until another process or thread has made `condition` true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
+        time.sleep(0.01)

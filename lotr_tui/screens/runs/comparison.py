@@ -17,14 +17,7 @@ from engine.errors import printable
 from engine.runs.directory import RunSummary
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import format_perplexity
-from lotr_tui.monitor.comparison import (
-    ComparedRun,
-    Role,
-    RunComparison,
-    compare_runs,
-    comparison_tables,
-    read_compared_run,
-)
+from lotr_tui.monitor import run_list
 from lotr_tui.widgets.charts import MAX_PERPLEXITY_RATIO, Y_LABEL_WIDTH, LogCurve, Plot, perplexity_bounds
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
@@ -56,7 +49,7 @@ class OverlayChart(StripWidget):
         super().__init__(id=id)
         self._curves: Sequence[tuple[str, str, LogCurve]] = ()  # mark, name, and points
 
-    def show(self, runs: Sequence[ComparedRun], marks: Sequence[str]) -> None:
+    def show(self, runs: Sequence[run_list.ComparedRun], marks: Sequence[str]) -> None:
         """Draw the curves of runs with their marks, the first one on top, and the baseline below all others."""
         self._curves = [
             (mark, run.name, (run.curve[0], np.log10(run.curve[1]))) for mark, run in zip(marks, runs, strict=True)
@@ -105,13 +98,13 @@ class DifferenceTable(Static):
     DifferenceTable > .differences--worse { color: $error; }
     DifferenceTable > .differences--muted { color: $muted; text-style: $muted-style; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"differences--{role}" for role in get_args(Role)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"differences--{role}" for role in get_args(run_list.Role)}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
-        self._comparison: tuple[RunComparison, list[str]] | None = None
+        self._comparison: tuple[run_list.RunComparison, list[str]] | None = None
 
-    def show(self, comparison: RunComparison | None, names: list[str], message: str) -> None:
+    def show(self, comparison: run_list.RunComparison | None, names: list[str], message: str) -> None:
         """Show a comparison, with `names` as the headings of its runs, or else a message."""
         self._comparison = None if comparison is None else (comparison, names)
         self.update(message)
@@ -122,9 +115,9 @@ class DifferenceTable(Static):
 
     def _lay_out(self) -> None:
         if self._comparison is not None and self.size.width:
-            roles: tuple[Role, ...] = get_args(Role)
+            roles: tuple[run_list.Role, ...] = get_args(run_list.Role)
             styles = {role: self.get_component_rich_style(f"differences--{role}", partial=True) for role in roles}
-            self.update(Group(*comparison_tables(*self._comparison, self.size.width, styles)))
+            self.update(Group(*run_list.comparison_tables(*self._comparison, self.size.width, styles)))
 
 
 class ComparisonPane(Horizontal):
@@ -140,7 +133,7 @@ class ComparisonPane(Horizontal):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._cache: dict[Path, tuple[RunSummary, ComparedRun]] = {}  # with the summary when a run was read
+        self._cache: dict[Path, tuple[RunSummary, run_list.ComparedRun]] = {}  # with the summary when a run was read
 
     def compose(self) -> ComposeResult:
         yield OverlayChart(id="curves")
@@ -155,7 +148,7 @@ class ComparisonPane(Horizontal):
         """
         for _, run in marked_runs:
             if run.path not in self._cache or self._cache[run.path][0] != run:
-                self._cache[run.path] = run, await run_in_thread(read_compared_run, run.path, run.name)
+                self._cache[run.path] = run, await run_in_thread(run_list.read_compared_run, run.path, run.name)
         if not (self.query("#curves") and self.query("#settings")):  # the screen is being closed
             return
         compared, marks = [self._cache[run.path][1] for _, run in marked_runs], [mark for mark, _ in marked_runs]
@@ -163,5 +156,5 @@ class ComparisonPane(Horizontal):
         message = "Mark two or more runs with space, or pin one as the baseline with b."
         if marks == [BASELINE_MARK]:
             message = "Select or mark another run to see its differences to the baseline."
-        comparison = compare_runs(compared) if len(compared) >= 2 else None
+        comparison = run_list.compare_runs(compared) if len(compared) >= 2 else None
         self.query_one(DifferenceTable).show(comparison, [f"{mark} {run.name}" for mark, run in marked_runs], message)

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from contextlib import contextmanager
 
 import psutil
@@ -11,6 +10,7 @@ import pytest
 
 from engine.events import Failed, Resume, Started, Step
 from engine.runs.directory import LOCK_FILE, METRICS_FILE, drop_superseded, lock_owner, read_events
+from tests.support.commands import wait_until
 from tests.support.files import CHECKOUT, TORCHRUN
 
 pytestmark = pytest.mark.slow
@@ -35,14 +35,6 @@ def two_processes(home, environment, *arguments):
             yield process
         finally:
             process.terminate()  # torchrun ends its child processes
-
-
-def wait_until(condition):
-    """Wait until another process has made `condition` true."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def recorded_steps(path):

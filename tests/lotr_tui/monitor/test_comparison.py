@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.events import Checkpointed, Evaluated, Finished, Started, Step
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
-from lotr_tui.monitor.comparison import ComparedRun, Role, compare_runs, comparison_tables, read_compared_run
+from lotr_tui.monitor.run_list import ComparedRun, Role, compare_runs, comparison_tables, read_compared_run
 from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 NAMES = ("corpus", "split", "mode", "vocabulary", "form")

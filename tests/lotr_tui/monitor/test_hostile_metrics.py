@@ -15,59 +15,51 @@ from tests.support.files import write_run
 from tests.support.pilot import until
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\x00"
-VALUES = (None, True, "x", ESCAPES, [1], {"a": [[]]}, 5, -1, 1.5, 1e308, 2**63, "")
 STARTED = events.Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0)
 
 
+def row(event, **values):
+    return events.event_to_dict(event) | values
+
+
 def step_row(number, **values):
-    return events.event_to_dict(events.Step(number, number / 10, 100.0, 0.01, 1.0, 1000.0, float(number), 9.0)) | values
+    return row(events.Step(number, number / 10, 100.0, 0.01, 1.0, 1000.0, float(number), 9.0), **values)
 
 
 def evaluation_row(number, **values):
-    return events.event_to_dict(events.Evaluated(number, number / 10, 90.0, True, float(number))) | values
+    return row(events.Evaluated(number, number / 10, 90.0, True, float(number)), **values)
 
 
-def to_lines(*rows):
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def rows_of_any_type():
-    event_types = (events.Started, events.Step, events.Evaluated, events.Sampled, events.CommandApplied)
-    return to_lines(
-        *(
-            {"event": events.EVENT_NAMES[event_type]} | {item.name: value for item in fields(event_type)}
-            for event_type in (*event_types, events.Finished, events.Failed)
-            for value in VALUES
-        )
-    )
-
-
-VALID = to_lines(events.event_to_dict(STARTED), step_row(1), evaluation_row(1), step_row(2), evaluation_row(2))
-HUGE = {"epoch": 1e308, "seconds": 1e308, "train_perplexity": 1e308, "valid_perplexity": 1e308, "lr": 1e308}
+VALID = [row(STARTED), step_row(1), evaluation_row(1), step_row(2), evaluation_row(2)]
+HUGE = dict.fromkeys(("epoch", "seconds", "train_perplexity", "valid_perplexity", "lr"), 1e308)
+EVENT_TYPES = (
+    events.Started, events.Step, events.Evaluated, events.Sampled, events.CommandApplied, events.Finished, events.Failed
+)  # fmt: skip
+OTHER_TYPES = [
+    {"event": events.EVENT_NAMES[event_type]} | {item.name: value for item in fields(event_type)}
+    for event_type in EVENT_TYPES
+    for value in (None, True, "x", ESCAPES, [1], {"a": [[]]}, 5, -1, 1.5, 1e308, 2**63, "")
+]
 RECORDS = {
-    "huge numbers": VALID + to_lines(step_row(10**18, **HUGE), evaluation_row(10**18, **HUGE)),
-    "beyond 64 bits": VALID
-    + to_lines(
-        step_row(2**64 - 1), evaluation_row(2**64 - 1), step_row(3, step=10**30), evaluation_row(3, step=10**400)
-    ),
-    "below nothing": to_lines(
-        events.event_to_dict(STARTED), step_row(-5, epoch=-1, seconds=-5, lr=-1), evaluation_row(-3, epoch=-2.0)
-    ),
-    "other types": rows_of_any_type(),
-    "backwards": to_lines(
-        events.event_to_dict(STARTED),
-        *map(step_row, (1, 2, 3, 990, 40, 3, 2, 99, 1, 0)),
-        *map(evaluation_row, (9, 3, 99, 1)),
-    ),
-    "odd resumes": VALID
-    + to_lines(*({"event": "resume", "step": value} for value in (-9, True, 10**19, None)), step_row(4)),
-    "escapes": to_lines(
-        events.event_to_dict(STARTED) | {"device": ESCAPES, "preset": ESCAPES, "run": ESCAPES},
-        evaluation_row(1),
-        events.event_to_dict(events.CommandApplied(1, 0.1, ESCAPES, ESCAPES)),
-        events.event_to_dict(events.Failed(ESCAPES * 500)),
-    ),
-}
+    "huge numbers": [*VALID, step_row(10**18, **HUGE), evaluation_row(10**18, **HUGE)],
+    "beyond 64 bits": [
+        *VALID, step_row(2**64 - 1), evaluation_row(2**64 - 1), step_row(3, step=10**30), evaluation_row(3, step=10**300)
+    ],
+    "below nothing": [row(STARTED), step_row(-5, epoch=-1, seconds=-5, lr=-1), evaluation_row(-3, epoch=-2.0)],
+    "other types": OTHER_TYPES,
+    "backwards": [
+        row(STARTED), *map(step_row, (1, 2, 3, 990, 40, 3, 2, 99, 1, 0)), *map(evaluation_row, (9, 3, 99, 1))
+    ],
+    "odd resumes": [*VALID, *({"event": "resume", "step": value} for value in (-9, True, 10**19, None)), step_row(4)],
+    "escapes": [
+        row(STARTED, device=ESCAPES, preset=ESCAPES, run=ESCAPES), evaluation_row(1),
+        row(events.CommandApplied(1, 0.1, ESCAPES, ESCAPES)), row(events.Failed(ESCAPES * 500)),
+    ],
+}  # fmt: skip
+
+
+def write_rows(run, rows):
+    (run / METRICS_FILE).write_text("".join(json.dumps(each) + "\n" for each in rows))
 
 
 @pytest.fixture
@@ -80,10 +72,10 @@ def run(tmp_path, monkeypatch):
 
 async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
     """Every key that moves on the curve works; all runs are marked, drawn in one chart, compared and sorted."""
-    without_perplexity = to_lines(evaluation_row(3, valid_perplexity=0.0), evaluation_row(4, valid_perplexity=-1.0))
-    (run / METRICS_FILE).write_bytes(RECORDS["huge numbers"] + without_perplexity + rows_of_any_type())
-    for number, kind in enumerate(RECORDS):
-        (write_run(run.with_name(f"r{number}")) / METRICS_FILE).write_bytes(RECORDS[kind])
+    without_perplexity = [evaluation_row(3, valid_perplexity=0.0), evaluation_row(4, valid_perplexity=-1.0)]
+    write_rows(run, [*RECORDS["huge numbers"], *without_perplexity, *OTHER_TYPES])
+    for number, rows in enumerate(RECORDS.values()):
+        write_rows(write_run(run.with_name(f"r{number}")), rows)
     app = attached(run)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: not app.screen.view.is_active or app.screen.view.notice)

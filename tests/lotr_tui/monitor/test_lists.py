@@ -19,11 +19,6 @@ from tests.support.files import write_run
 from tests.support.training import events_of, make_dataset, run_training
 
 
-def summary(name, **values):
-    plain = RunSummary(name, Path(name), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10, "lstm")
-    return replace(plain, **values)
-
-
 def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatch):
     monkeypatch.setattr(directory.files, "assets_dir", lambda: tmp_path / "assets")
     write_run(tmp_path / "runs" / "mine")
@@ -37,20 +32,12 @@ def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatc
 
 @given(st.lists(st.one_of(st.none(), st.floats(1, 500)), max_size=8))
 def test_unknown_perplexities_sort_after_all_others(perplexities):
-    runs = [summary(f"r{number}", valid_perplexity=value) for number, value in enumerate(perplexities)]
+    plain = RunSummary("r", Path("r"), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10, "lstm")
+    runs = [replace(plain, name=f"r{number}", valid_perplexity=value) for number, value in enumerate(perplexities)]
     column = [column.name for column in RUN_COLUMNS].index("valid")
     values = [run.valid_perplexity for run in filter_and_sort_runs(runs, "", column)]
     known = sorted(value for value in values if value is not None)
     assert values == known + [None] * (len(values) - len(known))
-
-
-GIB = 2**30
-H100 = GpuStats(
-    utilization=0.97, memory_used=41 * GIB, memory_total=80 * GIB, temperature_celsius=67.0, power_watts=312.0
-)
-PARTLY_READABLE_GPU = GpuStats(
-    utilization=0.5, memory_used=None, memory_total=None, temperature_celsius=None, power_watts=None
-)
 
 
 def test_history_is_resampled_to_equal_parts_of_the_last_minute():
@@ -62,32 +49,26 @@ def test_history_is_resampled_to_equal_parts_of_the_last_minute():
 
 
 def test_machine_tiles_show_only_what_can_be_read():
-    stats = [MachineStats(612 * 2**20, second % 3, 16, (H100, PARTLY_READABLE_GPU)) for second in range(50)]
+    gpus = GpuStats(0.97, 41 * 2**30, 80 * 2**30, 67.0, 312.0), GpuStats(0.5, None, None, None, None)
+    stats = [MachineStats(612 * 2**20, second % 3, 16, gpus) for second in range(50)]
     tiles = machine_tiles(list(enumerate(stats)))
     assert [(tile.group, tile.name, tile.value) for tile in tiles] == [
-        ("", "memory", "612 MiB"),
-        ("", "CPU", "1.0 of 16"),
-        ("GPU 0", "use", "97%"),
-        ("GPU 0", "memory", "41.0 of 80.0 GiB"),
-        ("GPU 0", "heat", "67 °C"),
-        ("GPU 0", "power", "312 W"),
+        ("", "memory", "612 MiB"), ("", "CPU", "1.0 of 16"), ("GPU 0", "use", "97%"),
+        ("GPU 0", "memory", "41.0 of 80.0 GiB"), ("GPU 0", "heat", "67 °C"), ("GPU 0", "power", "312 W"),
         ("GPU 1", "use", "50%"),
-    ]
+    ]  # fmt: skip
     assert all(len(tile.value) <= tile.value_width for tile in tiles)
     assert len(tiles[0].times) == 50
 
 
-HOUR = 3600.0
-
-
 def test_durations_of_a_training_are_correct_while_the_clock_jumps(tmp_path, monkeypatch):
-    plain, jumps = time.time, count()
-    monkeypatch.setattr(time, "time", lambda: plain() + (-1) ** next(jumps) * 5 * HOUR)
+    plain, jumps, hour = time.time, count(), 3600.0
+    monkeypatch.setattr(time, "time", lambda: plain() + (-1) ** next(jumps) * 5 * hour)
     started_at = time.perf_counter()
-    events = run_training(make_dataset(tmp_path), epochs=2, checkpoint_seconds=HOUR)
+    events = run_training(make_dataset(tmp_path), epochs=2, checkpoint_seconds=hour)
     duration = time.perf_counter() - started_at
     steps = events_of(Step, events)
-    assert all(0 < step.seconds <= duration and 0 <= step.eta_seconds < HOUR for step in steps)
+    assert all(0 < step.seconds <= duration and 0 <= step.eta_seconds < hour for step in steps)
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
     assert all(step.tokens_per_second > 0 for step in steps)
     assert events_of(Finished, events)[0].seconds <= duration

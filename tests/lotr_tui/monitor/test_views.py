@@ -2,26 +2,16 @@
 
 import math
 import time
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import events
-from engine.events import CommandApplied, Finished, Resume, Sampled, Step
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, drop_superseded, read_events
 from engine.runs.locked_run import create_run
-from lotr_tui.monitor import run_follower
-from lotr_tui.monitor.run_follower import RunFollower
-from lotr_tui.monitor.steps import (
-    BLOCK_SIZE,
-    STEP_FIELDS,
-    SmoothedPerplexity,
-    StepColumns,
-    exponential_moving_average,
-    log10_or_nan,
-)
+from lotr_tui.monitor import run_follower, training_view
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import training_events
 from tests.support.runs import CONFIG, VOCABULARY, append_events, make_step, view_of
@@ -31,25 +21,20 @@ def test_commands_change_the_view_and_a_resume_undoes_them():
     view = view_of(training_events(3))
     assert (view.prompt, view.lr_scale, view.paused, view.checkpoint_step) == ("bilbo baggins is", 1, False, None)
     for kind, value in (("pause", ""), ("lr", "0.5"), ("prompt", "the lamp"), ("resume", ""), ("pause", "")):
-        view.apply(CommandApplied(33, 3.0, kind, value))
+        view.apply(events.CommandApplied(33, 3.0, kind, value))
     assert (view.prompt, view.lr_scale, view.paused) == ("the lamp", 0.5, True)
-    view.apply(Finished("detached", "r", 3.0, 70.0, math.nan, 6.0))
-    view.apply(Resume(20))
+    view.apply(events.Finished("detached", "r", 3.0, 70.0, math.nan, 6.0))
+    view.apply(events.Resume(20))
     assert (view.prompt, view.lr_scale, view.paused) == ("bilbo baggins is", 1, False)
     assert view.phase == "training"
     assert [line.text for line in view.log][-2:] == ["epoch 1.0: valid 130.0, new best", "resumed at step 20"]
-    view.apply(Step(20, 2.0, 90.0, 0.1, 0.1, 9.0, 4.0, 2.0))
+    view.apply(events.Step(20, 2.0, 90.0, 0.1, 0.1, 9.0, 4.0, 2.0))
     assert view.steps.column("step").tolist()[-2:] == [13, 20]
 
 
 @pytest.fixture(autouse=True)
 def _fast_polling(monkeypatch):
     monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.005)
-
-
-def make_varied_step(number):
-    gradient = math.nan if number % 3 == 0 else 0.5
-    return events.Step(number, number / 10, 100 - number / 9, 0.01, gradient, 1000.0, number / 7, 9.0)
 
 
 def make_training(ends):
@@ -64,7 +49,7 @@ def make_training(ends):
         if first > 1:
             training.append(events.Resume(first))
         for number in range(first, first + end):
-            training.append(make_varied_step(number))
+            training.append(make_step(number))
             if number % 5 == 0:
                 training.append(events.CommandApplied(number, number / 10, "checkpoint", ""))
             if number % 7 == 0:
@@ -89,17 +74,10 @@ def follow_until(followed, condition):
         time.sleep(0.002)
 
 
-def columns(view):
-    return repr([view.steps.column(name).tolist() for name in STEP_FIELDS])  # NaN equals NaN
-
-
-def have_same_content(first, second):
-    """Compare two views, without the notice of a followed run and the past activity."""
-    pairs = [
-        (columns(view), view.evaluations, view.samples, view.finished, view.failure, view.started)
-        for view in (first, second)
-    ]
-    return pairs[0] == pairs[1] and first.phase == second.phase
+def content(view):
+    """Return what two equal views share: all but the notice of a followed run and the past activity."""
+    steps = repr([view.steps.column(name).tolist() for name in training_view.STEP_FIELDS])  # NaN equals NaN
+    return steps, view.evaluations, view.samples, view.finished, view.failure, view.started, view.phase
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4))
@@ -107,35 +85,32 @@ def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(tmp_path_fac
     path, training = tmp_path_factory.mktemp("run"), make_training(ends)
     append_events(path, training)
     view = TrainingView.from_run(path)
-    assert have_same_content(view, view_of(training))
+    assert content(view) == content(view_of(training))
     assert view.log == view_of(training).log
     assert view.best == min(view.evaluations, key=lambda event: event.valid_perplexity, default=None)
-    steps = [event.step for event in drop_superseded(read_events(path / METRICS_FILE)) if isinstance(event, Step)]
-    assert view.steps.column("step").tolist() == steps
-    samples = drop_superseded(read_events(path / SAMPLES_FILE))
-    assert view.samples == [event for event in samples if isinstance(event, Sampled)]
+    metrics, samples = (drop_superseded(read_events(path / name)) for name in (METRICS_FILE, SAMPLES_FILE))
+    assert view.steps.column("step").tolist() == [each.step for each in metrics if isinstance(each, events.Step)]
+    assert view.samples == [each for each in samples if isinstance(each, events.Sampled)]
 
 
 @pytest.mark.parametrize("ends", [[12], [9, 12], [12, 6, 20]])
 def test_a_growing_run_has_the_view_of_its_live_events(tmp_path, ends):
     path, training = tmp_path / "r", make_training(ends)
     path.mkdir()
-    followed = RunFollower(path)
+    followed = run_follower.RunFollower(path)
     for event in training:
         append_events(path, [event])
-        if isinstance(
-            event, events.Resume
-        ):  # a reader that has seen the earlier rows must not differ from one that has not
+        if isinstance(event, events.Resume):  # a reader of the earlier rows must not differ from one that comes later
             time.sleep(0.03)
             followed.poll()
-    follow_until(followed, lambda: have_same_content(followed.view, TrainingView.from_run(path)))
-    assert have_same_content(followed.view, view_of(training))
+    follow_until(followed, lambda: content(followed.view) == content(TrainingView.from_run(path)))
+    assert content(followed.view) == content(view_of(training))
     followed.stop()
 
 
 def test_the_notice_describes_the_followed_run(tmp_path):
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
-    followed = RunFollower(run.path)
+    followed = run_follower.RunFollower(run.path)
     follow_until(followed, lambda: "no metrics.jsonl" in followed.view.notice)
     append_events(run.path, make_training([12]))
     follow_until(followed, lambda: followed.view.failure == "no room")
@@ -150,43 +125,27 @@ def test_the_notice_describes_the_followed_run(tmp_path):
     followed.stop()
 
 
-log_perplexities = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
-
-
-def reference_average(values, decay):
+def reference_average(perplexities, decay):
     mean, means = math.nan, []
-    for value in values:
-        if not math.isfinite(value):
-            means.append(math.nan)
-            continue
-        mean = value if math.isnan(mean) else decay * mean + (1 - decay) * value
-        means.append(mean)
+    for value in perplexities:
+        if 0 < value < 1e300:
+            log = math.log10(value)
+            mean = log if math.isnan(mean) else decay * mean + (1 - decay) * log
+        means.append(mean if 0 < value < 1e300 else math.nan)
     return means
 
 
-@given(
-    st.lists(log_perplexities, max_size=4 * BLOCK_SIZE),
-    st.sampled_from([0.0, 0.85, 0.97, 0.995]),
-    st.integers(0, 4 * BLOCK_SIZE),
-)
-def test_moving_average_equals_the_reference_in_one_call_and_in_two(values, decay, cut):
-    expected = reference_average(values, decay)
-    complete, _ = exponential_moving_average(np.array(values, float), decay)
-    first, mean = exponential_moving_average(np.array(values[:cut], float), decay)
-    second, _ = exponential_moving_average(np.array(values[cut:], float), decay, mean)
-    assert complete.tolist() == pytest.approx(expected, nan_ok=True)
-    assert [*first.tolist(), *second.tolist()] == pytest.approx(expected, nan_ok=True)
+unusual_perplexities = st.sampled_from([math.nan, math.inf, -1.0, 0.0])
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=8))
-def test_smoothing_stays_correct_after_appends_and_rewinds(changes):
-    steps, smoothed = StepColumns(), SmoothedPerplexity(0.85)
-    for is_append, number in changes:
-        if is_append:
-            first = len(steps) + 1
-            for step in range(first, first + number):
-                steps.append(make_step(step))
+@given(st.lists(st.lists(st.floats(0.001, 1000) | unusual_perplexities, max_size=40) | st.integers(1, 90), max_size=8))
+def test_smoothing_equals_the_reference_after_appends_and_rewinds(changes):
+    steps, smoothed = training_view.StepColumns(), training_view.SmoothedPerplexity(0.85)
+    for change in changes:
+        if isinstance(change, int):
+            steps.rewind(change)
         else:
-            steps.rewind(number)
-        expected = reference_average(log10_or_nan(steps.column("train_perplexity")).tolist(), 0.85)
+            for perplexity in change:
+                steps.append(replace(make_step(len(steps) + 1), train_perplexity=perplexity))
+        expected = reference_average(steps.column("train_perplexity").tolist(), 0.85)
         assert smoothed.compute(steps).tolist() == pytest.approx(expected, nan_ok=True)

@@ -1,13 +1,13 @@
 """The session in a real Chromium: typing, the mouse, sizes, tabs that close, floods of keys, and access."""
 
 import re
-import time
 
 import pytest
 
 from engine.events import Step
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, drop_superseded, lock_owner, read_events, summarize_run
 from tests.support.browser import ServeProcess, missing_for_browser, open_tab, run_chromium
+from tests.support.commands import wait_until
 from tests.support.terminal import MODEL_READY_TEXT
 
 MISSING = missing_for_browser()
@@ -23,13 +23,6 @@ SECOND_PAGE = """async url => new Promise(resolve => {
 TYPE = """texts => texts.forEach(([text, times, start]) =>
   document.querySelector(".xterm-helper-textarea").dispatchEvent(
     new InputEvent("input", {inputType: "insertText", data: text.repeat(times).slice(start)})))"""
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +58,11 @@ def test_a_prompt_is_answered_the_slider_is_dragged_and_the_window_resized(serve
     tab.page.mouse.down()
     tab.page.mouse.move(*tab.cell_position("temperature ├", left_end + 2), steps=5)
     tab.page.mouse.up()
-    wait_for(lambda: float(re.search(r"┤ (\d\.\d\d)", tab.screen())[1]) < float(value[1]) - 0.2)
+    wait_until(lambda: float(re.search(r"┤ (\d\.\d\d)", tab.screen())[1]) < float(value[1]) - 0.2)
 
     columns = len(tab.screen().splitlines()[0])
     tab.page.set_viewport_size({"width": 800, "height": 600})
-    wait_for(lambda: len(tab.screen().splitlines()[0]) < columns)
+    wait_until(lambda: len(tab.screen().splitlines()[0]) < columns)
     tab.wait_for("f1 help")
     canvas = tab.page.evaluate("() => document.querySelector('canvas.xterm-text-layer').width")
     assert 700 < canvas <= 800
@@ -92,12 +85,12 @@ def test_a_closed_tab_does_not_end_the_training_of_its_session(server, browser, 
         tab.wait_for(text[-12:])
     tab.page.keyboard.press("Enter")
     run = home / "runs" / "web"
-    wait_for((run / MODEL_FILE).exists)
+    wait_until((run / MODEL_FILE).exists)
     tab.page.close()
     size = (run / METRICS_FILE).stat().st_size
     assert lock_owner(run)
-    wait_for(lambda: (run / METRICS_FILE).stat().st_size > size)  # the training goes on without a browser
-    wait_for(lambda: not lock_owner(run))
+    wait_until(lambda: (run / METRICS_FILE).stat().st_size > size)  # the training goes on without a browser
+    wait_until(lambda: not lock_owner(run))
     assert summarize_run(run).state == "finished"
     steps = [event.step for event in drop_superseded(read_events(run / METRICS_FILE)) if isinstance(event, Step)]
     assert steps == sorted(set(steps))
@@ -113,4 +106,4 @@ def test_pages_of_other_sites_get_nothing_and_the_end_of_the_server_is_shown(hom
         code, output = server.stop()
         assert code == 143
         assert "browser 1 has closed the session" in output
-        wait_for(lambda: "The server has ended." in tab.page.locator("#notice").inner_text())
+        wait_until(lambda: "The server has ended." in tab.page.locator("#notice").inner_text())

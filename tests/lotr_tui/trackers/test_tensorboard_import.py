@@ -5,7 +5,7 @@ import math
 import pytest
 
 from engine.runs.directory import summarize_run
-from lotr_tui.monitor.comparison import read_compared_run
+from lotr_tui.monitor.run_list import read_compared_run
 from tests.support.app import training_events
 from tests.support.commands import refusal
 from tests.support.runs import record_run

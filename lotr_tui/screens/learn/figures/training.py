@@ -34,8 +34,7 @@ from lotr_tui.learn.live_training import (
     overfitting_config,
 )
 from lotr_tui.learn.material import Material
-from lotr_tui.monitor.steps import log10_or_nan
-from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.monitor.training_view import TrainingView, log10_or_nan
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.charts import Y_LABEL_WIDTH, Plot
