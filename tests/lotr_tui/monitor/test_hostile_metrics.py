@@ -43,7 +43,8 @@ OTHER_TYPES = [
 RECORDS = {
     "huge numbers": [*VALID, step_row(10**18, **HUGE), evaluation_row(10**18, **HUGE)],
     "beyond 64 bits": [
-        *VALID, step_row(2**64 - 1), evaluation_row(2**64 - 1), step_row(3, step=10**30), evaluation_row(3, step=10**300)
+        *VALID, *(each(2**64 - 1) for each in (step_row, evaluation_row)), step_row(3, step=10**30),
+        evaluation_row(3, step=10**400),
     ],
     "below nothing": [row(STARTED), step_row(-5, epoch=-1, seconds=-5, lr=-1), evaluation_row(-3, epoch=-2.0)],
     "other types": OTHER_TYPES,
