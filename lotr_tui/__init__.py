@@ -12,5 +12,4 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A change that follows another one, such as the bars after the slider, appears two frames later.
 os.environ.setdefault("TEXTUAL_FPS", "120")
 
-STARTED = time.perf_counter()
-"""Value of `time.perf_counter` when the import of lotr-tui began."""
+STARTED = time.perf_counter()  # when the import of lotr-tui began

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 if sys.platform == "win32":  # before the import of a module that Windows does not have
     sys.exit("lotr-tui: Windows is not supported, because it has no flock, SIGHUP and pseudo-terminals; use WSL")
@@ -13,13 +13,13 @@ if sys.platform == "win32":  # before the import of a module that Windows does n
 try:
     from engine.errors import LotrError, OutputError, describe_error, printable
 except (ImportError, AttributeError) as error:
-    from lotr_tui.engine_package import exit_on_engine_problem
+    from lotr_tui.engine_package import describe_engine_problem
 
-    exit_on_engine_problem(error)
+    problem = describe_engine_problem(error)
+    if not problem or os.environ.get("LOTR_TUI_DEBUG") == "1":
+        raise
+    sys.exit(f"lotr-tui: {problem}")
 from lotr_tui.completion import COMPLETE_VARIABLE
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 
 class _Output(io.FileIO):
@@ -27,7 +27,7 @@ class _Output(io.FileIO):
 
     loses_text = False
 
-    def write(self, data: "ReadableBuffer") -> int:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -52,14 +52,10 @@ def main() -> NoReturn:
         with suppress(OSError, ValueError):  # a stream without a file stays
             fd = os.dup(stream.fileno())
             by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
-            raw = _Output(fd, "w", closefd=False)
-            raw.loses_text = name == "stderr"
-            for target, file, on_error in (
-                (f"__{name}__", io.FileIO(fd, "w", closefd=False), stream.errors),
-                (name, raw, errors),
-            ):
-                buffer = io.BufferedWriter(file)
-                text = io.TextIOWrapper(buffer, encoding=stream.encoding, errors=on_error, line_buffering=by_line)
+            plain, own = io.FileIO(fd, "w", closefd=False), _Output(fd, "w", closefd=False)
+            own.loses_text = name == "stderr"
+            for target, file, on_error in ((f"__{name}__", plain, stream.errors), (name, own, errors)):
+                text = io.TextIOWrapper(io.BufferedWriter(file), stream.encoding, on_error, line_buffering=by_line)
                 setattr(sys, target, text)
     try:
         exit_code = run()
@@ -104,31 +100,27 @@ def run() -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        message, exit_code = _describe_failure(error)
+        exit_code, engine_problem = 1, ""
+        if isinstance(error, ImportError | AttributeError):
+            from lotr_tui.engine_package import describe_engine_problem
+
+            engine_problem = describe_engine_problem(error)
+        if isinstance(error, LotrError):
+            message, exit_code = str(error), error.exit_code
+        elif hasattr(error, "format_message"):  # of the parser of the command line, such as an unknown option
+            from lotr_tui.cli.main import describe_usage_error
+
+            message, exit_code = describe_usage_error(error), getattr(error, "exit_code", 2)
+        elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # as PyTorch says it
+            message = "the memory is full; close other programs, or use a smaller model"
+        else:
+            message = engine_problem or f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback"
         if os.environ.get("LOTR_TUI_DEBUG") == "1":
             import traceback
 
             traceback.print_exc()
         print(f"lotr-tui: {printable(message)}", file=sys.stderr)
         return exit_code
-
-
-def _describe_failure(error: Exception) -> tuple[str, int]:
-    """Return one line about an error, and its exit code. A failed import may be due to another package `engine`."""
-    if isinstance(error, LotrError):
-        return str(error), error.exit_code
-    if hasattr(error, "format_message"):  # of the parser of the command line, such as an unknown option
-        from lotr_tui.cli.main import describe_usage_error
-
-        return describe_usage_error(error), getattr(error, "exit_code", 2)
-    if isinstance(error, ImportError | AttributeError):
-        from lotr_tui.engine_package import describe_engine_problem
-
-        if problem := describe_engine_problem(error):
-            return problem, 1
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # as PyTorch says it
-        return "the memory is full; close other programs, or use a smaller model", 1
-    return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback", 1
 
 
 if __name__ == "__main__":

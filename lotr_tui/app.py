@@ -1,31 +1,42 @@
-"""The app: opens screens, asks before it quits, and has the keys and themes of all screens."""
+"""The app: opens screens, asks before it quits, and has the keys, commands, help and themes of all screens."""
 
 import asyncio
+import inspect
+import pkgutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from textual import actions, command
+from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.dom import DOMNode
 from textual.screen import Screen, SystemModalScreen
+from textual.widgets import Input
 
 from engine.control import ControlCommand
-from engine.errors import LotrError
+from engine.errors import LotrError, suggest_nearest
+from lotr_tui import theme as themes
 from lotr_tui.app_state import AppState, OpenSession, WatchRun
 from lotr_tui.background_task import run_in_thread
+from lotr_tui.formatting import fit_cells
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.session.settings import SettingsStore
-from lotr_tui.textual_fixes.app import TextualFixesApp
-from lotr_tui.theme import OWN_THEMES, SHIRE, ColorlessFilter, default_variables
+from lotr_tui.textual_fixes.app import RobustCommandPalette, TextualFixesApp
+from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.training.job import TrainingJob
     from lotr_tui.screens.dialogs.questions import QuitChoice
-    from lotr_tui.session.model_loading import Fetch
     from lotr_tui.session.session_model import SessionModel
 
 QUIT_TIMEOUT = 0.8  # seconds to wait, with the screen still open, for the training to save
+KEYS_WIDTH = 10  # cells of the keys before a command
 
 
 class LotrApp(TextualFixesApp):
@@ -50,11 +61,9 @@ class LotrApp(TextualFixesApp):
         load_session_model: "Callable[[], SessionModel] | None" = None,
         job: "TrainingJob | None" = None,
         make_screen: "Callable[[], Screen[Any]] | None" = None,
-        fetch: "Fetch | None" = None,
         runs_dir: Path | None = None,
         pace: float | None = None,
         theme: str | None = None,
-        settings_store: SettingsStore | None = None,
     ) -> None:
         """Open a session, with `job` the dashboard of a training, or the screen that `make_screen` returns.
 
@@ -62,25 +71,22 @@ class LotrApp(TextualFixesApp):
         and `theme` are for this session; None takes the saved ones.
         """
         super().__init__()
-        settings = settings_store or SettingsStore()
-        self.state = AppState(self, runs_dir, settings)
-        self.state.job, self.state.fetch = job, fetch
-        self.session_model = session_model
+        self.state = AppState(self, runs_dir, job)
+        settings, self.session_model = self.state.settings, session_model
         self.pace = settings.current.pace if pace is None else pace
         self._load_session_model, self._make_screen = load_session_model, make_screen
         self.terminal_closed = False  # the training then continues
         self.exit_code = 0  # or 128 plus the number of the signal that ended the app
         self._exit_requested = False
-        self._event_loop: asyncio.AbstractEventLoop | None = None
         if self.no_color:
-            self._filters[1:2] = [ColorlessFilter(self)]
-        for own_theme in OWN_THEMES:
+            self._filters[1:2] = [themes.ColorlessFilter(self)]
+        for own_theme in themes.OWN_THEMES:
             self.register_theme(own_theme)
         self._startup_notices = [settings.notice]
         chosen = theme or settings.current.theme
         if chosen not in self.available_themes:
-            self._startup_notices += [f"unknown theme {chosen!r} in {settings.path}; using {SHIRE.name} instead"]
-            chosen = SHIRE.name
+            self._startup_notices += [f"unknown theme {chosen!r} in {settings.path}; using {themes.SHIRE.name} instead"]
+            chosen = themes.SHIRE.name
         self.theme = chosen
 
     def get_default_screen(self) -> Screen[Any]:
@@ -90,7 +96,7 @@ class LotrApp(TextualFixesApp):
             from lotr_tui.monitor.training_view import TrainingView
             from lotr_tui.screens.dashboard.screen import DashboardScreen
 
-            return DashboardScreen(TrainingView(activity="starting"), self.state.send_command, exit_on_close=True)
+            return DashboardScreen(TrainingView(), self.state.send_command, exit_on_close=True)
         from lotr_tui.screens.session.screen import SessionScreen
 
         load = self._load_session_model
@@ -113,8 +119,7 @@ class LotrApp(TextualFixesApp):
             self.notify(notice, severity="warning", markup=False)
         if keymap := self.state.settings.current.keymap:
             self.set_keymap(dict(keymap))
-            self.run_worker(self._check_keymap(keymap))
-        self._event_loop = asyncio.get_running_loop()
+            self.run_worker(self._check_keymap(dict(keymap)))
         job = self.state.job
         if job is not None and (self.terminal_closed or not self._exit_requested):
             self.state.launch(lambda: job, job.run.path if job.is_resume else None)
@@ -150,50 +155,46 @@ class LotrApp(TextualFixesApp):
     def _quit_saved(self) -> None:
         from lotr_tui.screens.dialogs.questions import QuitDialog
 
+        def quit_with_training(choice: "QuitChoice | None") -> None:
+            if choice == "stop" or (choice and not self.state.is_training):
+                self.exit()
+            elif choice:
+                self.state.quits_when_training_ends = True
+                self.state.send_command(ControlCommand("detach"))
+                self.notify("The training saves and moves to the background; then lotr-tui quits.", timeout=60)
+
         if not self.state.is_training:
             self.exit()
         elif not isinstance(self.screen, QuitDialog):
-            self.push_screen(QuitDialog(), self._quit_with_training)
+            self.push_screen(QuitDialog(), quit_with_training)
 
-    def _quit_with_training(self, choice: "QuitChoice | None") -> None:
-        if choice == "stop" or (choice and not self.state.is_training):
-            self.exit()
-        elif choice:
-            self.state.quits_when_training_ends = True
-            self.state.send_command(ControlCommand("detach"))
-            self.notify("The training saves and moves to the background; then lotr-tui quits.", timeout=60)
-
-    def handle_signal(self, signum: signal.Signals) -> None:
+    def handle_signal(self, number: int, _: object = None) -> None:
         """Save on SIGUSR1; exit on SIGHUP (the training continues) and on SIGINT and SIGTERM (it stops).
 
         The signal sets the exit code, unless a training continues.
         """
         state = self.state
-        if signum == signal.SIGUSR1:
+        if number == signal.SIGUSR1:
             with suppress(LotrError):
                 state.send_command(ControlCommand("checkpoint"))
             return
-        is_launch_due = state.job is not None and state.training is None
-        continues = signum == signal.SIGHUP and (state.is_training or is_launch_due)
-        self.exit_code = 0 if continues else 128 + signum
-        if signum == signal.SIGHUP:
+        continues = number == signal.SIGHUP and (state.is_training or (state.job and not state.training))
+        self.exit_code = 0 if continues else 128 + number
+        if number == signal.SIGHUP:
             self.terminal_closed = True
         elif state.training is not None:
             state.training.stop()
         self._exit_requested = True
-        if self.is_running and self._event_loop is not None:
-            self._event_loop.call_soon_threadsafe(self.exit)
+        if self.is_running:
+            asyncio.get_running_loop().call_soon_threadsafe(self.exit)
 
     # Palette, help and keymap
 
     def action_command_palette(self) -> None:
-        from lotr_tui.commands import AppCommandPalette
-
         if not isinstance(self.screen, AppCommandPalette):
             self.push_screen(AppCommandPalette())
 
     def action_toggle_help(self) -> None:
-        from lotr_tui.commands import iter_binding_commands
         from lotr_tui.screens.dialogs.dialog import HelpScreen
         from lotr_tui.screens.session.keys import SLASH_COMMANDS
         from lotr_tui.screens.session.screen import SessionScreen
@@ -201,9 +202,14 @@ class LotrApp(TextualFixesApp):
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
         elif not isinstance(self.screen, SystemModalScreen):  # not above the palette
-            typed = SLASH_COMMANDS.values() if isinstance(self.screen, SessionScreen) else ()
-            commands = list(iter_binding_commands(self, self.screen))
-            self.push_screen(HelpScreen(commands, [(command.usage, command.help) for command in typed]))
+            groups = [
+                (heading, KEYS_WIDTH, [(each.keys, each.explanation) for each in members])
+                for heading, members in groupby(iter_binding_commands(self, self.screen), lambda each: each.group)
+            ]
+            if isinstance(self.screen, SessionScreen):
+                typed = [(each.usage, each.help) for each in SLASH_COMMANDS.values()]
+                groups.insert(1, ("Type into the prompt", max(len(usage) for usage, _ in typed), typed))
+            self.push_screen(HelpScreen(groups))
 
     def get_key_display(self, binding: Binding) -> str:
         keys = self.state.settings.current.keymap.get(binding.id or "")
@@ -212,10 +218,8 @@ class LotrApp(TextualFixesApp):
         display = super().get_key_display
         return " ".join(display(binding.with_key(key.strip(), None)) for key in (keys or binding.key).split(","))
 
-    async def _check_keymap(self, keymap: Mapping[str, str]) -> None:
-        from lotr_tui.commands import check_keymap
-
-        if problem := await run_in_thread(check_keymap, keymap, type(self)):
+    async def _check_keymap(self, keymap: dict[str, str]) -> None:
+        if problem := await run_in_thread(check_keymap, keymap):
             self.notify(f"{self.state.settings.path.name}: {problem}", severity="warning", markup=False)
 
     # Themes
@@ -226,6 +230,106 @@ class LotrApp(TextualFixesApp):
 
     def get_css_variables(self) -> dict[str, str]:
         variables = super().get_css_variables()
-        defaults = default_variables(variables["foreground"], dark=self.current_theme.dark)
+        defaults = themes.default_variables(variables["foreground"], dark=self.current_theme.dark)
         self.theme_variables = {**defaults, **variables}
         return self.theme_variables
+
+
+class PaletteCommand(NamedTuple):
+    """Command of the palette and line of the help."""
+
+    keys: str  # or a remark on a theme
+    name: str
+    run: Callable[[], Any]
+    explanation: str = ""
+    action: str = ""  # of the binding; empty for a theme
+    group: str = ""  # heading in the help
+
+
+class AppCommandPalette(RobustCommandPalette):
+    """Command palette with one line per command, after its keys."""
+
+    def __init__(self) -> None:
+        super().__init__([PaletteCommandProvider], placeholder="Search for a command, a key or a theme")
+
+    def on_mount(self) -> None:
+        for search_input in self.query(Input):  # none if the palette was closed at once
+            search_input.cursor_blink = False
+            search_input.max_length = MAX_LINE_CHARACTERS
+
+
+class PaletteCommandProvider(command.Provider):
+    """Provider of all commands, since Textual does not keep the order of several: actions, then themes."""
+
+    def _rows(self) -> Iterator[tuple[PaletteCommand, tuple[str, str]]]:
+        app = self.app
+        commands = [each for each in iter_binding_commands(app, self.screen) if each.action != "command_palette"]
+        for name in themes.THEME_NAMES:
+            choose = partial(app.run_action, f"choose_theme({name!r})", app)
+            commands.append(PaletteCommand("in use" if name == app.theme else "", f"theme: {name}", choose))
+        return ((each, (f"{fit_cells(each.keys, KEYS_WIDTH)}  ", "dim")) for each in commands)
+
+    async def discover(self) -> command.Hits:
+        for each, keys in self._rows():
+            yield command.DiscoveryHit(Content.assemble(keys, each.name), each.run, each.name)
+
+    async def search(self, query: str) -> command.Hits:
+        matcher = self.matcher(query)
+        for each, keys in self._rows():
+            if score := max(matcher.match(each.name), matcher.match(each.keys)):
+                yield command.Hit(score, Content.assemble(keys, matcher.highlight(each.name)), each.run, each.name)
+
+
+def iter_binding_commands(app: App[Any], screen: Screen[Any]) -> Iterator[PaletteCommand]:
+    """Yield the actions of a screen, of its widgets from the focused one on, and of the app."""
+    focused = [node for node in screen.focused.ancestors_with_self if node is not screen] if screen.focused else []
+    nodes: list[DOMNode] = [screen, *focused, *screen.query("*"), app]
+    available: dict[tuple[type[DOMNode], str], tuple[DOMNode, Binding, dict[str, None]]] = {}
+    for node in dict.fromkeys(nodes):
+        for binding in collect_bindings(type(node)):
+            _, name, parameters = actions.parse(binding.action)
+            if node.check_action(name, parameters) is not False:
+                # Several widgets of a class, and several bindings of an action, make one command.
+                _, _, keys = available.setdefault((type(node), binding.action), (node, binding, {}))
+                keys.update(dict.fromkeys(app.get_key_display(binding).split()))
+    for node, binding, keys in available.values():
+        name = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
+        run = partial(app.run_action, binding.action, node)
+        group = "This screen" if node is screen else "Everywhere" if node is app else str(node.BINDING_GROUP_TITLE)
+        yield PaletteCommand(" ".join(keys), name, run, binding.tooltip or name, binding.action, group)
+
+
+def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
+    """Return the bindings with an id of a screen or widget class, inherited ones included."""
+    bindings: dict[str, Binding] = {}
+    for base in node_type.__mro__:
+        for binding in base.__dict__.get("BINDINGS", ()):
+            if isinstance(binding, Binding) and binding.id is not None:
+                bindings.setdefault(binding.id, binding)
+        if not base.__dict__.get("_inherit_bindings", True):
+            break
+    return list(bindings.values())
+
+
+def iter_binding_tables() -> Iterator[tuple[type[DOMNode], list[Binding]]]:
+    """Import all screens and widgets; yield the bindings of each class with the ones of the app, which always apply."""
+    for package in map(import_module, ("lotr_tui.screens", "lotr_tui.widgets")):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for _, node_type in inspect.getmembers(import_module(module.name), inspect.isclass):
+                if issubclass(node_type, DOMNode) and node_type.__module__ == module.name:
+                    yield node_type, [*collect_bindings(node_type), *collect_bindings(LotrApp)]
+
+
+def check_keymap(keymap: Mapping[str, str]) -> str:
+    """Return the first problem of the user's keymap, or "": an unknown id, or a key of two bindings."""
+    ids: set[str] = set()
+    for _, bindings in iter_binding_tables():
+        keys = {str(binding.id): keymap.get(str(binding.id), binding.key) for binding in bindings}
+        ids |= keys.keys()
+        id_by_key: dict[str, str] = {}
+        for binding_id, key in ((id, key.strip()) for id in keys for key in keys[id].split(",")):
+            other = id_by_key.setdefault(key, binding_id)
+            if other != binding_id and {other, binding_id} & keymap.keys():
+                return f"key {key} is bound to {other} and {binding_id}; choose another key for one of them"
+    unknown = next((each for each in keymap if each not in ids), "")
+    return f"unknown action {unknown!r}{suggest_nearest(unknown, ids)}" if unknown else ""

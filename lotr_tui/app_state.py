@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textual import app, message, timer
+from textual import app, message
 
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError, describe_error
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from engine.training.job import TrainingJob
     from lotr_tui.monitor.local_training import LocalTraining
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.session.model_loading import Fetch, ModelFetch
+    from lotr_tui.session.model_loading import ModelFetch
     from lotr_tui.session.session_model import SessionModel
 
 SAVE_DELAY = 0.5  # seconds between the first change of a setting and the writing of all changes until then
@@ -47,9 +47,9 @@ class ModelFetchChanged(message.Message, bubble=False):
 
 @dataclass
 class OpenSession(message.Message):
-    """Request of a screen to show a session with a model above it."""
+    """Request of a screen to show a session above it with a model, or with None the default one."""
 
-    session_model: "SessionModel | None"  # None loads the default one
+    session_model: "SessionModel | None"
 
 
 @dataclass
@@ -63,32 +63,29 @@ class WatchRun(message.Message):
 class AppState:
     """State of the app that its screens read and change."""
 
-    def __init__(self, app: app.App[None], runs_dir: Path | None, settings: SettingsStore) -> None:
-        self.runs_dir, self.settings = runs_dir, settings
-        self.job: TrainingJob | None = None  # that the app was started with
+    def __init__(self, app: app.App[None], runs_dir: Path | None, job: "TrainingJob | None") -> None:
+        """Read the settings; `job` is a training that the app was started with."""
+        self.settings, self.runs_dir, self.job = SettingsStore(), runs_dir, job
         self.training: LocalTraining | None = None  # the latest of this process, which may have ended
         self.is_training = False
         self.model_fetch: ModelFetch | None = None  # the latest attempt
         self.exit_message = ""  # line for standard error after the screen is closed
         self.quits_when_training_ends = False
         self.detached_run: Path | None = None  # of a training that another process resumes once the app has ended
-        self.fetch: Fetch | None = None  # fetches SmolLM2; None uses the network
-        self._app = app
-        self._save_timer: timer.Timer | None = None
+        self._app, self._will_save = app, False
 
     # Settings
 
     def update_settings(self, **changes: Any) -> None:
         """Change settings at once, and write them soon; a value out of range raises an InvalidInputError."""
         self.settings.change(**changes)
-        if self._app.is_running and self.settings.has_unsaved_changes and self._save_timer is None:
-            self._save_timer = self._app.set_timer(SAVE_DELAY, self._start_save)
-
-    def _start_save(self) -> None:
-        self._app.run_worker(self._save_settings())  # the timer alone would block the keys
+        if self._app.is_running and self.settings.has_unsaved_changes and not self._will_save:
+            self._will_save = True
+            self._app.run_worker(self._save_settings())
 
     async def _save_settings(self) -> None:
-        self._save_timer = None
+        await asyncio.sleep(SAVE_DELAY)
+        self._will_save = False
         if notice := await asyncio.to_thread(self.settings.save):  # a slow disk must not stop the screen
             self._app.notify(notice, severity="warning", markup=False)
 
@@ -152,8 +149,7 @@ class AppState:
 
         Return the closing lines of its trackers.
         """
-        training = self.training
-        if training is None:
+        if (training := self.training) is None:
             return []
         if waits:
             training.wait_until_finished()
@@ -176,7 +172,7 @@ class AppState:
         from lotr_tui.session.model_loading import ModelFetch
 
         if self.model_fetch is None or not self.model_fetch.is_running:
-            self.model_fetch = ModelFetch(self.fetch or fetch_smollm2)
+            self.model_fetch = ModelFetch(fetch_smollm2)
             self._app.run_worker(self._report_fetch(self.model_fetch))
 
     async def _report_fetch(self, fetch: "ModelFetch") -> None:

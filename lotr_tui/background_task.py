@@ -111,21 +111,14 @@ class Debounce:
     def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], object]) -> None:
         self._owner, self._delay, self._callback = owner, delay, callback
         self._timer: timer.Timer | None = None
-
-    @property
-    def is_waiting(self) -> bool:
-        return self._timer is not None
+        self.is_waiting = False
 
     def request(self) -> None:
-        self.cancel()
-        self._timer = self._owner.set_timer(self._delay, self._call)
-
-    def cancel(self) -> None:
         if self._timer is not None:
             self._timer.stop()
-            self._timer = None
+        self._timer, self.is_waiting = self._owner.set_timer(self._delay, self._call), True
 
     def _call(self) -> None:
-        self._timer = None
+        self.is_waiting = False
         if not is_closed(self._owner):
             self._callback()

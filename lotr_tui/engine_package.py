@@ -2,15 +2,13 @@
 
 import importlib.util
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 
 def describe_engine_problem(error: Exception | None = None) -> str:
     """Return one line about another package `engine`, or one whose import has failed, and what to do, or ""."""
-    expected, spec = Path(__file__).resolve().parent.parent / "engine", None
+    expected, spec, problem = Path(__file__).resolve().parent.parent / "engine", None, ""
     with suppress(ImportError, ValueError):  # an entry of sys.modules without a spec
         spec = importlib.util.find_spec("engine")
     place = None if spec is None else next(iter(spec.submodule_search_locations or ()), spec.origin)
@@ -21,19 +19,8 @@ def describe_engine_problem(error: Exception | None = None) -> str:
             advice = f"remove {found.parent} from PYTHONPATH"
         elif found.parent == Path.cwd().resolve():
             advice = "run lotr-tui in another folder, or as `lotr-tui` instead of `python -m lotr_tui`"
-        return f"{found} is imported as engine instead of {expected}; {advice}"
-    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "engine":
-        advice = (
-            "install lotr-tui again, in an environment of its own: pip install --force-reinstall --no-deps lotr-tui"
-        )
-        return f"{expected} is incomplete, or another package has overwritten it ({error}); {advice}"
-    return ""
-
-
-def exit_on_engine_problem(error: Exception) -> NoReturn:
-    """Print the problem with the package `engine` and exit, or raise `error` if there is none."""
-    message = describe_engine_problem(error)
-    if not message or os.environ.get("LOTR_TUI_DEBUG") == "1":
-        raise error
-    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
-    sys.exit(f"lotr-tui: {printable}")
+        problem = f"{found} is imported as engine instead of {expected}; {advice}"
+    elif isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "engine":
+        advice = "in an environment of its own, install it again: pip install --force-reinstall --no-deps lotr-tui"
+        problem = f"{expected} is incomplete, or another package has overwritten it ({error}); {advice}"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in problem)

@@ -15,12 +15,10 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint must not 
 MISSING = "-"  # a figure that is unknown or not finite
 PRETRAINED_NOTE = "pre-trained on other text"  # beside each figure of a model that starts from a model by others
 PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"  # below a list of runs with marked figures
-NAME_WIDTH = 24  # cells of the name in a model row; the row then fits a dialog of 60 columns
 LINE_END_MARK = "¶"  # an `<eos>` at the place where it ends a line
 SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}  # on the screen only
 END_OF_TEXT = "end of text"  # `<eos>` where line breaks are ordinary tokens
 SPACE_MARK = "·"  # a space in a token that stands alone
-SELECTED_MARK = "▸"  # the selected row or column
 JOINERS = "\u200c\u200d"  # of zero width and not printable, but part of Persian and Hindi words and of some emoji
 
 
@@ -88,9 +86,8 @@ def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
 
 def format_generation_speed(done: "Done", noun: str = "word") -> str:
     """Return the speed of a generated text, such as `900 words/s`; empty if it has no token whose time was measured."""
-    if done.tokens == 0 or done.tokens_per_second < 0.05:
-        return ""
-    return f"{done.tokens_per_second:,.{0 if done.tokens_per_second >= 10 else 1}f} {noun}s/s"
+    speed = done.tokens_per_second if done.tokens else 0
+    return "" if speed < 0.05 else f"{speed:,.{0 if speed >= 10 else 1}f} {noun}s/s"
 
 
 def token_noun(tokenizer: "Tokenizer") -> str:
@@ -136,4 +133,4 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
 def format_model_row(name: str, description: str, valid_perplexity: float | None = None) -> str:
     """Return the row of a model in a list: name, description and validation perplexity in aligned columns."""
     valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
-    return f"{fit_cells(printable(name), NAME_WIDTH)} {description:9}{valid}"
+    return f"{fit_cells(printable(name), 24)} {description:9}{valid}"  # fits a dialog of 60 columns

@@ -11,21 +11,14 @@ from textual.color import Color
 from textual.filter import Monochrome
 from textual.theme import BUILTIN_THEMES, Theme
 
-from engine.errors import ConfigError, suggest_nearest
-
-MUTED = "$muted $muted-style"
-"""Style of secondary text. CSS uses `color: $muted; text-style: $muted-style`."""
-
+MUTED = "$muted $muted-style"  # secondary text; CSS uses `color: $muted; text-style: $muted-style`
 _COLORS = {  # of the dark and of the light theme
-    "primary": ("#d9a648", "#85580c"),
+    **dict.fromkeys(("primary", "accent", "warning"), ("#d9a648", "#85580c")),
+    **dict.fromkeys(("background", "surface"), ("#14150f", "#faf7ee")),
     "secondary": ("#7d8a73", "#5d6b52"),
-    "accent": ("#d9a648", "#85580c"),
     "foreground": ("#d8d4c8", "#2d2b23"),
-    "background": ("#14150f", "#faf7ee"),
-    "surface": ("#14150f", "#faf7ee"),
     "panel": ("#1e2018", "#efeadb"),
     "success": ("#8fb573", "#4b6f2f"),
-    "warning": ("#d9a648", "#85580c"),
     "error": ("#d9715f", "#a8321f"),
 }
 _SPEAKER_COLORS = (  # of names in a dark and in a light theme
@@ -86,16 +79,8 @@ def default_variables(foreground: str, *, dark: bool) -> dict[str, str]:
 
 SHIRE = _make_theme("shire", dark=True)
 SHIRE_LIGHT = _make_theme("shire-light", dark=False)
-OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_COLORS))
-"""Themes to register; the last ones replace themes of Textual."""
-THEME_NAMES = (SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES)
-
-
-def check_theme_name(name: str) -> None:
-    """Raise a ConfigError that lists all themes if none has this name."""
-    if name not in THEME_NAMES:
-        nearest = suggest_nearest(name, THEME_NAMES)
-        raise ConfigError(f"unknown theme {name!r}{nearest} The themes: {', '.join(THEME_NAMES)}")
+OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_COLORS))  # to register; the last replace Textual's
+THEME_NAMES = (SHIRE.name, SHIRE_LIGHT.name, *sorted(BUILTIN_THEMES))
 
 
 class ColorlessFilter(Monochrome):

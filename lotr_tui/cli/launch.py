@@ -71,7 +71,7 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     training that the app was started with has failed.
     """
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
+        signal.signal(number, app.handle_signal)
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
     app.run(mouse=mouse)
     from lotr_tui.monitor import background  # not needed for the first paint

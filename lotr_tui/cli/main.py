@@ -218,9 +218,11 @@ def _describe_unknown_command(name: str, names: list[str], group: str) -> str:
 
 
 def _check_theme(name: str) -> str:
-    from lotr_tui.theme import check_theme_name  # imports Textual
+    from lotr_tui.theme import THEME_NAMES  # imports Textual
 
-    check_theme_name(name)
+    if name not in THEME_NAMES:
+        nearest = suggest_nearest(name, THEME_NAMES)
+        raise InvalidInputError(f"unknown theme {name!r}{nearest} The themes: {', '.join(THEME_NAMES)}")
     return name
 
 

@@ -27,24 +27,24 @@ def decoded(sequence):
 @given(texts)
 @settings(max_examples=50)
 def test_terminal_receives_the_text(text):
-    assert decoded(osc52_sequence(text, PLAIN)) == text
+    assert decoded(osc52_sequence(text.encode(), PLAIN)) == text
 
 
 @given(texts)
 def test_tmux_also_in_gnu_screen_receives_the_text_plain_and_wrapped(text):
-    sent = osc52_sequence(text, SCREEN | TMUX)
+    sent = osc52_sequence(text.encode(), SCREEN | TMUX)
     plain, wrapped = sent.split("\x1bPtmux;")
     assert decoded(plain) == text
     assert wrapped.endswith("\x1b\\")
     body = wrapped[:-2]
     assert "\x1b" not in body.replace("\x1b\x1b", "")  # a single escape would end the wrapping
     assert decoded(body.replace("\x1b\x1b", "\x1b")) == text
-    assert sent == osc52_sequence(text, TMUX)
+    assert sent == osc52_sequence(text.encode(), TMUX)
 
 
 @given(texts | st.integers(1, 3000).map(lambda number: "x" * number))
 def test_gnu_screen_receives_the_text_in_short_chunks(text):
-    chunks = re.findall(r"\x1bP(.*?)\x1b\\", sent := osc52_sequence(text, SCREEN), re.DOTALL)
+    chunks = re.findall(r"\x1bP(.*?)\x1b\\", sent := osc52_sequence(text.encode(), SCREEN), re.DOTALL)
     assert sent == "".join(f"\x1bP{chunk}\x1b\\" for chunk in chunks)
     assert all(len(chunk) <= 250 for chunk in chunks)
     assert decoded("".join(chunks)) == text

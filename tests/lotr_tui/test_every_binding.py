@@ -4,8 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from lotr_tui.app import LotrApp
-from lotr_tui.commands import iter_binding_tables
+from lotr_tui.app import iter_binding_tables
 from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from tests.support import scenes
@@ -18,7 +17,7 @@ from tests.support.pilot import until
 
 APPS = SESSION_APPS | TEXT_APPS | RUN_APPS | TRAINING_APPS | LEARN_APPS
 """Stages that are tested one after the other in one app."""
-BINDINGS = {str(binding.id): binding for _, table in iter_binding_tables(LotrApp) for binding in table}
+BINDINGS = {str(binding.id): binding for _, table in iter_binding_tables() for binding in table}
 
 
 def test_every_binding_has_a_row():

@@ -9,8 +9,7 @@ from textual.command import CommandList
 from textual.geometry import Region
 from textual.widgets import Input
 
-from lotr_tui.app import LotrApp
-from lotr_tui.commands import check_keymap, collect_bindings, iter_binding_commands
+from lotr_tui.app import check_keymap, collect_bindings, iter_binding_commands
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.widgets.prompt import PromptInput
@@ -73,7 +72,7 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
             commands = list(iter_binding_commands(app, app.screen))
             for node in (app.screen, app):
                 for binding in collect_bindings(type(node)):
-                    keys = [command.help.split() for command in commands if command.action == binding.action]
+                    keys = [command.keys.split() for command in commands if command.action == binding.action]
                     assert len(keys) == (node.check_action(*parse(binding.action)[1:]) is not False), binding
                     assert not keys or set(app.get_key_display(binding).split()) <= set(keys[0])
             if key:
@@ -156,8 +155,8 @@ async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_pat
 )
 async def test_an_entry_of_the_keymap_without_effect_is_named(make_app, tmp_path, keymap, problem):
     settings_file(tmp_path, keymap=keymap)
-    assert check_keymap(keymap, LotrApp).startswith(problem)
-    assert bool(check_keymap(keymap, LotrApp)) == bool(problem)
+    assert check_keymap(keymap).startswith(problem)
+    assert bool(check_keymap(keymap)) == bool(problem)
     async with make_app().run_test(size=SIZE) as pilot:
         await until(pilot, lambda: problem in notices(pilot.app))
 

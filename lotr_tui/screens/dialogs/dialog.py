@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.table import Table
 from rich.text import Text
@@ -24,9 +23,6 @@ from engine.errors import LotrError
 from lotr_tui.background_task import is_closed
 from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS, LineInput
-
-if TYPE_CHECKING:
-    from lotr_tui.commands import PaletteCommand  # not needed for the first paint
 
 ResultT = TypeVar("ResultT")
 COMPLETION_TIMEOUT = 0.5  # seconds that tab waits for a completion, which a network disk may delay
@@ -198,17 +194,10 @@ class HelpScreen(TextualFixesScreen, ModalScreen[None]):
         Binding("escape", "dismiss(None)", "close", id="help.close", tooltip="Close the help")
     ]
 
-    def __init__(self, commands: "Sequence[PaletteCommand]", typed_commands: Sequence[tuple[str, str]] = ()) -> None:
-        """Show the commands of key bindings, and commands that can be typed, with explanations."""
+    def __init__(self, groups: Sequence[tuple[str, int, Sequence[tuple[str, str]]]]) -> None:
+        """Show groups with a heading and the width of their first column: keys or typed commands, and explanations."""
         super().__init__()
-        groups = groupby(commands, key=lambda command: command.group)
-        self._groups = [
-            (name, 10, [(each.help, each.name.partition(": ")[2] or each.name) for each in members])
-            for name, members in groups
-        ]
-        if typed_commands:
-            width = max(len(usage) for usage, _ in typed_commands)
-            self._groups.insert(1, ("Type into the prompt", width, list(typed_commands)))
+        self._groups = groups
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:

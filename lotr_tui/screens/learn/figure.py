@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 from engine.errors import describe_error
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import MISSING, SELECTED_MARK, fit_cells, format_percent, truncate
+from lotr_tui.formatting import MISSING, fit_cells, format_percent, truncate
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.theme import MUTED
@@ -319,7 +319,7 @@ def word_bars(
             shade = "░" * (round(row.before / scale * bar_width) - cell_len(cells))
             columns.insert(0, (format_percent(row.before), MUTED))
         line = Content.assemble(
-            (SELECTED_MARK if row.is_marked else " ", "bold $accent"),
+            ("▸" if row.is_marked else " ", "bold $accent"),
             (fit_cells(row.text, name_width), "bold $accent" if row.is_marked else MUTED if is_removed else ""),
             " ",
             (cells, MUTED if row.note else "$accent"),
@@ -339,7 +339,7 @@ def sample_rows(samples: Sequence[Sample], width: int, height: int) -> Content:
     lines = [Content.styled(truncate(SAMPLES_HEADING, width), MUTED)] if has_heading else []
     for sample in samples[: height - has_heading]:
         text = Content(sample.text).wrap(max(8, width - label_width))  # counts cells, unlike `textwrap`
-        head = set_cell_size(f"{SELECTED_MARK if sample.is_marked else ' '}{sample.label}", label_width)
+        head = set_cell_size(f"{'▸' if sample.is_marked else ' '}{sample.label}", label_width)
         lines.append(Content.assemble((head, "bold $accent" if sample.is_marked else MUTED), text[0] if text else ""))
         lines += [line.pad_left(label_width) for line in text[1:lines_each]]
     return Content("\n").join(lines)

@@ -58,7 +58,8 @@ def start(make_app, fetcher, loaded, monkeypatch):
         return replace(SessionModel.from_loaded(loaded), name=name, run=resolve_run(name))
 
     monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)
-    return lambda: make_app(session_model=None, load_session_model=ModelLoader(), fetch=fetcher)
+    monkeypatch.setattr("engine.models.pretrained.fetch.fetch_smollm2", fetcher)
+    return lambda: make_app(session_model=None, load_session_model=ModelLoader())
 
 
 def status(app):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from lotr_tui.app import LotrApp
-from lotr_tui.commands import iter_binding_tables
+from lotr_tui.app import iter_binding_tables
 from lotr_tui.screens.session.keys import FOOTER_KEYS
 from lotr_tui.screens.session.side import NextTokenBars
 from lotr_tui.screens.session.transcript import Transcript
@@ -58,7 +57,7 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
 
 
 def test_every_key_of_the_footer_has_a_binding():
-    ids = {str(binding.id) for _, table in iter_binding_tables(LotrApp) for binding in table}
+    ids = {str(binding.id) for _, table in iter_binding_tables() for binding in table}
     assert {key.binding_id for keys in FOOTER_KEYS.values() for key in keys} <= ids
 
 
