@@ -261,23 +261,23 @@ class AppCommandPalette(RobustCommandPalette):
 class PaletteCommandProvider(command.Provider):
     """Provider of all commands, since Textual does not keep the order of several: actions, then themes."""
 
-    def _rows(self) -> Iterator[tuple[PaletteCommand, tuple[str, str]]]:
+    def _rows(self) -> Iterator[tuple[PaletteCommand, Content]]:
         app = self.app
         commands = [each for each in iter_binding_commands(app, self.screen) if each.action != "command_palette"]
         for name in themes.THEME_NAMES:
             choose = partial(app.run_action, f"choose_theme({name!r})", app)
             commands.append(PaletteCommand("in use" if name == app.theme else "", f"theme: {name}", choose))
-        return ((each, (f"{fit_cells(each.keys, KEYS_WIDTH)}  ", "dim")) for each in commands)
+        return ((each, Content.assemble((fit_cells(each.keys, KEYS_WIDTH), "dim"), "  ")) for each in commands)
 
     async def discover(self) -> command.Hits:
         for each, keys in self._rows():
-            yield command.DiscoveryHit(Content.assemble(keys, each.name), each.run, each.name)
+            yield command.DiscoveryHit(keys + each.name, each.run, each.name)
 
     async def search(self, query: str) -> command.Hits:
         matcher = self.matcher(query)
         for each, keys in self._rows():
             if score := max(matcher.match(each.name), matcher.match(each.keys)):
-                yield command.Hit(score, Content.assemble(keys, matcher.highlight(each.name)), each.run, each.name)
+                yield command.Hit(score, keys + matcher.highlight(each.name), each.run, each.name)
 
 
 def iter_binding_commands(app: App[Any], screen: Screen[Any]) -> Iterator[PaletteCommand]:
