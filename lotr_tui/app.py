@@ -32,7 +32,6 @@ from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.training.job import TrainingJob
-    from lotr_tui.screens.dialogs.questions import QuitChoice
     from lotr_tui.session.session_model import SessionModel
 
 QUIT_TIMEOUT = 0.8  # seconds to wait, with the screen still open, for the training to save
@@ -144,8 +143,8 @@ class LotrApp(TextualFixesApp):
         """Exit, after a question if a conversation would be lost, and another one if this process trains."""
         from lotr_tui.screens.dialogs.questions import ConfirmDialog, confirm
 
-        screens = (screen for screen in self.screen_stack if isinstance(screen, AppScreen))
-        problem = next(filter(None, (screen.save_again() for screen in screens)), "")
+        problems = (screen.save_again() for screen in self.screen_stack if isinstance(screen, AppScreen))
+        problem = next(filter(None, problems), "")
         question = f"The conversation is not saved: {problem}. Free some space and quit again. Lose it and quit?"
         if not problem:
             self._quit_saved()
@@ -155,7 +154,7 @@ class LotrApp(TextualFixesApp):
     def _quit_saved(self) -> None:
         from lotr_tui.screens.dialogs.questions import QuitDialog
 
-        def quit_with_training(choice: "QuitChoice | None") -> None:
+        def quit_with_training(choice: str | None) -> None:
             if choice == "stop" or (choice and not self.state.is_training):
                 self.exit()
             elif choice:

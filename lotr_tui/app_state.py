@@ -131,16 +131,15 @@ class AppState:
                 screen.post_message(TrainingChanged(training.view, events))
             if not has_ended:
                 await asyncio.sleep(POLL_INTERVAL)
-        finished, path = training.view.finished, training.path
-        is_detached = finished is not None and finished.reason == "detached" and path is not None
-        if self.quits_when_training_ends or (is_detached and self.job is not None):
-            self.detached_run = path if is_detached else None  # resumed once the screen is closed
+        detached_run = training.path if training.view.is_detached else None
+        if self.quits_when_training_ends or (detached_run and self.job):
+            self.detached_run = detached_run  # resumed once the screen is closed
             self._app.exit()
-        elif is_detached:
+        elif detached_run:
             from lotr_tui.monitor.background import resume_in_background
 
             try:
-                self._app.notify(await run_in_thread(resume_in_background, path), timeout=15, markup=False)
+                self._app.notify(await run_in_thread(resume_in_background, detached_run), timeout=15, markup=False)
             except Exception as error:
                 self._app.notify(describe_error(error), severity="error", markup=False)
 
@@ -156,8 +155,7 @@ class AppState:
         elif training.has_unsaved_progress and not training.join(SAVE_TIMEOUT):
             self.exit_message = "the training did not stop in time; resume it from its last checkpoint"
         training.poll()
-        finished = training.view.finished
-        if waits and finished is not None and finished.reason == "detached":
+        if waits and training.view.is_detached:
             self.detached_run = training.path  # requested by `lotr-tui attach`
         if training.trackers is None:
             return []

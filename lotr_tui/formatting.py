@@ -33,10 +33,9 @@ def format_duration(seconds: float) -> str:
 
 def format_age(seconds: float) -> str:
     """Return seconds rounded to one unit, as `5 s`, `3 min`, `2 h` or `4 d`."""
-    for unit_seconds, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= unit_seconds:
-            return f"{seconds / unit_seconds:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    units = ((86_400, "d"), (3_600, "h"), (60, "min"))
+    unit_seconds, unit = next((each for each in units if seconds >= each[0]), (1, "s"))
+    return f"{max(0.0, seconds) / unit_seconds:.0f} {unit}"
 
 
 def format_perplexity(perplexity: float | None) -> str:

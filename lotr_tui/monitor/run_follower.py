@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.control import ControlCommand
 from engine.events import TrainingEvent
-from engine.runs import directory, locked_run
+from engine.runs import directory
 from engine.runtime.process import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import RecordItem, TrainingView, group_steps
 
@@ -57,10 +56,6 @@ class RunFollower:
         if (started := self.view.started) is not None and started.run != self.path.name:
             self.view.started = replace(started, run=self.path.name)  # the run was renamed
         return is_changed
-
-    def send_command(self, command: ControlCommand) -> None:
-        """Send a command to the process that trains the run; without one, raise a RunError."""
-        locked_run.send_command(self.path, command)
 
     def stop(self) -> None:
         self._reader.cancellation.set()

@@ -318,6 +318,10 @@ class TrainingView:
         return self.phase in ("preparing", "training")
 
     @property
+    def is_detached(self) -> bool:
+        return self.finished is not None and self.finished.reason == "detached"
+
+    @property
     def is_resumable(self) -> bool:
         is_stopped = self.finished is not None and END_STATES.get(self.finished.reason) == "stopped"
         return self.phase == "failed" or is_stopped

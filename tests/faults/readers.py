@@ -23,24 +23,8 @@ from engine.data.summary import summarize_dataset
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.errors import printable
 from engine.events import Step
-from engine.runs.directory import (
-    COMMANDS_FILE,
-    RESUME_FILE,
-    RecordFollower,
-    check_run_name,
-    drop_superseded,
-    list_runs,
-    lock_owner,
-    read_events,
-    summarize_run,
-)
-from engine.runs.loading import (
-    list_epoch_checkpoints,
-    load_model,
-    load_model_by_name,
-    read_config_and_tokenizer,
-    read_initial_weights,
-)
+from engine.runs import directory
+from engine.runs import loading
 from engine.runs.locked_run import parse_command
 from engine.training import TrainingInput
 from engine.training.search import Search
@@ -147,49 +131,49 @@ def _read_overrides(home, path):
 
 def _read_run_name(home, path):
     name = read_whole_text(path, 4_000_000)
-    check_run_name(name)
-    load_model_by_name(name)
+    directory.check_run_name(name)
+    loading.load_model_by_name(name)
 
 
 # Files of a run
 
 
 def _list_runs(home, path):
-    runs = [run.path for run in (*list_runs(), *run_list.list_selectable_runs(None))]
+    runs = [run.path for run in (*directory.list_runs(), *run_list.list_selectable_runs(None))]
     comparison = run_list.compare_runs([*map(run_list.read_compared_run, [*runs, run_dir(home)])])
     styles = dict.fromkeys(get_args(run_list.Role), "")
     run_list.comparison_tables(comparison, [run.name for run in comparison.runs], 80, styles)
-    list_epoch_checkpoints(run_dir(home))
-    summarize_run(run_dir(home))
+    loading.list_epoch_checkpoints(run_dir(home))
+    directory.summarize_run(run_dir(home))
 
 
 def _read_config(home, path):
-    load_model(run_dir(home))
-    config, tokenizer = read_config_and_tokenizer(run_dir(home))
+    loading.load_model(run_dir(home))
+    config, tokenizer = loading.read_config_and_tokenizer(run_dir(home))
     assert Config.from_json(config.to_json(), "round trip") == config
     assert all(token.isprintable() for token in tokenizer.tokens)
     _list_runs(home, path)
 
 
 def _resume(home, path):
-    config, _ = read_config_and_tokenizer(run_dir(home))
+    config, _ = loading.read_config_and_tokenizer(run_dir(home))
     num_checks = count()
-    checkpoint = ResumeCheckpoint(run_dir(home) / RESUME_FILE)
+    checkpoint = ResumeCheckpoint(run_dir(home) / directory.RESUME_FILE)
     commands = CommandQueue(cancelled=lambda: next(num_checks) > 3)
     for _ in train(config, TrainingInput(load_dataset(config.data)), RUN, commands, checkpoint):
         pass
 
 
 def _read_initial_weights(home, path):
-    config, tokenizer = read_config_and_tokenizer(run_dir(home))
-    read_initial_weights(run_dir(home), config.with_values(init="base"), tokenizer)
+    config, tokenizer = loading.read_config_and_tokenizer(run_dir(home))
+    loading.read_initial_weights(run_dir(home), config.with_values(init="base"), tokenizer)
 
 
 def _read_metrics(home, path):
-    events = list(read_events(path))
-    subsampled = [repr(event) for event in read_events(path, subsample=True) if not isinstance(event, Step)]
+    events = list(directory.read_events(path))
+    subsampled = [repr(event) for event in directory.read_events(path, subsample=True) if not isinstance(event, Step)]
     assert subsampled == [repr(event) for event in events if not isinstance(event, Step)]
-    assert len(drop_superseded(read_events(path))) <= len(events)
+    assert len(directory.drop_superseded(directory.read_events(path))) <= len(events)
     for subsample in (True, False):
         _assert_printable(line.text for line in TrainingView.from_run(run_dir(home), subsample=subsample).log)
     with redirect_stdout(io.StringIO()) as output:
@@ -201,7 +185,7 @@ def _read_metrics(home, path):
 
 
 def _read_commands(home, path):
-    commands = RecordFollower(run_dir(home) / COMMANDS_FILE, parse_command).read()
+    commands = directory.RecordFollower(run_dir(home) / directory.COMMANDS_FILE, parse_command).read()
     _assert_printable(command.value for command in commands)
 
 
@@ -274,14 +258,14 @@ READERS = {
     "configuration": Reader(f"{_RUN}/config.json", _read_config),
     "list of runs": Reader(f"{_RUN}/config.json", _list_runs),
     "vocabulary": Reader(f"{_RUN}/vocabulary.json", _read_config, made.VOCABULARIES),
-    "model": Reader(f"{_RUN}/model.safetensors", lambda home, _: load_model(run_dir(home)), made.TENSORS),
-    "epoch": Reader(f"{_RUN}/epochs/1.safetensors", lambda home, _: load_model(run_dir(home), 1), made.TENSORS),
+    "model": Reader(f"{_RUN}/model.safetensors", lambda home, _: loading.load_model(run_dir(home)), made.TENSORS),
+    "epoch": Reader(f"{_RUN}/epochs/1.safetensors", lambda home, _: loading.load_model(run_dir(home), 1), made.TENSORS),
     "initial weights": Reader(f"{_RUN}/initial.safetensors", _read_initial_weights, made.TENSORS),
     "checkpoint": Reader(f"{_RUN}/resume.safetensors", _resume, made.TENSORS),
     "metrics": Reader(f"{_RUN}/metrics.jsonl", _read_metrics, made.METRICS),
     "samples": Reader(f"{_RUN}/samples.jsonl", _read_metrics, made.METRICS),
     "commands": Reader(f"{_RUN}/commands.jsonl", _read_commands),
-    "lock": Reader(f"{_RUN}/lock", lambda home, _: print(lock_owner(run_dir(home)))),
+    "lock": Reader(f"{_RUN}/lock", lambda home, _: print(directory.lock_owner(run_dir(home)))),
     "settings": Reader("settings.json", _read_settings),
     "progress": Reader("learn.json", _read_progress, made.PROGRESS_FILES),
     "history": Reader("history.jsonl", _read_history, rewrites_file=True),

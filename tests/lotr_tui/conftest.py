@@ -17,6 +17,7 @@ from lotr_tui.app import LotrApp
 from lotr_tui.session import settings
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import Host, make_decoder
+from tests.support.commands import refusal, run_here
 from tests.support.runs import append_events
 
 # After each key a pilot waits twice until the app was idle for 20 ms, so that the next frame, at most 17 ms away, is
@@ -69,19 +70,14 @@ def loaded(decoder, tmp_path):
 def make_app(loaded, tmp_path, monkeypatch):
     """Return a function that creates the app with the small model, no pace limit and an empty home directory."""
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
-    return partial(_make, LotrApp, loaded, tmp_path)
+    defaults = {"session_model": SessionModel.from_loaded(loaded), "runs_dir": tmp_path / "runs", "pace": 0}
+    return lambda app_type=LotrApp, **options: app_type(**{**defaults, **options})
 
 
 @pytest.fixture
-def make_host(loaded, tmp_path, monkeypatch):
+def make_host(make_app):
     """Return a function that creates a `Host` app as `make_app` creates the app."""
-    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
-    return partial(_make, Host, loaded, tmp_path)
-
-
-def _make(app_type, loaded, home, **options):
-    defaults = {"session_model": SessionModel.from_loaded(loaded), "runs_dir": home / "runs", "pace": 0}
-    return app_type(**{**defaults, **options})
+    return partial(make_app, Host)
 
 
 @pytest.fixture
@@ -96,23 +92,21 @@ def use_job(monkeypatch):
 
 
 @pytest.fixture
-def refused(command, home):
-    """Return a function that runs a command that must be refused, and returns its line on stderr.
+def lotr(home, tmp_path, monkeypatch):
+    """Return a function that runs `lotr-tui` in this process, in a folder outside the checkout."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments, **options: run_here(arguments, **{"LOTR_TUI_HOME": str(home), **options})
 
-    A refused command exits with 2, prints nothing on stdout, and leaves the runs folder unchanged.
-    """
+
+@pytest.fixture
+def refused(lotr, home):
+    """Return a function that runs a command that must be refused and change no run, and returns its line on stderr."""
 
     def run(*arguments, **options):
         before = sorted((home / "runs").rglob("*"))
-        process = command(*arguments, **options)
-        assert process.returncode == 2, process.stderr
-        assert process.stdout == ""
-        lines = process.stderr.splitlines()
-        assert len(lines) == 1, process.stderr
-        assert lines[0].startswith("lotr-tui: ")
-        assert "Traceback" not in lines[0]
-        assert len(lines[0]) < 1_000
+        line = refusal(lotr(*arguments, **options))
+        assert len(line) < 1_000
         assert sorted((home / "runs").rglob("*")) == before
-        return lines[0]
+        return line
 
     return run

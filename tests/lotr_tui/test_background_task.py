@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 from textual.app import App
 from textual.screen import Screen
@@ -17,20 +18,18 @@ class Recorder(App[None]):
         self.background = self.make_task(self)
 
     def make_task(self, owner):
-        finish = lambda: self.delivered.append("finished")  # noqa: E731
-        return BackgroundTask(owner, "test", self.delivered.extend, self.delivered.append, finish, interval=0.01)
+        delivered = self.delivered
+        finish = partial(delivered.append, "finished")
+        return BackgroundTask(owner, "test", delivered.extend, delivered.append, finish, interval=0.01)
 
 
-class PausedSource:
-    """Source that yields 1, waits for its cancellation and yields 2."""
-
-    def __init__(self):
-        self.resumed = threading.Event()
+class PausedSource(threading.Event):
+    """Source that yields 1, waits for its cancellation, is set and yields 2."""
 
     def __call__(self, cancelled):
         yield 1
         cancelled.wait(10)
-        self.resumed.set()
+        self.set()
         yield 2
 
 
@@ -65,9 +64,9 @@ async def test_a_stopped_task_delivers_its_last_items_and_a_cancelled_one_nothin
             app.delivered.clear()
             app.background.start(source)  # the second start cancels the first source
             await until(pilot, lambda: app.delivered)
-        assert await asyncio.to_thread(cancelled.resumed.wait, 5)
+        assert await asyncio.to_thread(cancelled.wait, 5)
         app.background.cancel()
-        assert await asyncio.to_thread(restarted.resumed.wait, 5)
+        assert await asyncio.to_thread(restarted.wait, 5)
         await pilot.pause(0.05)
         assert app.delivered == [1]
 

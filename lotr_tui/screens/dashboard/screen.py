@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from textual.widgets import Rule, Static
 from engine.control import CommandKind, ControlCommand
 from engine.errors import LotrError, printable
 from engine.events import Checkpointed, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
+from engine.runs import locked_run
 from engine.runs.directory import END_STATES
 from engine.runs.loading import LoadedModel
 from lotr_tui.app_state import OpenSession, TrainingChanged
@@ -132,8 +134,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     @classmethod
     def following(cls, path: Path, *, exit_on_close: bool = False) -> "DashboardScreen":
         """Return the dashboard of a run that another process trains, or that has ended."""
-        follower = RunFollower(path)
-        return cls(follower.view, follower.send_command, exit_on_close=exit_on_close, attached=True, follower=follower)
+        send, follower = partial(locked_run.send_command, path), RunFollower(path)
+        return cls(follower.view, send, exit_on_close=exit_on_close, attached=True, follower=follower)
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
