@@ -7,9 +7,9 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.config import Config
 from engine.events import Evaluated
@@ -28,8 +28,7 @@ from tests.support.sessions import add_reply, saved_reply, saved_token
 RUN, SEARCH = "r", "search"
 
 
-@dataclass(frozen=True)
-class HostileFile:
+class HostileFile(NamedTuple):
     name: str
     create: Callable[[Path], object]
 

@@ -1,13 +1,12 @@
 """Hostile and mutated files for every reader of the program, and damaged run directories for its commands.
 
-    python -m tests.faults hostile_files --made 1000 --mutated 100000 --directories 1000
+    python -m tests.faults.hostile_files --made 1000 --mutated 100000 --directories 1000
 
 Files are read in forks, with limits on time and memory. A reader returns, or raises a `LotrError` with one printable
 line; it sends no control character to the terminal, and never overwrites a file that it cannot read. A command ends
 with 0, 1 or 2 and at most one line of error, and changes nothing outside its run. The test suite runs a short form.
 """
 
-import argparse
 import contextlib
 import gc
 import os
@@ -26,6 +25,7 @@ import optuna  # noqa: F401
 import rich.table  # noqa: F401
 import safetensors.numpy  # noqa: F401
 import torch._dynamo  # noqa: F401 - the first optimizer imports it, which takes a second
+import typer
 
 import lotr_tui.cli.generate
 import lotr_tui.cli.main  # noqa: F401
@@ -262,31 +262,27 @@ def _snapshot(folder, excluded):
     return snapshot
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--made", type=int, default=1000, help="number of files made by hand")
-    parser.add_argument("--mutated", type=int, default=100_000, help="number of mutated files")
-    parser.add_argument("--directories", type=int, default=1000, help="number of run directories")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    total = 0
+def report(name, trials):
+    """Print each problem at once, and then the numbers of trials and problems; return the number of problems."""
+    num_trials = num_problems = 0
+    for problem in trials:
+        num_trials, num_problems = num_trials + 1, num_problems + bool(problem)
+        if problem:
+            print(problem, flush=True)
+    print(f"{name}: {num_trials} trials, {num_problems} problems", flush=True)
+    return num_problems
+
+
+def main(made: int = 1000, mutated: int = 100_000, directories: int = 1000, seed: int = 0):
+    """Read files made by hand and mutated files, and run commands on damaged directories."""
     with tempfile.TemporaryDirectory() as folder:
-        hostile = HostileTrials(Path(folder), options.seed)
-        for name, trials in (
-            ("valid files", hostile.read_valid_files()),
-            ("files made by hand", hostile.read_files_made_by_hand(options.made)),
-            ("mutated files", hostile.read_mutated_files(options.mutated)),
-            ("commands on damaged directories", hostile.run_commands(options.directories)),
-        ):
-            num_trials = num_problems = 0
-            for problem in trials:
-                num_trials, num_problems = num_trials + 1, num_problems + bool(problem)
-                if problem:
-                    print(problem, flush=True)
-            print(f"{name}: {num_trials} trials, {num_problems} problems", flush=True)
-            total += num_problems
-    sys.exit(bool(total))
+        hostile = HostileTrials(Path(folder), seed)
+        num_problems = report("valid files", hostile.read_valid_files())
+        num_problems += report("files made by hand", hostile.read_files_made_by_hand(made))
+        num_problems += report("mutated files", hostile.read_mutated_files(mutated))
+        num_problems += report("commands on damaged directories", hostile.run_commands(directories))
+    sys.exit(bool(num_problems))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

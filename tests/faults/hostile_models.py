@@ -1,12 +1,11 @@
 """Models by others of which one file is mutated, in folders that are read here and by transformers.
 
-    python -m tests.faults hostile_models --mutations 1000
+    python -m tests.faults.hostile_models --mutations 1000
 
 A command that plays such a model ends with 0, or with 2 and one printable line. It takes little time and memory, and
 libraries print nothing. Commands run in forks, since a process that has imported the libraries is ready at once.
 """
 
-import argparse
 import json
 import os
 import random
@@ -18,10 +17,11 @@ from pathlib import Path
 
 # Imported here so that no fork has to import them.
 import transformers.models.auto.modeling_auto  # noqa: F401
+import typer
 
 import lotr_tui.cli.generate
 import lotr_tui.cli.main  # noqa: F401
-from tests.faults.hostile_files import FINDINGS_DIR, limit_and_redirect, run_main
+from tests.faults.hostile_files import FINDINGS_DIR, limit_and_redirect, report, run_main
 from tests.faults.mutations import Mutator
 from tests.support.pretrained import save_model
 
@@ -126,21 +126,12 @@ def _peak_megabytes():
     return int(line.split()[1]) / 1000
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutations", type=int, default=1000, help="number of mutations of each file")
-    parser.add_argument("--files", default="*", help="pattern of the files, such as gpt2/*.json")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    num_trials = num_problems = 0
+def main(mutations: int = 1000, files: str = "*", seed: int = 0):
+    """Mutate each file that matches a pattern, such as gpt2/*.json, and play the models."""
     with tempfile.TemporaryDirectory() as folder:
-        for problem in HostileModels(Path(folder), options.seed).play(options.mutations, options.files):
-            num_trials, num_problems = num_trials + 1, num_problems + bool(problem)
-            if problem:
-                print(problem, flush=True)
-    print(f"mutated models: {num_trials} trials, {num_problems} problems", flush=True)
+        num_problems = report("mutated models", HostileModels(Path(folder), seed).play(mutations, files))
     sys.exit(bool(num_problems))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

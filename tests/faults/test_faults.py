@@ -8,13 +8,12 @@ import time
 import pytest
 
 from engine.runs.directory import RESUME_FILE
-from tests.faults.interruptions import InterruptedTrainings
-from tests.faults.trainings import TIMEOUT
+from tests.faults.interruptions import TIMEOUT, InterruptedTrainings
 from tests.support.files import CHECKOUT
 
 
 def run_command(name, *options):
-    command = [sys.executable, "-m", "tests.faults", name, "--seed", "3", *options]
+    command = [sys.executable, "-m", f"tests.faults.{name}", "--seed", "3", *options]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 

@@ -14,11 +14,14 @@ INSTALLED_FILES = ("lotr_tui/__init__.py", "lotr_tui/__main__.py", "lotr_tui/eng
 ANOTHER_ENGINE = {"engine/__init__.py": "", "engine/errors.py": "class Error: pass"}
 
 
-def run_python(*arguments, folder, path):
-    """Run Python in `folder`, with `path` as PYTHONPATH."""
+def refusal_of_python(*arguments, folder, path):
+    """Run Python in `folder`, with `path` as PYTHONPATH, and return its one line of error."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(path), "LOTR_TUI_HOME": str(folder / "home")}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    return line
 
 
 def write_files(folder, files):
@@ -32,9 +35,7 @@ def test_an_installation_whose_engine_is_damaged_says_what_to_do(tmp_path, files
     site = tmp_path / "site-packages"
     write_files(site, {file: (CHECKOUT / file).read_text() for file in INSTALLED_FILES})
     write_files(site, files)
-    process = run_python("-m", "lotr_tui", folder=tmp_path, path=site)
-    assert process.returncode == 1
-    (line,) = process.stderr.splitlines()
+    line = refusal_of_python("-m", "lotr_tui", folder=tmp_path, path=site)
     assert line.startswith(f"lotr-tui: {site}/engine is incomplete, or another package has overwritten it (")
     assert "pip install --force-reinstall" in line
 
@@ -45,9 +46,7 @@ def test_another_engine_in_the_working_directory_or_on_pythonpath_is_named(tmp_p
     other = tmp_path / "other"
     write_files(other, files)
     folder, path = (tmp_path, f"{other}{os.pathsep}{CHECKOUT}") if is_on_path else (other, CHECKOUT)
-    process = run_python("-m", "lotr_tui", "train", "--list-settings", folder=folder, path=path)
-    assert process.returncode == 1
-    (line,) = process.stderr.splitlines()
+    line = refusal_of_python("-m", "lotr_tui", "train", "--list-settings", folder=folder, path=path)
     found = other / next(iter(files)).removesuffix("/__init__.py")
     advice = f"remove {other} from PYTHONPATH" if is_on_path else "run lotr-tui in"
     assert line.startswith(f"lotr-tui: {found} is imported as engine instead of {CHECKOUT / 'engine'}; {advice}")
@@ -55,9 +54,7 @@ def test_another_engine_in_the_working_directory_or_on_pythonpath_is_named(tmp_p
 
 def test_windows_is_refused_in_one_line_before_any_import(tmp_path):
     code = "import sys; sys.platform = 'win32'; sys.modules['engine'] = None; import lotr_tui.__main__"
-    process = run_python("-c", code, folder=tmp_path, path=CHECKOUT)
-    assert process.returncode == 1
-    (line,) = process.stderr.splitlines()
+    line = refusal_of_python("-c", code, folder=tmp_path, path=CHECKOUT)
     assert line.startswith("lotr-tui: Windows is not supported")
 
 

@@ -115,13 +115,6 @@ async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
             await until(pilot, lambda expected=expected: screen_name(app) == expected)
 
 
-async def test_a_chosen_theme_is_saved(make_app):
-    async with make_app().run_test(size=SIZE) as pilot:
-        await run_command(pilot, "theme: nord")
-        await until(pilot, lambda: pilot.app.theme == "nord")
-    assert SettingsStore().current.theme == "nord"
-
-
 async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_together(make_app, tmp_path):
     path = settings_file(tmp_path, theme="nord")
     before = path.read_bytes()
@@ -135,15 +128,6 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
         assert (SettingsStore().current.theme, SettingsStore().current.pace) == ("nord", 20)
 
 
-async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_path):
-    (tmp_path / "settings.json").write_text('{"version": 4, "theme": "mordor"}')
-    async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
-        await until(pilot, lambda: notices(app))
-        assert notices(app).count("unknown theme 'mordor' in ") == 1
-        assert app.theme == "shire"
-
-
 @pytest.mark.parametrize(
     ("keymap", "problem"),
     [
@@ -153,12 +137,16 @@ async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_pat
         ({"sing": "f9"}, "unknown action 'sing'"),
     ],
 )
-async def test_an_entry_of_the_keymap_without_effect_is_named(make_app, tmp_path, keymap, problem):
-    settings_file(tmp_path, keymap=keymap)
+async def test_an_unknown_theme_and_an_entry_of_the_keymap_without_effect_are_named(
+    make_app, tmp_path, keymap, problem
+):
+    settings_file(tmp_path, keymap=keymap, theme="mordor")
     assert check_keymap(keymap).startswith(problem)
     assert bool(check_keymap(keymap)) == bool(problem)
     async with make_app().run_test(size=SIZE) as pilot:
         await until(pilot, lambda: problem in notices(pilot.app))
+        assert notices(pilot.app).count("unknown theme 'mordor' in ") == 1
+        assert pilot.app.theme == "shire"
 
 
 async def test_keys_work_while_a_slow_disk_writes_the_settings(make_app, monkeypatch):
@@ -172,7 +160,7 @@ async def test_keys_work_while_a_slow_disk_writes_the_settings(make_app, monkeyp
         may_end.set()
 
 
-async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
+async def test_a_chosen_theme_is_saved_and_unwritable_settings_are_reported_once(make_app, tmp_path):
     app = make_app()
     async with app.run_test(size=SIZE):
         app.state.update_settings(pace=3.0)
@@ -186,6 +174,11 @@ async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
         await until(pilot, lambda: "cannot be" in notices(app))
         app.state.update_settings(pace=3.0)
     assert app.state.exit_message == ""
+    (tmp_path / "settings.json").rmdir()
+    async with make_app().run_test(size=SIZE) as pilot:
+        await run_command(pilot, "theme: nord")
+        await until(pilot, lambda: pilot.app.theme == "nord")
+    assert SettingsStore().current.theme == "nord"
 
 
 # Without colour
