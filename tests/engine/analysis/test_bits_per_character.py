@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from engine.analysis import evaluation
 from engine.analysis.activations import compare_next_tokens
-from engine.analysis.evaluation import (
-    MIN_BLOCKS,
-    Candidate,
-    EncodedText,
-    compare_models,
-    convert_text,
-    measure_written_bits,
-    native_form,
-    perplexity_confidence_interval,
-    rate_confidence_interval,
-    written_text,
-)
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, script_text
@@ -67,11 +56,11 @@ def test_stream_mode_of_words_also_counts_the_line_ends():
     text = "the king\nthe king\n"
     tokens = 5 * 2  # four words and the end of the text
     separators = -math.log2(1 / 2) - math.log2(1 / 4) - math.log2(1 - 1.5 / 3)
-    encoded = EncodedText(text, WORDS, "stream")
+    encoded = evaluation.EncodedText(text, WORDS, "stream")
     assert encoded.ids.tolist() == [2, 3, 2, 3, EOS_ID]
     assert encoded.token_bits(np.full(5, -math.log(4))).sum() == pytest.approx(tokens + separators)
-    assert EncodedText(text, WORDS, "line").token_bits(np.full(6, -math.log(4))).sum() == pytest.approx(12)
-    assert EncodedText("the\n", WORDS, "stream").untokenized_bits.tolist() == [0, 0]
+    assert evaluation.EncodedText(text, WORDS, "line").token_bits(np.full(6, -math.log(4))).sum() == pytest.approx(12)
+    assert evaluation.EncodedText("the\n", WORDS, "stream").untokenized_bits.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -80,7 +69,7 @@ def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode):
     expected = (len(TEXT.encode()) + (mode == "stream")) * 8 / len(TEXT)
     num_tokens = set()
     for tokenizer in open_tokenizers():
-        encoded = EncodedText(TEXT, tokenizer, mode)
+        encoded = evaluation.EncodedText(TEXT, tokenizer, mode)
         log_probs = np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
         assert encoded.bits_per_character(log_probs) == pytest.approx(expected)
         num_tokens.add(len(encoded.ids))
@@ -105,8 +94,10 @@ def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
     dataset = load_dataset(config)
     for split in ("train", "valid", "test"):
         lines = getattr(dataset.splits, split)
-        text = convert_text(written_text(lines, mode), native_form(dataset.tokenizer), mode)
-        encoded, ids = EncodedText(text, dataset.tokenizer, mode), getattr(dataset, split)
+        text = evaluation.convert_text(
+            evaluation.written_text(lines, mode), evaluation.native_form(dataset.tokenizer), mode
+        )
+        encoded, ids = evaluation.EncodedText(text, dataset.tokenizer, mode), getattr(dataset, split)
         assert encoded.ids.tolist() == ids.tolist()
         assert encoded.is_scored.tolist() == dataset.scored_mask(ids).tolist()
 
@@ -116,7 +107,7 @@ def test_only_the_texts_of_a_script_and_their_line_ends_count():
     by_others = next(iter(open_tokenizers()))
     by_others.reads_line_ends = True
     for tokenizer in (*open_tokenizers(), by_others):
-        encoded = EncodedText(script, tokenizer, "dialogue")
+        encoded = evaluation.EncodedText(script, tokenizer, "dialogue")
         assert tokenizer.decode(encoded.ids[:-1].tolist()) == script
         assert encoded.num_characters == len(texts)
         log_probs = np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
@@ -142,18 +133,18 @@ def test_every_character_that_counts_is_paid_for_by_all_models(lines):
     lines = [" ".join(line.split()) for line in lines]
     text, scenes = "".join(f"{line}\n" for line in lines), [[Turn("SAM (V.O.)", line)] for line in lines if line]
     for tokenizer in (*open_tokenizers(), new_sentencepiece()):
-        assert text_of_tokens(EncodedText(text, tokenizer, "line")).removeprefix(" ") == text
+        assert text_of_tokens(evaluation.EncodedText(text, tokenizer, "line")).removeprefix(" ") == text
         for mode in ("line", "stream", "dialogue") if scenes else ():
-            encoded = EncodedText(script_text(scenes), tokenizer, mode, is_script=True)
+            encoded = evaluation.EncodedText(script_text(scenes), tokenizer, mode, is_script=True)
             assert encoded.text == "".join(f"{line}\n" for line in lines if line)
             said = text_of_tokens(encoded)
             assert said == "".join(f" {line}\n" for line in lines if line)
     for tokenizer in (WORDS, WordTokenizer(("<unk>", "<eos>", "a"), "whitespace")):
-        form = native_form(tokenizer)
-        if words := convert_text(text, form):
-            assert text_of_tokens(EncodedText(words, tokenizer, "line")).split() == words.split()
-            script = convert_text(script_text(scenes), form, "dialogue")
-            assert EncodedText(script, tokenizer, "line", is_script=True).text == words
+        form = evaluation.native_form(tokenizer)
+        if words := evaluation.convert_text(text, form):
+            assert text_of_tokens(evaluation.EncodedText(words, tokenizer, "line")).split() == words.split()
+            script = evaluation.convert_text(script_text(scenes), form, "dialogue")
+            assert evaluation.EncodedText(script, tokenizer, "line", is_script=True).text == words
 
 
 def test_a_tokenizer_that_leaves_characters_out_is_refused():
@@ -166,9 +157,9 @@ def test_a_tokenizer_that_leaves_characters_out_is_refused():
     known.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
     for backend, text, changed in ((lower, "hello\n", "Hello\n"), (known, "a\n", "incomprehensibilities\n")):
         tokenizer = PretrainedTokenizer(backend.to_str(), backend.get_vocab_size(), SpecialTokens(1, 1, (1,), (0, 1)))
-        assert EncodedText(text, tokenizer, "stream").num_characters == len(text)
+        assert evaluation.EncodedText(text, tokenizer, "stream").num_characters == len(text)
         with pytest.raises(CorpusError, match=r"^the tokenizer of the model changes this text, .* use another text$"):
-            EncodedText(changed, tokenizer, "stream")
+            evaluation.EncodedText(changed, tokenizer, "stream")
 
 
 def test_bits_of_a_dialogue_in_double_precision():
@@ -183,8 +174,8 @@ def test_bits_of_a_dialogue_in_double_precision():
             for id in model.tokenizer.encode(f" {turn.text}\n").tolist():
                 expected -= np.log2(plain_next_probs(model.model, ids)[id])
                 ids.append(id)
-    candidates = [Candidate("dialogue", model, "dialogue")]
-    (comparison,) = compare_models(candidates, script_text(scenes), is_script=True)
+    candidates = [evaluation.Candidate("dialogue", model, "dialogue")]
+    (comparison,) = evaluation.compare_models(candidates, script_text(scenes), is_script=True)
     assert comparison.num_characters == sum(len(turn.text) + 1 for scene in scenes for turn in scene)
     (scores,) = comparison.scores
     assert scores.bits_per_character == pytest.approx(expected / comparison.num_characters, rel=1e-5)
@@ -192,15 +183,15 @@ def test_bits_of_a_dialogue_in_double_precision():
 
 def test_forms_of_a_text():
     text = "The  King,\n\n - \nsaid:\x0bFool’s “Ho”"
-    assert convert_text(text, "original") == f"{text}\n"
-    assert convert_text(text, "whitespace") == "The King,\n-\nsaid:\nFool’s “Ho”\n"
-    assert convert_text(text, "words") == "the king\nsaid\nfool s ho\n"
-    assert [convert_text("", form) for form in ("original", "whitespace", "words")] == [""] * 3
+    assert evaluation.convert_text(text, "original") == f"{text}\n"
+    assert evaluation.convert_text(text, "whitespace") == "The King,\n-\nsaid:\nFool’s “Ho”\n"
+    assert evaluation.convert_text(text, "words") == "the king\nsaid\nfool s ho\n"
+    assert [evaluation.convert_text("", form) for form in ("original", "whitespace", "words")] == [""] * 3
     script = "GANDALF: The KING.\n\nSAM: Oh: no!"
-    assert convert_text(script, "words", "dialogue") == "GANDALF: the king\n\nSAM: oh no\n"
-    assert native_form(WORDS) == "words"
-    assert native_form(WordTokenizer(("<unk>", "<eos>"), "whitespace")) == "whitespace"
-    assert [native_form(tokenizer) for tokenizer in open_tokenizers()] == ["original"] * 5
+    assert evaluation.convert_text(script, "words", "dialogue") == "GANDALF: the king\n\nSAM: oh no\n"
+    assert evaluation.native_form(WORDS) == "words"
+    assert evaluation.native_form(WordTokenizer(("<unk>", "<eos>"), "whitespace")) == "whitespace"
+    assert [evaluation.native_form(tokenizer) for tokenizer in open_tokenizers()] == ["original"] * 5
 
 
 @settings(max_examples=30, deadline=None)
@@ -209,10 +200,12 @@ def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text, mode):
     for tokenizer in (WORDS, WordTokenizer(("<unk>", "<eos>", "a"), "whitespace"), CharacterTokenizer(["é"])):
         if mode == "dialogue" and not tokenizer.is_open:
             continue
-        converted = convert_text(f"A: {text}" if mode == "dialogue" else text, native_form(tokenizer), mode)
+        converted = evaluation.convert_text(
+            f"A: {text}" if mode == "dialogue" else text, evaluation.native_form(tokenizer), mode
+        )
         if not converted:
             continue
-        encoded = EncodedText(converted, tokenizer, mode)
+        encoded = evaluation.EncodedText(converted, tokenizer, mode)
         log_probs = np.full(len(encoded.ids), -1.5)
         bits = encoded.token_bits(log_probs)
         assert np.isfinite(bits).all()
@@ -234,7 +227,7 @@ def test_model_of_words_pays_for_spelling_and_writing():
     tokenizer = word_tokenizer([word for line in TRAIN for word in line.lower().strip(".?").split()], 1)
     ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
     model, orthography = KneserNey(ids, tokenizer, 3), OrthographyModel(TRAIN, "words")
-    result = measure_written_bits(model, "line", LINES, orthography)
+    result = evaluation.measure_written_bits(model, "line", LINES, orthography)
     read = [id for line in LINES for id in [*tokenizer.encode(line).tolist(), EOS_ID]]
     spelling = SpellingModel(tokenizer.tokens[2:])
     spelled = spelling.log_probs(["mine", "of", "moria"]) - spelling.unknown_log_prob
@@ -245,7 +238,7 @@ def test_model_of_words_pays_for_spelling_and_writing():
     total = (result.token_bits + result.orthography_bits) / result.num_characters
     assert result.bits_per_character == pytest.approx(total)
     # `lotr-tui eval` states the bits of the words per character of the lower-case words.
-    (comparison,) = compare_models([Candidate("words", model, "line")], "\n".join(LINES))
+    (comparison,) = evaluation.compare_models([evaluation.Candidate("words", model, "line")], "\n".join(LINES))
     assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
 
 
@@ -258,21 +251,21 @@ SEA_WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king", "rides", "to", "sea"
 
 
 def candidates():
-    bpe, words = BPETokenizer.train(SEA_LINES * 3, 280), convert_text(SEA_TEXT, "words")
+    bpe, words = BPETokenizer.train(SEA_LINES * 3, 280), evaluation.convert_text(SEA_TEXT, "words")
     return [
-        Candidate("words", Unigram(EncodedText(words, SEA_WORDS, "line").ids, SEA_WORDS), "line"),
-        Candidate("bpe", KneserNey(EncodedText(SEA_TEXT, bpe, "line").ids, bpe, 3), "line"),
-        Candidate("characters", UniformModel(CharacterTokenizer([])), "line"),
+        evaluation.Candidate("words", Unigram(evaluation.EncodedText(words, SEA_WORDS, "line").ids, SEA_WORDS), "line"),
+        evaluation.Candidate("bpe", KneserNey(evaluation.EncodedText(SEA_TEXT, bpe, "line").ids, bpe, 3), "line"),
+        evaluation.Candidate("characters", UniformModel(CharacterTokenizer([])), "line"),
     ]
 
 
 def test_words_are_compared_with_all_models_and_the_original_text_with_those_that_read_it():
-    words, original = compare_models(candidates(), SEA_TEXT)
+    words, original = evaluation.compare_models(candidates(), SEA_TEXT)
     assert (words.form, original.form) == ("words", "original")
     assert {scores.candidate.name for scores in words.scores} == {"words", "bpe", "characters"}
     assert [scores.candidate.name for scores in original.scores] == ["bpe", "characters"]  # best first
     assert original.num_characters == len(SEA_TEXT)
-    assert words.num_characters == len(convert_text(SEA_TEXT, "words"))
+    assert words.num_characters == len(evaluation.convert_text(SEA_TEXT, "words"))
     assert original.scores[1].bits_per_character == pytest.approx(np.log2(257))
     best, second = (scores.bits_per_character for scores in original.scores)
     assert original.best_two.difference == pytest.approx(best - second)
@@ -290,16 +283,16 @@ def test_models_of_all_modes_are_compared_on_the_same_characters_of_a_script_and
     words, bpe, characters = candidates()
     mixed = [words, replace(bpe, mode="dialogue"), characters]
     for text, is_script in ((script, True), ("".join(f"{line}\n" for line in texts), False)):
-        lower, original = compare_models(mixed, text, is_script=is_script)
+        lower, original = evaluation.compare_models(mixed, text, is_script=is_script)
         assert [len(lower.scores), len(original.scores)] == [3, 2]
-        assert lower.num_characters == len(convert_text("\n".join(texts), "words"))
+        assert lower.num_characters == len(evaluation.convert_text("\n".join(texts), "words"))
         assert original.num_characters == sum(len(line) + 1 for line in texts)
         uniform = next(scores for scores in original.scores if scores.candidate is characters)
         num_bytes = original.num_characters + is_script * len(texts)  # the space after each name
         assert uniform.bits_per_character == pytest.approx(np.log2(257) * num_bytes / original.num_characters)
         assert uniform.evaluation.tokens == num_bytes
         figure = next(scores for scores in lower.scores if scores.candidate is words).bits_per_character
-        expected = text_bits_per_character(words.model, convert_text("\n".join(texts), "words"), "line")
+        expected = text_bits_per_character(words.model, evaluation.convert_text("\n".join(texts), "words"), "line")
         assert figure == pytest.approx(expected)
 
 
@@ -343,27 +336,27 @@ def random_bits(num_blocks, seed, mean=200.0, spread=30.0):
 
 def test_the_interval_has_the_width_of_a_normal_distribution():
     bits = random_bits(400, seed=0)
-    low, high = rate_confidence_interval(bits, SIZES[: len(bits)])
+    low, high = evaluation.rate_confidence_interval(bits, SIZES[: len(bits)])
     standard_error = bits.std() / math.sqrt(400) / 100
     assert (low + high) / 2 == pytest.approx(bits.mean() / 100, abs=standard_error / 5)
     assert high - low == pytest.approx(2 * 1.96 * standard_error, rel=0.08)
-    assert rate_confidence_interval(bits, SIZES[: len(bits)]) == (low, high)
+    assert evaluation.rate_confidence_interval(bits, SIZES[: len(bits)]) == (low, high)
 
 
 def test_the_interval_of_a_perplexity_has_the_width_of_a_normal_distribution():
     log_probs = np.random.default_rng(5).normal(-4, 2, 8000)
-    low, high = perplexity_confidence_interval(log_probs)
+    low, high = evaluation.perplexity_confidence_interval(log_probs)
     expected = NormalDist(-log_probs.mean(), log_probs.std() / math.sqrt(8000))
     assert (math.log(low), math.log(high)) == pytest.approx(
         (expected.inv_cdf(0.025), expected.inv_cdf(0.975)), abs=expected.stdev / 3
     )
-    assert perplexity_confidence_interval(log_probs[:180]) is None
+    assert evaluation.perplexity_confidence_interval(log_probs[:180]) is None
 
 
 def test_short_texts_and_impossible_tokens_have_no_interval():
-    bits = random_bits(MIN_BLOCKS, seed=3)
-    assert rate_confidence_interval(bits, SIZES[: len(bits)]) is not None
+    bits = random_bits(evaluation.MIN_BLOCKS, seed=3)
+    assert evaluation.rate_confidence_interval(bits, SIZES[: len(bits)]) is not None
     short = bits[1:]
-    assert rate_confidence_interval(short, SIZES[: len(short)]) is None
+    assert evaluation.rate_confidence_interval(short, SIZES[: len(short)]) is None
     bits[4] = math.inf
-    assert rate_confidence_interval(bits, SIZES[: len(bits)]) is None
+    assert evaluation.rate_confidence_interval(bits, SIZES[: len(bits)]) is None

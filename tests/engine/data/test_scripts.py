@@ -11,20 +11,8 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from engine.config import DataConfig
+from engine.data import scripts
 from engine.data.corpus import MAX_LINE_CHARACTERS, Line, make_lines, read_corpus
-from engine.data.scripts import (
-    NameCase,
-    Turn,
-    encode_speaker,
-    encode_turn,
-    encode_turns,
-    parse_line,
-    read_scenes,
-    script_text,
-    split_name,
-    turn_text,
-    utterance_mask,
-)
 from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer, Tokenizer
 from engine.errors import CorpusError
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
@@ -59,13 +47,13 @@ class TestNames:
     @pytest.mark.parametrize("name", NAMES.split("|"))
     def test_a_name_begins_a_line_and_ends_at_a_colon(self, name):
         for line in (f"{name}: You shall not pass", f"{name}:", f"{name} : No"):
-            found = split_name(line)
+            found = scripts.split_name(line)
             assert found.name == name
-            assert found.case <= NameCase.TITLE
+            assert found.case <= scripts.NameCase.TITLE
 
     @pytest.mark.parametrize("line", LINES_WITHOUT_A_NAME.split("|"), ids=lambda line: line[:50])
     def test_other_lines_have_no_name(self, line):
-        assert split_name(line) is None
+        assert scripts.split_name(line) is None
 
 
 STYLES = {
@@ -152,7 +140,9 @@ def test_a_written_script_is_read_back(tmp_path_factory, scenes, wrapped):
 LONG_NAME = "A CAPTAIN OF THE MEN OF THE WEST"  # eight words
 SCENES_WITH_ODD_NAMES = st.lists(
     st.lists(
-        st.builds(Turn, st.sampled_from(["SAM", LONG_NAME, "राम", "ÉOWYN", "O'BRIEN"]), WORDS | st.just("Sam: no")),
+        st.builds(
+            scripts.Turn, st.sampled_from(["SAM", LONG_NAME, "राम", "ÉOWYN", "O'BRIEN"]), WORDS | st.just("Sam: no")
+        ),
         min_size=1,
         max_size=4,
     ),
@@ -162,23 +152,23 @@ SCENES_WITH_ODD_NAMES = st.lists(
 
 @given(SCENES_WITH_ODD_NAMES)
 def test_scenes_survive_writing_and_reading(scenes):
-    assert read_scenes(script_text(scenes)) == scenes
+    assert scripts.read_scenes(scripts.script_text(scenes)) == scenes
 
 
 def test_scenes_of_one_turn_are_the_speeches_of_one():
     """Other programs separate speeches by empty lines, and the text does not say who wrote it."""
-    turns = [Turn("SAM", "One"), Turn(LONG_NAME, "Two"), Turn("SAM", "Three")]
-    assert read_scenes(script_text([[turn] for turn in turns])) == [turns]
+    turns = [scripts.Turn("SAM", "One"), scripts.Turn(LONG_NAME, "Two"), scripts.Turn("SAM", "Three")]
+    assert scripts.read_scenes(scripts.script_text([[turn] for turn in turns])) == [turns]
 
 
 def test_a_decomposed_letter_is_part_of_a_name():
     script = "E\N{COMBINING ACUTE ACCENT}owyn: No\nSAM: Yes\n"
-    assert read_scenes(script) == [[Turn("ÉOWYN", "No"), Turn("SAM", "Yes")]]
+    assert scripts.read_scenes(script) == [[scripts.Turn("ÉOWYN", "No"), scripts.Turn("SAM", "Yes")]]
 
 
 @pytest.mark.parametrize("script", ["", "\n", " \n\n"])
 def test_an_empty_script_has_no_scenes(script):
-    assert read_scenes(script) == []
+    assert scripts.read_scenes(script) == []
 
 
 class TestRealScripts:
@@ -203,18 +193,20 @@ class TestRealScripts:
 
 def test_scenes_of_a_script_have_canonical_names():
     script = "(dawn)\n\nGANDALF (V.O.): You shall\n  not pass!\nSam: Oh: no\n\nGANDALF: Go\n"
-    someone = [[Turn("SOMEONE", "(dawn)")]]
-    assert read_scenes(script) == [
+    someone = [[scripts.Turn("SOMEONE", "(dawn)")]]
+    assert scripts.read_scenes(script) == [
         *someone,
-        [Turn("GANDALF", "You shall not pass!"), Turn("SAM", "Oh: no")],
-        [Turn("GANDALF", "Go")],
+        [scripts.Turn("GANDALF", "You shall not pass!"), scripts.Turn("SAM", "Oh: no")],
+        [scripts.Turn("GANDALF", "Go")],
     ]
-    assert read_scenes("It was\n\na dark night.") == [[Turn("SOMEONE", "It was"), Turn("SOMEONE", "a dark night.")]]
+    assert scripts.read_scenes("It was\n\na dark night.") == [
+        [scripts.Turn("SOMEONE", "It was"), scripts.Turn("SOMEONE", "a dark night.")]
+    ]
 
 
 SCENES = [
-    [Turn("KING OF THE DEAD", "Who  enters:\tmy domain?"), Turn("O'BRIEN", "")],
-    [Turn("GANDALF", "Fly, you fools!\n")],
+    [scripts.Turn("KING OF THE DEAD", "Who  enters:\tmy domain?"), scripts.Turn("O'BRIEN", "")],
+    [scripts.Turn("GANDALF", "Fly, you fools!\n")],
 ]
 SCRIPT = "King of the Dead: Who enters: my domain?\nO'Brien:\n\nGandalf: Fly, you fools!\n"
 
@@ -236,29 +228,29 @@ OTHERS = (of_qwen2().for_scripts(), new_sentencepiece().for_scripts())
 TOKENIZERS = (CharacterTokenizer([]), BPETokenizer.train([SCRIPT] * 3, 300), *OTHERS)
 
 
-def scene_tokens(tokenizer: Tokenizer, scenes: Sequence[Sequence[Turn]]) -> list[int]:
+def scene_tokens(tokenizer: Tokenizer, scenes: Sequence[Sequence[scripts.Turn]]) -> list[int]:
     ids: list[int] = []
     for scene in scenes:
-        ids += [*(tokenizer.encode("\n").tolist() if ids else []), *encode_turns(tokenizer, scene)]
+        ids += [*(tokenizer.encode("\n").tolist() if ids else []), *scripts.encode_turns(tokenizer, scene)]
     return ids
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_tokens_of_scenes_are_their_script(tokenizer: Tokenizer) -> None:
-    assert script_text(SCENES) == tokenizer.decode(scene_tokens(tokenizer, SCENES)) == SCRIPT
+    assert scripts.script_text(SCENES) == tokenizer.decode(scene_tokens(tokenizer, SCENES)) == SCRIPT
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_mask_selects_the_texts_with_their_line_ends_but_neither_names_nor_empty_lines(tokenizer: Tokenizer) -> None:
     ids = np.array([*scene_tokens(tokenizer, SCENES), EOS_ID], np.int32)
-    chosen = tokenizer.decode(ids[utterance_mask(tokenizer, ids)].tolist())
+    chosen = tokenizer.decode(ids[scripts.utterance_mask(tokenizer, ids)].tolist())
     assert chosen == " Who enters: my domain?\n\n Fly, you fools!\n"
-    assert not utterance_mask(tokenizer, ids[:0]).size
+    assert not scripts.utterance_mask(tokenizer, ids[:0]).size
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_a_turn_begins_with_the_tokens_of_its_speaker_and_ends_with_a_line_end(tokenizer: Tokenizer) -> None:
-    head, turn = encode_speaker(tokenizer, "GANDALF"), encode_turn(tokenizer, SCENES[1][0])
+    head, turn = scripts.encode_speaker(tokenizer, "GANDALF"), scripts.encode_turn(tokenizer, SCENES[1][0])
     assert turn[: len(head)] == head
     assert tokenizer.decode(head) == "Gandalf:"
     assert [id in tokenizer.line_end_ids for id in turn] == [False] * (len(turn) - 1) + [True]
@@ -268,18 +260,18 @@ def test_a_turn_begins_with_the_tokens_of_its_speaker_and_ends_with_a_line_end(t
 
 
 @pytest.mark.parametrize("turn", [turn for scene in SCENES for turn in scene])
-def test_a_line_is_parsed_as_the_turn_that_it_was_written_from(turn: Turn) -> None:
-    assert parse_line(turn_text(turn)) == Turn(turn.speaker, " ".join(turn.text.split()))
+def test_a_line_is_parsed_as_the_turn_that_it_was_written_from(turn: scripts.Turn) -> None:
+    assert scripts.parse_line(scripts.turn_text(turn)) == scripts.Turn(turn.speaker, " ".join(turn.text.split()))
 
 
 @pytest.mark.parametrize("line", ["", "\n", "no name", "…: text", f"{'a' * 50}: text"])
 def test_a_line_without_a_name_is_no_turn(line: str) -> None:
-    assert parse_line(line) is None
+    assert scripts.parse_line(line) is None
 
 
 def test_scenes_of_a_corpus_call_speakers_by_their_names_and_leave_out_empty_lines() -> None:
     lines = make_lines(["Hm.", "Hi.", "Who?"], ["FRODO", "", "GOLLUM"], [0, 0, 1])
     assert list(lines.scenes()) == [
-        [Turn("FRODO", "Hm."), Turn("SOMEONE", "Hi.")],
-        [Turn("GOLLUM", "Who?")],
+        [scripts.Turn("FRODO", "Hm."), scripts.Turn("SOMEONE", "Hi.")],
+        [scripts.Turn("GOLLUM", "Who?")],
     ]

@@ -19,18 +19,7 @@ from engine.generation.generate import (
     top_tokens,
 )
 from engine.generation.settings import SamplerSettings
-from tests.support.sampling import (
-    CHAINS,
-    FixedModel,
-    chain_id,
-    generate_tokens,
-    id_vocabulary,
-    naive_chain,
-    naive_order,
-    naive_top_p,
-    text_after,
-    without_times,
-)
+from tests.support import sampling
 
 
 def random_logits(seed, size=40):
@@ -43,7 +32,7 @@ def kept_ids(logits):
 
 
 SEEDS = range(8)
-VOCABULARY = id_vocabulary(40)
+VOCABULARY = sampling.id_vocabulary(40)
 PLAIN = SamplerSettings(temperature=1.0)
 
 
@@ -51,10 +40,10 @@ class TestStages:
     @pytest.mark.parametrize("seed", SEEDS)
     def test_filters_keep_the_tokens_of_naive_filters_unchanged(self, seed):
         logits = random_logits(seed)
-        ranked, ratios = naive_order(logits), np.exp(logits - logits.max())
+        ranked, ratios = sampling.naive_order(logits), np.exp(logits - logits.max())
         filtered = [(apply_chain(logits, replace(PLAIN, top_k=k)), set(ranked[:k])) for k in (1, 2, 7, 39)]
         filtered += [
-            (apply_chain(logits, replace(PLAIN, top_p=p)), naive_top_p(logits, p))
+            (apply_chain(logits, replace(PLAIN, top_p=p)), sampling.naive_top_p(logits, p))
             for p in (1e-6, 0.1, 0.5, 0.9, 0.999999)
         ]
         filtered += [
@@ -97,15 +86,17 @@ SAMPLERS = st.builds(
 
 
 class TestChain:
-    @pytest.mark.parametrize("sampler", [*CHAINS, SamplerSettings(top_k=1000)], ids=chain_id)
+    @pytest.mark.parametrize("sampler", [*sampling.CHAINS, SamplerSettings(top_k=1000)], ids=sampling.chain_id)
     @pytest.mark.parametrize("first", [True, False])
     def test_chain_equals_the_naive_chain_and_leaves_its_input(self, sampler, first):
         for seed in SEEDS:
             log_probs = random_logits(seed).astype(np.float32)
             kept = log_probs.copy()
             history = np.random.default_rng(seed).integers(0, 40, 10).tolist()
-            expected = naive_chain(log_probs, sampler, history, first)
-            actual = sampling_probs([text_after(log_probs, sampler, history, VOCABULARY, is_first_token=first)])[0]
+            expected = sampling.naive_chain(log_probs, sampler, history, first)
+            actual = sampling_probs(
+                [sampling.text_after(log_probs, sampler, history, VOCABULARY, is_first_token=first)]
+            )[0]
             assert actual == pytest.approx(expected, abs=1e-9)
             assert [p > 0 for p in actual] == [p > 0 for p in expected]
             assert np.array_equal(log_probs, kept)
@@ -113,16 +104,16 @@ class TestChain:
     def test_probabilities_sum_to_one_at_very_low_temperatures(self):
         """The logits would underflow if they were not shifted."""
         even, cold = np.full(40, -math.log(40), np.float32), SamplerSettings(temperature=0.002)
-        actual = sampling_probs([text_after(even, cold, [], VOCABULARY, is_first_token=True)])[0]
+        actual = sampling_probs([sampling.text_after(even, cold, [], VOCABULARY, is_first_token=True)])[0]
         assert actual[2:] == pytest.approx(np.full(38, 1 / 38))
 
     @given(st.lists(st.floats(1e-9, 1), min_size=3, max_size=12), st.data(), SAMPLERS, st.integers(0, 2**63 - 1))
     def test_any_text_of_any_model_has_the_probabilities_of_the_chain(self, probs, data, sampler, seed):
-        model = FixedModel(probs)
+        model = sampling.FixedModel(probs)
         ids = data.draw(st.lists(st.integers(0, len(probs) - 1), max_size=5))
         events = list(generate(TextInProgress(model, ids, sampler, seed)))
         shorter = generate(TextInProgress(model, ids, replace(sampler, max_tokens=1), seed))
-        assert without_times(shorter)[0] == without_times(events)[0]
+        assert sampling.without_times(shorter)[0] == sampling.without_times(events)[0]
         for event in events[:-1]:
             chain = sampling_probs([TextInProgress(model, ids, sampler, is_first_token=event.index == 0)])[0]
             assert chain.sum() == pytest.approx(1)
@@ -138,32 +129,35 @@ class TestChain:
     def test_the_top_tokens_of_several_texts_are_those_of_each(self):
         log_probs = np.stack([random_logits(seed) for seed in SEEDS]).astype(np.float32)
         ids, values = top_tokens(log_probs, 3)
-        assert ids.tolist() == [naive_order(row)[:3] for row in log_probs]
+        assert ids.tolist() == [sampling.naive_order(row)[:3] for row in log_probs]
         assert np.array_equal(values, np.take_along_axis(log_probs, ids, axis=1))
 
     def test_repetition_penalty_ignores_the_line_ends_of_the_prompt(self):
         log_probs = np.log(np.array([0.1, 0.3, 0.4, 0.2], np.float32))
         sampler = SamplerSettings(repetition_penalty=3)
-        texts = [text_after(log_probs, sampler, ids, id_vocabulary(4)) for ids in ([2], [EOS_ID, 2, EOS_ID])]
+        texts = [
+            sampling.text_after(log_probs, sampler, ids, sampling.id_vocabulary(4))
+            for ids in ([2], [EOS_ID, 2, EOS_ID])
+        ]
         without_ends, with_ends = sampling_probs(texts)
         assert with_ends.tolist() == without_ends.tolist()
         assert next_token_probs(texts[1], 4).candidates[0].text == EOS
 
     @pytest.mark.parametrize("sampler", [SamplerSettings(), SamplerSettings(temperature=0), SamplerSettings(top_k=1)])
     def test_probabilities_that_are_not_numbers_are_an_error(self, sampler):
-        model = FixedModel([math.nan] * 5)
+        model = sampling.FixedModel([math.nan] * 5)
         with pytest.raises(RunError, match=r"^the model's probabilities are not numbers"):
-            generate_tokens(model, sampler, 0)
+            sampling.generate_tokens(model, sampler, 0)
         with pytest.raises(RunError, match="the model's probabilities are not numbers"):
             next_token_probs(TextInProgress(model, [2], sampler), 4)
 
 
-@pytest.mark.parametrize("sampler", CHAINS, ids=chain_id)
+@pytest.mark.parametrize("sampler", sampling.CHAINS, ids=sampling.chain_id)
 def test_preview_equals_the_chain(sampler):
     log_probs = random_logits(5, 30).astype(np.float32)
-    tokenizer, history = id_vocabulary(30), [4, 9]
-    actual = next_token_probs(text_after(log_probs, sampler, history, tokenizer), 12)
-    after = naive_chain(log_probs, sampler, history, suppress_eos=False)
+    tokenizer, history = sampling.id_vocabulary(30), [4, 9]
+    actual = next_token_probs(sampling.text_after(log_probs, sampler, history, tokenizer), 12)
+    after = sampling.naive_chain(log_probs, sampler, history, suppress_eos=False)
     own = np.exp(log_probs.astype(np.float64))
     assert actual.vocabulary_size == 30
     assert actual.num_kept == sum(p > 0 for p in after)

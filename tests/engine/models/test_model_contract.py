@@ -7,14 +7,7 @@ from hypothesis import strategies as st
 
 from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID
-from engine.models.base import (
-    HiddenVectorModel,
-    advance_batch,
-    advance_tokens,
-    forward_sequence,
-    predict_tokens,
-    score_sequence,
-)
+from engine.models import base
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import Unigram
@@ -80,13 +73,13 @@ def test_a_whole_text_is_scored_as_token_by_token(model, ids):
     array = np.array(ids, np.int32)
     expected = rows[np.arange(len(ids)), ids]
     tolerance = 0.02 if getattr(model, "has_int8_weights", False) else 1e-4
-    assert score_sequence(model, array) == pytest.approx(expected, abs=tolerance)
-    output = forward_sequence(model, array)
+    assert base.score_sequence(model, array) == pytest.approx(expected, abs=tolerance)
+    output = base.forward_sequence(model, array)
     assert output.log_probs == pytest.approx(expected, abs=tolerance)
-    if isinstance(model, HiddenVectorModel):
+    if isinstance(model, base.HiddenVectorModel):
         vectors = np.stack([model.hidden_vector(state) for state in states[:-1]])
         assert output.hidden_states == pytest.approx(vectors, abs=tolerance)
-    assert score_sequence(TokenByTokenModel(model), array) == pytest.approx(expected, abs=1e-9)
+    assert base.score_sequence(TokenByTokenModel(model), array) == pytest.approx(expected, abs=1e-9)
 
 
 @EACH_MODEL
@@ -94,10 +87,10 @@ def test_a_whole_text_is_scored_as_token_by_token(model, ids):
 @given(before=TEXTS, ids=TEXTS, last=TOKENS)
 def test_several_tokens_are_read_as_one_by_one(model, before, ids, last):
     rows, states = read(model, [*before, *ids, last])
-    log_probs, state = advance_tokens(model, states[len(before)], ids)
+    log_probs, state = base.advance_tokens(model, states[len(before)], ids)
     assert log_probs == pytest.approx(rows[-2], abs=1e-4)
     assert model.advance(state, last)[0] == pytest.approx(rows[-1], abs=1e-4)
-    several, state = predict_tokens(model, states[len(before)], ids)
+    several, state = base.predict_tokens(model, states[len(before)], ids)
     assert several == pytest.approx(rows[len(before) + 1 : -1], abs=1e-4)
     assert model.advance(state, last)[0] == pytest.approx(rows[-1], abs=1e-4)
 
@@ -109,7 +102,7 @@ def test_texts_advance_together_as_alone(model, texts):
     rows, states = zip(*(read(model, [*ids, *following]) for ids, *following in texts), strict=True)
     batch = [kept[-3] for kept in states]
     for step in (0, 1):
-        outputs = advance_batch(model, batch, [following[step] for _, *following in texts])
+        outputs = base.advance_batch(model, batch, [following[step] for _, *following in texts])
         for (log_probs, _), expected in zip(outputs, rows, strict=True):
             assert log_probs == pytest.approx(expected[step - 2], abs=2e-4)
         batch = [state for _, state in outputs]

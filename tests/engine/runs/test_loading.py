@@ -15,16 +15,8 @@ from safetensors.torch import save_file as save_torch
 
 from engine.data.tokenizers import CharacterTokenizer
 from engine.errors import ConfigError, CorpusError, RunError
+from engine.runs import directory
 from engine.runs.combine import load_run_dataset
-from engine.runs.directory import (
-    CONFIG_FILE,
-    INITIAL_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    list_runs,
-    resolve_run,
-    summarize_run,
-)
 from engine.runs.loading import load_model, load_model_by_name, read_config_and_tokenizer, read_initial_weights
 from engine.runs.locked_run import create_run, reopen_run
 from tests.support.files import write_run
@@ -40,7 +32,7 @@ def path(tmp_path):
 def test_a_file_is_no_run(tmp_path):
     (tmp_path / "model.pt").write_bytes(pickle.dumps([1]))
     with pytest.raises(RunError, match=r"model\.pt is a file; a run has config\.json"):
-        resolve_run(str(tmp_path / "model.pt"), tmp_path)
+        directory.resolve_run(str(tmp_path / "model.pt"), tmp_path)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -49,7 +41,7 @@ def test_a_pickle_of_any_protocol_is_never_executed(tmp_path, path, protocol):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
-    (path / MODEL_FILE).write_bytes(pickle.dumps(Evil(), protocol=protocol))
+    (path / directory.MODEL_FILE).write_bytes(pickle.dumps(Evil(), protocol=protocol))
     with pytest.raises(RunError, match="is not a valid safetensors file"):
         load_model(path)
     assert not (tmp_path / "pwned").exists()
@@ -84,18 +76,20 @@ HEADER = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'
     ],
 )  # fmt: skip
 def test_damaged_weights_are_refused(path, change):
-    (path / MODEL_FILE).write_bytes(change((path / MODEL_FILE).read_bytes()))
-    with pytest.raises(RunError, match=MODEL_FILE):
+    (path / directory.MODEL_FILE).write_bytes(change((path / directory.MODEL_FILE).read_bytes()))
+    with pytest.raises(RunError, match=directory.MODEL_FILE):
         load_model(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32, None])
 def test_weights_of_another_type_or_architecture_are_refused(path, dtype):
     if dtype is None:
-        save_file({"transformer.wte.weight": np.zeros((5, 6), np.float32)}, path / MODEL_FILE)
+        save_file({"transformer.wte.weight": np.zeros((5, 6), np.float32)}, path / directory.MODEL_FILE)
     else:
-        tensors = {name: torch.from_numpy(value).to(dtype) for name, value in load_file(path / MODEL_FILE).items()}
-        save_torch(tensors, path / MODEL_FILE)
+        tensors = {
+            name: torch.from_numpy(value).to(dtype) for name, value in load_file(path / directory.MODEL_FILE).items()
+        }
+        save_torch(tensors, path / directory.MODEL_FILE)
     with pytest.raises(
         RunError,
         match=r"model\.safetensors: .*not match" if dtype is None else r"model\.safetensors: .* is ",
@@ -108,18 +102,18 @@ def test_weights_of_another_type_or_architecture_are_refused(path, dtype):
     ("name", "value"), [("output.bias", math.nan), ("embedding.weight", -math.inf), ("output.bias", 3e38)]
 )
 def test_weights_that_are_not_finite_or_huge_are_refused(path, name, value):
-    tensors = load_file(path / MODEL_FILE)
+    tensors = load_file(path / directory.MODEL_FILE)
     tensors[name].flat[2] = value
-    save_file(tensors, path / MODEL_FILE)
+    save_file(tensors, path / directory.MODEL_FILE)
     with pytest.raises(RunError) as caught:
         load_model(path)
     assert str(caught.value) == (
-        f"{path / MODEL_FILE}: {name} holds values that are not finite or beyond 1e+15, such as {value:g}; "
+        f"{path / directory.MODEL_FILE}: {name} holds values that are not finite or beyond 1e+15, such as {value:g}; "
         "the run is damaged"
     )
 
 
-@pytest.mark.parametrize("name", [CONFIG_FILE, "vocabulary.json", MODEL_FILE])
+@pytest.mark.parametrize("name", [directory.CONFIG_FILE, "vocabulary.json", directory.MODEL_FILE])
 def test_a_missing_file_is_named(path, name):
     (path / name).unlink()
     with pytest.raises(RunError, match=rf"{name} is missing; the run (is not complete|has not saved a model yet)"):
@@ -127,7 +121,7 @@ def test_a_missing_file_is_named(path, name):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"preset": 3}', "[" * 100_000, "\udcff"], ids=range(7))
-@pytest.mark.parametrize("name", [CONFIG_FILE, "vocabulary.json"])
+@pytest.mark.parametrize("name", [directory.CONFIG_FILE, "vocabulary.json"])
 def test_damaged_json_is_named(path, name, content):
     (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     message = "cannot be read: not UTF-8; the run is damaged" if content == "\udcff" else ""
@@ -135,7 +129,7 @@ def test_damaged_json_is_named(path, name, content):
         load_model(path)
 
 
-@pytest.mark.parametrize("name", [CONFIG_FILE, "vocabulary.json"])
+@pytest.mark.parametrize("name", [directory.CONFIG_FILE, "vocabulary.json"])
 def test_a_file_that_cannot_be_read_is_not_called_damaged(path, name):
     (path / name).unlink()
     (path / name).mkdir()
@@ -145,21 +139,23 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(path, name):
 
 @pytest.mark.parametrize("value", [-7, 1e308, math.nan, None, [], "\x00junk"], ids=range(6))
 def test_a_damaged_setting_is_named_with_its_file_and_value(path, value):
-    config = json.loads((path / CONFIG_FILE).read_text())
+    config = json.loads((path / directory.CONFIG_FILE).read_text())
     for section, name in (("model", "embedding_dropout"), ("training", "lr")):
         damaged = config | {section: config[section] | {name: value}}
-        (path / CONFIG_FILE).write_text(json.dumps(damaged))
+        (path / directory.CONFIG_FILE).write_text(json.dumps(damaged))
         with pytest.raises(ConfigError) as caught:
             load_model(path)
-        assert f"{path / CONFIG_FILE} is not a valid configuration" in str(caught.value)
+        assert f"{path / directory.CONFIG_FILE} is not a valid configuration" in str(caught.value)
         assert name in str(caught.value)
         assert not isinstance(value, (float, int)) or f"{name}={value}" in str(caught.value)
 
 
 def test_a_damaged_training_text_is_named_with_the_configuration(path):
     for change in ({"corpus": "/nowhere.csv"}, {"valid_corpus": "/nowhere.csv"}):
-        (path / CONFIG_FILE).write_text(CONFIG.with_values(**change).to_json())
-        with pytest.raises(CorpusError, match=re.escape(f"which {path / CONFIG_FILE} names, cannot be used: ")):
+        (path / directory.CONFIG_FILE).write_text(CONFIG.with_values(**change).to_json())
+        with pytest.raises(
+            CorpusError, match=re.escape(f"which {path / directory.CONFIG_FILE} names, cannot be used: ")
+        ):
             load_run_dataset(load_model(path))
 
 
@@ -193,7 +189,7 @@ def test_initial_weights_are_read_back_and_missing_ones_named(tmp_path):
     read = read_initial_weights(path, config, VOCABULARY)
     assert all(np.array_equal(read[name], value) for name, value in weights.items())
     assert read_initial_weights(path, CONFIG, VOCABULARY) is None
-    (path / INITIAL_FILE).unlink()
+    (path / directory.INITIAL_FILE).unlink()
     with pytest.raises(RunError, match=r"initial\.safetensors is missing"):
         read_initial_weights(path, config, VOCABULARY)
 
@@ -207,29 +203,29 @@ def test_a_tokenizer_is_read_from_its_file(tmp_path, tokenizer):
 
 def test_a_run_without_metrics_is_loaded(path):
     assert load_model(path).bits_per_character is None  # the metrics do not count the characters
-    (path / METRICS_FILE).unlink()
+    (path / directory.METRICS_FILE).unlink()
     loaded = load_model(path)
     assert (loaded.valid_perplexity, loaded.started, loaded.bits_per_character) == (None, None, None)
 
 
 def test_a_configuration_of_another_version_is_refused_with_file_and_remedy_and_not_overwritten(tmp_path):
     path = write_run(tmp_path / "old")
-    config = json.loads((path / CONFIG_FILE).read_text())
+    config = json.loads((path / directory.CONFIG_FILE).read_text())
     config["model"]["locked"] = config["model"].pop("variational_dropout")
-    (path / CONFIG_FILE).write_text(json.dumps(config))
+    (path / directory.CONFIG_FILE).write_text(json.dumps(config))
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    uses = (load_model, summarize_run, reopen_run, lambda path: load_model_by_name("old@1", path.parent))
+    uses = (load_model, directory.summarize_run, reopen_run, lambda path: load_model_by_name("old@1", path.parent))
     for use in uses:
         with pytest.raises(ConfigError) as error:
             use(path)
         message = str(error.value)
         assert message.isprintable()
         assert message.startswith("run 'old' is damaged, or was written by another version of lotr-tui (")
-        assert str(path / CONFIG_FILE) in message
+        assert str(path / directory.CONFIG_FILE) in message
         assert message.endswith("unknown field 'model.locked'); train a new run")
     with pytest.raises(RunError, match="'old' exists"):
         create_run(CONFIG, VOCABULARY, "old", tmp_path)
     with pytest.raises(RunError, match="there is no run"):
-        resolve_run("latest", tmp_path)
-    assert list_runs(tmp_path) == []
+        directory.resolve_run("latest", tmp_path)
+    assert directory.list_runs(tmp_path) == []
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before

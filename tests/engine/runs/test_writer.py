@@ -24,17 +24,7 @@ from engine.events import (
     event_from_dict,
 )
 from engine.models.ngram import Unigram
-from engine.runs.directory import (
-    METRICS_FILE,
-    MODEL_FILE,
-    PREVIOUS_RESUME_FILE,
-    RESUME_FILE,
-    SAMPLES_FILE,
-    drop_superseded,
-    lock_owner,
-    read_events,
-    summarize_run,
-)
+from engine.runs import directory
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.runs.locked_run import create_run, record_events, reopen_run
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
@@ -60,7 +50,7 @@ def files_written(events):
 
 
 def recorded_files(path):
-    return files_written(read_events(path / METRICS_FILE))
+    return files_written(directory.read_events(path / directory.METRICS_FILE))
 
 
 def test_a_recorded_run_is_loaded_unchanged(tmp_path):
@@ -87,22 +77,22 @@ def test_rows_and_weights_are_written_before_their_event_is_yielded(run):
     for event in record_events(run, iter(make_events())):
         recorded.append(event)
         num_rows += not isinstance(event, Sampled)
-        written = len((run.path / METRICS_FILE).read_text().splitlines())
+        written = len((run.path / directory.METRICS_FILE).read_text().splitlines())
         assert num_rows <= written <= num_rows + 1  # the row of a checkpoint may be written already
         if isinstance(event, Evaluated) and event.is_best:
             best = event.model
         if best is not None:
-            weights = load_file(run.path / MODEL_FILE)
+            weights = load_file(run.path / directory.MODEL_FILE)
             assert all(np.array_equal(weights[name], best.weights[name]) for name in best.weights)
     assert [event for event in recorded if not isinstance(event, Checkpointed)] == make_events()
     before = [recorded[i - 1] for i, event in enumerate(recorded) if isinstance(event, Checkpointed)]
     assert before == [make_events()[2], make_events()[6]]
-    assert files_written(recorded) == [(0, MODEL_FILE), (9, MODEL_FILE)]
+    assert files_written(recorded) == [(0, directory.MODEL_FILE), (9, directory.MODEL_FILE)]
 
 
 def test_every_event_is_recorded_as_a_row_without_nan(tmp_path):
     path = record_run(tmp_path, "r", make_events("stopped"))
-    metrics, samples = read_strict_rows(path / METRICS_FILE), read_strict_rows(path / SAMPLES_FILE)
+    metrics, samples = read_strict_rows(path / directory.METRICS_FILE), read_strict_rows(path / directory.SAMPLES_FILE)
     start = ["preparing", "started", "evaluated", "checkpointed"]
     expected = [*start, "step", "step", "evaluated", "checkpointed", "evaluated", "finished"]
     assert [row["event"] for row in metrics] == expected
@@ -110,13 +100,13 @@ def test_every_event_is_recorded_as_a_row_without_nan(tmp_path):
     read = [event_from_dict(row) for row in metrics if row["event"] not in ("checkpointed", "step", "finished")]
     assert read == [event for event in make_events() if not isinstance(event, (Sampled, Step, Finished))]
     assert (metrics[4]["gradient_norm"], metrics[4]["eta_seconds"], metrics[-1]["test_perplexity"]) == (None,) * 3
-    assert summarize_run(path).test_perplexity is None
+    assert directory.summarize_run(path).test_perplexity is None
 
 
 def test_a_model_without_weights_is_not_saved(run):
     events = [Evaluated(9, 1.0, 50.0, True, 1.0, Unigram(np.array([2, 3, 4], np.int32), VOCABULARY))]
     assert list(record_events(run, iter(events))) == events
-    assert not (run.path / MODEL_FILE).exists()
+    assert not (run.path / directory.MODEL_FILE).exists()
 
 
 @pytest.mark.parametrize("finish", ["done", "stopped"])
@@ -125,8 +115,8 @@ def test_the_two_latest_checkpoints_are_kept_until_the_training_is_done(run, fin
     snapshots = [Snapshot(18 + n, f"{n}".encode()) for n in range(3)]
     for event in record_events(run, iter([*make_events(None), *snapshots, make_events(finish)[-1]])):
         assert not isinstance(event, Snapshot)
-        if isinstance(event, Checkpointed) and event.file == RESUME_FILE:
-            paths = [run.path / RESUME_FILE, run.path / PREVIOUS_RESUME_FILE]
+        if isinstance(event, Checkpointed) and event.file == directory.RESUME_FILE:
+            paths = [run.path / directory.RESUME_FILE, run.path / directory.PREVIOUS_RESUME_FILE]
             contents.append((event.step, [path.read_bytes() for path in paths if path.exists()]))
     assert contents == [(18, [b"0"]), (19, [b"1", b"0"]), (20, [b"2", b"1"])]
     assert len(list(run.path.glob("resume*"))) == (2 if finish == "stopped" else 0)
@@ -139,13 +129,13 @@ def step(number, train=100.0):
 def test_superseded_rows_are_left_out_after_a_resume(tmp_path):
     path = record_run(tmp_path, "r", [step(1), step(2), step(3, 70.0), Finished("stopped", "r", 1.0, 9.0, 9.0, 1.0)])
     list(record_events(reopen_run(path), iter([Resume(3), step(3, 80.0), Sampled(3, 0.3, "a", "b", 0, 0.7), step(4)])))
-    events = drop_superseded(read_events(path / METRICS_FILE))
+    events = directory.drop_superseded(directory.read_events(path / directory.METRICS_FILE))
     assert [(event.step, getattr(event, "train_perplexity", None)) for event in events] == [
         (1, 100.0), (2, 100.0), (3, None), (3, 80.0), (4, 100.0),
     ]  # fmt: skip
-    assert len(list(read_events(path / METRICS_FILE))) == 7  # nothing is removed from the file
-    assert list(map(type, read_events(path / SAMPLES_FILE))) == [Resume, Sampled]
-    assert summarize_run(path).state == "crashed"
+    assert len(list(directory.read_events(path / directory.METRICS_FILE))) == 7  # nothing is removed from the file
+    assert list(map(type, directory.read_events(path / directory.SAMPLES_FILE))) == [Resume, Sampled]
+    assert directory.summarize_run(path).state == "crashed"
 
 
 def evaluated(number):
@@ -156,7 +146,7 @@ def test_a_resumed_training_does_not_take_back_the_saved_model(run):
     list(record_events(run, iter([evaluated(1), Snapshot(2, b"two"), evaluated(3)])))
     events = record_events(reopen_run(run.path), iter([Resume(3), make_step(4)]))
     next(events)
-    assert summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 97.0
+    assert directory.summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 97.0
     list(events)
 
 
@@ -169,20 +159,20 @@ def test_an_exception_is_recorded_with_its_traceback_and_raised(run):
     with pytest.raises(ZeroDivisionError, match="broken"):
         recorded.extend(record_events(run, broken()))
     assert len(recorded) == len(make_events(None)) + 2  # all earlier events, and two checkpoints
-    last = event_from_dict(read_strict_rows(run.path / METRICS_FILE)[-1])
+    last = event_from_dict(read_strict_rows(run.path / directory.METRICS_FILE)[-1])
     assert isinstance(last, Failed)
     assert last.message.startswith("ZeroDivisionError: broken")
     assert "\n    raise ZeroDivisionError(" in last.details
-    assert summarize_run(run.path).state == "failed"
-    assert summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 90.0
+    assert directory.summarize_run(run.path).state == "failed"
+    assert directory.summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 90.0
 
 
 def test_a_consumer_that_stops_early_releases_the_lock(run):
     events = record_events(run, iter(make_events()))
     next(events)
-    assert lock_owner(run.path)
+    assert directory.lock_owner(run.path)
     events.close()
-    assert not lock_owner(run.path)
+    assert not directory.lock_owner(run.path)
 
 
 class Disk:
@@ -211,7 +201,7 @@ def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
         yield evaluated(3)
         yield Snapshot(3, b"three")
         yield step(4)
-        assert not (run.path / MODEL_FILE).exists()
+        assert not (run.path / directory.MODEL_FILE).exists()
         disk.full, disk.refused = False, None
         yield step(5)
         yield Snapshot(5, b"five")
@@ -220,9 +210,13 @@ def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
     warned = [event.message for event in recorded if isinstance(event, Warned)]
     assert all("No space left on device" in message and str(run.path) in message for message in warned)
     assert 1 <= len(warned) <= 3
-    assert [event.step for event in read_events(run.path / METRICS_FILE) if isinstance(event, Step)] == [1, 2, 4, 5]
-    assert files_written(recorded) == recorded_files(run.path) == [(3, MODEL_FILE), (5, RESUME_FILE)]
-    assert (run.path / RESUME_FILE).read_bytes() == b"five"
+    assert [
+        event.step for event in directory.read_events(run.path / directory.METRICS_FILE) if isinstance(event, Step)
+    ] == [1, 2, 4, 5]
+    assert (
+        files_written(recorded) == recorded_files(run.path) == [(3, directory.MODEL_FILE), (5, directory.RESUME_FILE)]
+    )
+    assert (run.path / directory.RESUME_FILE).read_bytes() == b"five"
     assert has_weights_of(run.path, 3)
 
 
@@ -243,12 +237,12 @@ def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):
     def observe():
         for event in record_events(run, events()):
             if isinstance(event, (Evaluated, Checkpointed)):
-                seen.append((event.step, summarize_run(run.path).valid_perplexity))
+                seen.append((event.step, directory.summarize_run(run.path).valid_perplexity))
 
     with pytest.raises(LotrError, match="not saved"):
         observe()
     assert seen == [(1, 99.0), (1, 99.0), (3, 99.0), (3, 97.0), (5, 97.0), (6, 97.0)]
-    assert load_model(run.path).valid_perplexity == summarize_run(run.path).valid_perplexity == 97.0
+    assert load_model(run.path).valid_perplexity == directory.summarize_run(run.path).valid_perplexity == 97.0
     assert has_weights_of(run.path, 3)
 
 
@@ -267,8 +261,8 @@ def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, di
         recorded.extend(record_events(run, events()))
     assert failure.value.exit_code == 1
     assert isinstance(recorded[-1], Evaluated)  # nobody is told that the training is done
-    assert summarize_run(run.path).state != "finished"
-    assert (run.path / RESUME_FILE).read_bytes() == b"two"
+    assert directory.summarize_run(run.path).state != "finished"
+    assert (run.path / directory.RESUME_FILE).read_bytes() == b"two"
     reopen_run(run.path).lock.close()
 
 

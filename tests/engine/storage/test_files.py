@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.storage.files import (
-    absolute_path,
-    app_home,
-    atomic_replace,
-    default_runs_dir,
-    write_atomically,
-    write_folder,
-)
+from engine.storage import files
 from tests.support.files import no_file_longer_than
 
 
@@ -29,12 +22,12 @@ class TestHome:
         monkeypatch.setenv("HOME", str(tmp_path))
         for value, path in ((tmp_path / "here", tmp_path / "here"), ("~/there", tmp_path / "there")):
             monkeypatch.setenv("LOTR_TUI_HOME", str(value))
-            assert (app_home(), default_runs_dir()) == (path, path / "runs")
+            assert (files.app_home(), files.default_runs_dir()) == (path, path / "runs")
         monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
         with pytest.raises(RunError, match="LOTR_TUI_HOME=~nobody-there/x names an unknown user"):
-            app_home()
+            files.app_home()
         monkeypatch.setenv("LOTR_TUI_HOME", "")
-        assert (app_home().name, app_home().is_absolute()) == ("lotr-tui", True)
+        assert (files.app_home().name, files.app_home().is_absolute()) == ("lotr-tui", True)
 
     def test_a_path_becomes_absolute(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -44,13 +37,13 @@ class TestHome:
         there = {"~/a": "a", "a/../b": "b", "link": "there"}
         there |= {name: name for name in ("loop", "~nobody-there/x", "\0")}  # these cannot be resolved
         for name, where in there.items():
-            assert str(absolute_path(Path(name))) == str(tmp_path / where)
+            assert str(files.absolute_path(Path(name))) == str(tmp_path / where)
 
 
 class TestAtomicWrite:
     def test_a_file_is_replaced_and_readable_by_others_and_no_temporary_file_left(self, tmp_path):
         for content in (b"a long first content", b"short"):
-            write_atomically(tmp_path / "a.json", content)
+            files.write_atomically(tmp_path / "a.json", content)
             assert contents(tmp_path) == {"a.json": content}
         assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o644
 
@@ -58,7 +51,7 @@ class TestAtomicWrite:
         (tmp_path / "taken").mkdir()
         for path in (tmp_path / "gone" / "a.json", tmp_path / "taken"):
             with pytest.raises(RunError, match=f"cannot write {path}"):
-                write_atomically(path, b"x")
+                files.write_atomically(path, b"x")
         assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
 
     def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(self, tmp_path, monkeypatch):
@@ -77,7 +70,7 @@ class TestAtomicWrite:
 
         monkeypatch.setattr(os, "fsync", fsync)
         monkeypatch.setattr(Path, "replace", replace)
-        write_atomically(tmp_path / "model", b"12345")
+        files.write_atomically(tmp_path / "model", b"12345")
         assert calls == ["5 bytes", "rename to model", "folder"]
         assert contents(tmp_path) == {"model": b"12345"}
 
@@ -85,19 +78,19 @@ class TestAtomicWrite:
         path, previous = tmp_path / "a", tmp_path / "b"
         for content, before in ((b"one", {}), (b"two", {"b": b"one"}), (b"three", {"b": b"two"})):
             inode = path.stat().st_ino if before else None
-            write_atomically(path, content, previous)
+            files.write_atomically(path, content, previous)
             assert contents(tmp_path) == {"a": content, **before}
             assert not before or previous.stat().st_ino == inode
-        with contextlib.suppress(ZeroDivisionError), atomic_replace(path) as file:
+        with contextlib.suppress(ZeroDivisionError), files.atomic_replace(path) as file:
             file.write(b"four")
             raise ZeroDivisionError
         with no_file_longer_than(2), pytest.raises(RunError, match=r"cannot write .*/a: File too large"):
-            write_atomically(path, b"four", previous)
+            files.write_atomically(path, b"four", previous)
         assert contents(tmp_path) == {"a": b"three", "b": b"two"}
 
     def test_an_exclusive_write_never_overwrites(self, tmp_path):
         for content in (b"one", b"two"):
-            with contextlib.suppress(FileExistsError), atomic_replace(tmp_path / "a", exclusive=True) as file:
+            with contextlib.suppress(FileExistsError), files.atomic_replace(tmp_path / "a", exclusive=True) as file:
                 file.write(content)
         assert contents(tmp_path) == {"a": b"one"}
 
@@ -105,14 +98,14 @@ class TestAtomicWrite:
 class TestFolders:
     def test_files_are_written_into_a_new_or_an_empty_folder(self, tmp_path):
         for folder in (tmp_path / "new" / "folder", tmp_path / "empty"):
-            write_folder(folder, {"a": b"one", "b": b"two"})
+            files.write_folder(folder, {"a": b"one", "b": b"two"})
             assert contents(folder) == {"a": b"one", "b": b"two"}
             (tmp_path / "empty").mkdir(exist_ok=True)
         for path in (tmp_path / "empty", tmp_path / "empty" / "a"):
             with pytest.raises(RunError, match="exists, and nothing is overwritten"):
-                write_folder(path, {"c": b"three"})
+                files.write_folder(path, {"c": b"three"})
 
     def test_a_failure_leaves_no_file(self, tmp_path):
         with no_file_longer_than(3), pytest.raises(RunError, match=r"cannot write .*/b: File too large"):
-            write_folder(tmp_path / "r", {"a": b"one", "b": b"longer"})
+            files.write_folder(tmp_path / "r", {"a": b"one", "b": b"longer"})
         assert contents(tmp_path / "r") == {}

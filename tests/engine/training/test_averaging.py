@@ -10,15 +10,7 @@ from engine.config import ModelConfig
 from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
 from engine.training.optim import WeightAverage, nonmonotone_trigger
-from tests.support.training import (
-    NO_DROPOUT,
-    events_of,
-    make_config,
-    make_sentence_dataset,
-    train_with,
-    weights_equal,
-    weights_of,
-)
+from tests.support import training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,24 +58,24 @@ def test_the_trigger_follows_the_paper(history, perplexity, interval):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
+    return training.make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
 
 
 SGD = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 1e-3}
 
 
 def evaluations_of_each_step(dataset, initial_weights=None, **values):
-    fixed = {**NO_DROPOUT, "shuffle_lines": False, "variable_bptt": False, "bptt": 24, "eval_every_steps": 1}
-    config = make_config(**(fixed | values))
-    events = train_with(config, dataset, initial_weights)
-    return events_of(Evaluated, events), events[-1]
+    fixed = {**training.NO_DROPOUT, "shuffle_lines": False, "variable_bptt": False, "bptt": 24, "eval_every_steps": 1}
+    config = training.make_config(**(fixed | values))
+    events = training.train_with(config, dataset, initial_weights)
+    return training.events_of(Evaluated, events), events[-1]
 
 
 def assert_averaged(evaluated, raw_weights):
     """Check that each evaluation has the mean of the weights after all steps up to its own."""
     assert len(evaluated) > 5
     for number, event in enumerate(evaluated, 1):
-        for name, value in weights_of(event).items():
+        for name, value in training.weights_of(event).items():
             mean = np.mean([weights[name] for weights in raw_weights[:number]], axis=0, dtype=np.float64)
             assert value == pytest.approx(mean, abs=1e-5), name
 
@@ -100,10 +92,10 @@ def test_nt_asgd_starts_averaging_when_the_trigger_fires(dataset):
     # The evaluation before the first step does not count.
     switch = 1 + first_trigger([event.valid_perplexity for event in evaluated[1:]], 2)
     for event, raw in zip(evaluated[: switch + 1], plain, strict=False):
-        assert weights_equal(weights_of(event), weights_of(raw))
-    assert_averaged(evaluated[switch + 1 :], [weights_of(event) for event in plain[switch + 1 :]])
+        assert training.weights_equal(training.weights_of(event), training.weights_of(raw))
+    assert_averaged(evaluated[switch + 1 :], [training.weights_of(event) for event in plain[switch + 1 :]])
     best = min(evaluated, key=lambda event: event.valid_perplexity)
-    assert weights_equal(weights_of(finished), weights_of(best))
+    assert training.weights_equal(training.weights_of(finished), training.weights_of(best))
 
 
 def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset):
@@ -113,8 +105,8 @@ def test_fine_tuning_is_averaged_sgd_from_the_best_weights(dataset):
     evaluated, finished = evaluations_of_each_step(dataset, epochs=1, **values, **fine_tuning)
     best = min(before, key=lambda event: event.valid_perplexity)
     assert best is not before[-1], "this test needs a training whose latest weights are not its best"
-    plain, _ = evaluations_of_each_step(dataset, weights_of(best), **SGD, lr=0.5, epochs=1, averaging="none")
-    assert_averaged(evaluated[len(before) :], [weights_of(event) for event in plain[1:]])
+    plain, _ = evaluations_of_each_step(dataset, training.weights_of(best), **SGD, lr=0.5, epochs=1, averaging="none")
+    assert_averaged(evaluated[len(before) :], [training.weights_of(event) for event in plain[1:]])
     assert (finished.reason, finished.epochs) == ("done", 2)
 
 

@@ -11,28 +11,20 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.training.job import canonical_config, prepare_job
 from engine.training.state import ResumeCheckpoint
 from engine.training.teachers import load_teachers
+from tests.support import training
 from tests.support.models import random_weights
 from tests.support.networks import TRANSFORMER
-from tests.support.training import (
-    NO_DROPOUT,
-    REPORT_EACH_STEP,
-    events_of,
-    make_config,
-    make_trainer,
-    train_with,
-    weights_equal,
-    weights_of,
-    write_initial_run,
-)
 
 
 def write_teacher(path, tokenizer, seed=0, **values):
-    write_initial_run(path, tokenizer, random_weights(make_config(**values).model, tokenizer, seed), **values)
+    training.write_initial_run(
+        path, tokenizer, random_weights(training.make_config(**values).model, tokenizer, seed), **values
+    )
     return str(path)
 
 
 def make_decoders(tokenizer, number, scale=2.5, **values):
-    config, decoders = make_config(**values), []
+    config, decoders = training.make_config(**values), []
     for seed in range(number):
         weights = {name: scale * tensor for name, tensor in random_weights(config.model, tokenizer, seed).items()}
         decoders.append(NumpyLSTM(config.model, tokenizer, weights))
@@ -42,7 +34,7 @@ def make_decoders(tokenizer, number, scale=2.5, **values):
 def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_far(tmp_path, dataset):
     values = {"num_layers": 2, "mogrifier_rounds": 2}
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
-    state = make_trainer(dataset, teachers=",".join(names), **values).state
+    state = training.make_trainer(dataset, teachers=",".join(names), **values).state
     windows = [state.windows.next_window() for _ in range(3)]
     lessons = [state.teachers.teach(window, state.dropout_generator)[1] for window in windows]
     predicted = torch.cat([targets.tokens for targets in lessons])[:, 1]
@@ -58,7 +50,7 @@ def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_f
 def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(tmp_path, dataset):
     values = {"num_layers": 2, "mogrifier_rounds": 2}
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
-    state = make_trainer(dataset, teachers=",".join(names), teacher_columns=3, batch_size=4, **values).state
+    state = training.make_trainer(dataset, teachers=",".join(names), teacher_columns=3, batch_size=4, **values).state
     lessons = [state.teachers.teach(state.windows.next_window(), state.dropout_generator) for _ in range(2)]
     windows = [window for window, _ in lessons]
     inputs = torch.cat([window.inputs for window in windows])[:, 5].tolist()
@@ -78,20 +70,22 @@ def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(tmp_pa
 def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path, dataset, values):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer, punctuation=True)
     values = {"teachers": name, "teacher_weight": 1.0, "ar": 0.0, "tar": 0.0, "punctuation": True, **values}
-    weights = random_weights(make_config(punctuation=True).model, dataset.tokenizer)
-    trainer = make_trainer(dataset, weights, **values, **NO_DROPOUT)
+    weights = random_weights(training.make_config(punctuation=True).model, dataset.tokenizer)
+    trainer = training.make_trainer(dataset, weights, **values, **training.NO_DROPOUT)
     assert float(trainer.train_step().gradient_norm) < 1e-6
 
 
 def test_resume_with_teachers_is_bit_exact(tmp_path, dataset):
     values = {"punctuation": True, "bptt": 24}
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
-    config = make_config(teachers=",".join(names), teacher_columns=3, epochs=1, **values, **REPORT_EACH_STEP)
-    whole = train_with(config, dataset)
+    config = training.make_config(
+        teachers=",".join(names), teacher_columns=3, epochs=1, **values, **training.REPORT_EACH_STEP
+    )
+    whole = training.train_with(config, dataset)
     path = tmp_path / "resume.safetensors"
-    path.write_bytes(events_of(Snapshot, whole)[5].content)
-    resumed = train_with(config, dataset, checkpoint=ResumeCheckpoint(path), is_resume=True)
-    assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
+    path.write_bytes(training.events_of(Snapshot, whole)[5].content)
+    resumed = training.train_with(config, dataset, checkpoint=ResumeCheckpoint(path), is_resume=True)
+    assert training.weights_equal(training.weights_of(resumed[-1]), training.weights_of(whole[-1]))
 
 
 @pytest.mark.parametrize(
@@ -107,20 +101,20 @@ def test_resume_with_teachers_is_bit_exact(tmp_path, dataset):
 def test_teacher_that_does_not_fit_is_refused(tmp_path, dataset, teacher, student, message):
     values = dict(teacher)
     tokens = (*dataset.tokenizer.tokens, *([values.pop("word")] if "word" in values else []))
-    write_initial_run(tmp_path / "teacher", WordTokenizer(tokens, values.pop("tokenizer", "words")), **values)
+    training.write_initial_run(tmp_path / "teacher", WordTokenizer(tokens, values.pop("tokenizer", "words")), **values)
     with pytest.raises(ConfigError, match=message):
-        load_teachers(make_config(teachers=str(tmp_path / "teacher"), **student), dataset)
+        load_teachers(training.make_config(teachers=str(tmp_path / "teacher"), **student), dataset)
 
 
 def test_missing_and_repeated_teachers_and_the_student_itself_are_refused_and_others_recorded(tmp_path, dataset):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     with pytest.raises(InvalidInputError, match="no-such"):
-        canonical_config(make_config(teachers="no-such"), tmp_path)
+        canonical_config(training.make_config(teachers="no-such"), tmp_path)
     with pytest.raises(ConfigError, match="given twice"):
-        canonical_config(make_config(teachers=f"teacher,{name}"), tmp_path)
+        canonical_config(training.make_config(teachers=f"teacher,{name}"), tmp_path)
     data = {"corpus": dataset.corpus.source, "corpus_format": "text", "teachers": "teacher"}
     with pytest.raises(ConfigError, match="starts with all that it could learn"):
-        prepare_job(make_config(init="teacher", **data), "student", tmp_path)
+        prepare_job(training.make_config(init="teacher", **data), "student", tmp_path)
     with pytest.raises(InvalidInputError, match="choose another --run name"):
-        prepare_job(make_config(**data), "teacher", tmp_path)
-    assert prepare_job(make_config(**data), "student", tmp_path).config.training.teachers == name
+        prepare_job(training.make_config(**data), "teacher", tmp_path)
+    assert prepare_job(training.make_config(**data), "student", tmp_path).config.training.teachers == name

@@ -14,26 +14,15 @@ from engine.models.torch_ops import layer_groups
 from engine.runs.directory import EPOCHS_DIR, INITIAL_FILE
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.training.job import DEFAULT_PATIENCE, configure, map_to_vocabulary, prepare_job, resume_job
+from tests.support import training
 from tests.support.files import sentences, write_csv
 from tests.support.open_models import bpe_tokenizer
-from tests.support.training import (
-    NO_DROPOUT,
-    events_of,
-    make_config,
-    make_trainer,
-    run_training,
-    take_step,
-    train_with,
-    weights_equal,
-    weights_of,
-    write_initial_run,
-)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "miller", "dragon", "seven", "lanterns"))
 CHARACTERS = CharacterTokenizer("é’")
-PRESET = make_config(epochs=1, batch_size=8, bptt=25, keep_epoch_checkpoints=False)
+PRESET = training.make_config(epochs=1, batch_size=8, bptt=25, keep_epoch_checkpoints=False)
 
 
 @pytest.fixture
@@ -41,9 +30,9 @@ def runs_dir(tmp_path):
     """Return a folder with the runs `words`, `letters` and `pieces`, which have other sizes than `PRESET`."""
     runs_dir = tmp_path / "runs"
     sizes = {"embedding_size": 10, "hidden_size": 14, "num_layers": 2}
-    write_initial_run(runs_dir / "words", WORDS, **sizes, punctuation=True)
-    write_initial_run(runs_dir / "letters", CHARACTERS, **sizes)
-    write_initial_run(runs_dir / "pieces", bpe_tokenizer(), **sizes, tie_weights=False)
+    training.write_initial_run(runs_dir / "words", WORDS, **sizes, punctuation=True)
+    training.write_initial_run(runs_dir / "letters", CHARACTERS, **sizes)
+    training.write_initial_run(runs_dir / "pieces", bpe_tokenizer(), **sizes, tie_weights=False)
     return runs_dir
 
 
@@ -97,9 +86,9 @@ def test_an_open_vocabulary_starts_with_the_scores_of_the_initial_model(runs_dir
     initial = load_model(runs_dir / init).decoder
     assert job.dataset.tokenizer == tokenizer
     assert read_config_and_tokenizer(job.run.path)[1] == tokenizer
-    first = events_of(Evaluated, list(job.events(lambda: False)))[0]
+    first = training.events_of(Evaluated, list(job.events(lambda: False)))[0]
     assert first.step == 0
-    assert weights_equal(weights_of(first), dict(initial.weights))
+    assert training.weights_equal(training.weights_of(first), dict(initial.weights))
     assert first.valid_perplexity == pytest.approx(evaluate(initial, job.dataset.valid).perplexity, rel=1e-4)
 
 
@@ -108,11 +97,11 @@ def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir, cor
     tokenizer = job.dataset.tokenizer
     assert "barrels" in tokenizer.tokens
     assert "dragon" not in tokenizer.tokens
-    first = events_of(Evaluated, list(job.events(lambda: False)))[0]
+    first = training.events_of(Evaluated, list(job.events(lambda: False)))[0]
     initial = load_model(runs_dir / "words").decoder
-    assert weights_equal(weights_of(first), map_to_vocabulary(initial.weights, WORDS, tokenizer))
+    assert training.weights_equal(training.weights_of(first), map_to_vocabulary(initial.weights, WORDS, tokenizer))
     row = tokenizer.token_to_id["miller"]
-    assert np.array_equal(weights_of(first)["embedding.weight"][row], initial.weights["embedding.weight"][3])
+    assert np.array_equal(training.weights_of(first)["embedding.weight"][row], initial.weights["embedding.weight"][3])
 
 
 def test_the_weights_of_an_epoch_are_a_start_and_the_name_of_the_run_stays_valid(runs_dir, corpus, monkeypatch):
@@ -130,7 +119,7 @@ def test_the_weights_of_an_epoch_are_a_start_and_the_name_of_the_run_stays_valid
 
 
 def results(events):
-    return [(event.step, event.valid_perplexity) for event in events_of(Evaluated, events)]
+    return [(event.step, event.valid_perplexity) for event in training.events_of(Evaluated, events)]
 
 
 @pytest.mark.parametrize(("init", "steps_before"), [("words", -1), ("pieces", 0), ("words", 5)])
@@ -148,28 +137,28 @@ def test_resume_needs_no_initial_run(runs_dir, corpus, init, steps_before):
     shutil.rmtree(runs_dir / init)
     resumed = list(resume_job("new", runs_dir).events(lambda: False))
     assert results(first) + results(resumed) == results(whole)
-    assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
+    assert training.weights_equal(training.weights_of(resumed[-1]), training.weights_of(whole[-1]))
 
 
 @pytest.mark.parametrize(("lr", "is_reported"), [(1.0, True), (0.03, False)])
 def test_a_fine_tuning_that_never_gets_better_is_reported_at_the_end(dataset, lr, is_reported):
-    weights = weights_of(run_training(dataset, epochs=2)[-1])
+    weights = training.weights_of(training.run_training(dataset, epochs=2)[-1])
     values = {"averaging": "none", "init": BASE, "lr": lr, "schedule": "constant", "epochs": 3, "patience": 2}
-    events = train_with(make_config(**values), dataset, weights)
-    before, best = events_of(Evaluated, events)[0].valid_perplexity, events[-1].valid_perplexity
+    events = training.train_with(training.make_config(**values), dataset, weights)
+    before, best = training.events_of(Evaluated, events)[0].valid_perplexity, events[-1].valid_perplexity
     assert (best == before) == is_reported
-    messages = [event.message for event in events_of(Warned, events)]
+    messages = [event.message for event in training.events_of(Warned, events)]
     assert len(messages) == is_reported
     start = f"fine-tuning has not improved validation perplexity, which was {before:.1f} before it; the run "
     assert all(message.startswith(start) for message in messages)
 
 
-THREE_LAYERS = {**NO_DROPOUT, "num_layers": 3, "tie_weights": False}
+THREE_LAYERS = {**training.NO_DROPOUT, "num_layers": 3, "tie_weights": False}
 ONE_STEP = {"optimizer": "sgd", "lr": 0.5, "schedule": "constant", "clip": 0.0, "variable_bptt": False}
 
 
 def names(dataset, **values):
-    return [set(group) for group in layer_groups(make_trainer(dataset, **values).state.network)]
+    return [set(group) for group in layer_groups(training.make_trainer(dataset, **values).state.network)]
 
 
 def lstm_parameters(layer):
@@ -179,7 +168,8 @@ def lstm_parameters(layer):
 def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset):
     """One step from the same weights with and without the decay: the gradients are equal, the rates are not."""
     plain, decayed = (
-        take_step(make_trainer(dataset, **THREE_LAYERS, **ONE_STEP, layer_lr_decay=decay)) for decay in (1.0, 2.6)
+        training.take_step(training.make_trainer(dataset, **THREE_LAYERS, **ONE_STEP, layer_lr_decay=decay))
+        for decay in (1.0, 2.6)
     )
     depths = {"output.weight": 0, "output.bias": 0, "embedding.weight": 4}
     depths |= {name: 3 - layer for layer in range(3) for name in lstm_parameters(layer)}
@@ -195,10 +185,10 @@ def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset):
 def test_one_more_group_moves_after_every_unfreeze_epochs(dataset, optimizer):
     """Weight decay does not move a frozen group either."""
     values = {"lr": 0.01, "weight_decay": 0.1, "bptt": 10_000, "variable_bptt": False, "schedule": "constant"}
-    trainer = make_trainer(dataset, **THREE_LAYERS, **values, optimizer=optimizer, unfreeze_epochs=2)
+    trainer = training.make_trainer(dataset, **THREE_LAYERS, **values, optimizer=optimizer, unfreeze_epochs=2)
     groups = names(dataset, **THREE_LAYERS)
     for epoch in range(9):  # each of one step
-        step = take_step(trainer)
+        step = training.take_step(trainer)
         moved = {name for name in step.before if not np.array_equal(step.before[name], step.after[name])}
         assert moved == set().union(*groups[: 1 + epoch // 2]) == step.gradients.keys()
 

@@ -16,16 +16,7 @@ from engine.events import Evaluated, Step
 from engine.models.lstm import LSTMModel
 from engine.training.optim import scheduled_lr
 from engine.training.state import sample_bptt_length
-from tests.support.training import (
-    NO_DROPOUT,
-    REPORT_EACH_STEP,
-    events_of,
-    make_config,
-    make_trainer,
-    run_training,
-    weights_equal,
-    weights_of,
-)
+from tests.support import training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,7 +40,7 @@ def test_batchify_cuts_the_text_into_columns():
 
 
 def test_the_windows_of_an_epoch_are_its_columns_cut_at_any_lengths(dataset):
-    reader = make_trainer(dataset, shuffle_lines=False, variable_bptt=True, bptt=12).state.windows
+    reader = training.make_trainer(dataset, shuffle_lines=False, variable_bptt=True, bptt=12).state.windows
     columns = torch.from_numpy(batchify(dataset.train, 4)).long()
     windows = [reader.next_window()]
     while reader.epoch is not None:
@@ -75,13 +66,13 @@ def lines_in(text):
 
 def test_shuffling_changes_only_the_order_of_the_lines(dataset):
     before = dataset.train.copy()
-    reader = make_trainer(dataset, shuffle_lines=True, batch_size=1).state.windows
+    reader = training.make_trainer(dataset, shuffle_lines=True, batch_size=1).state.windows
     texts = [reader.begin_epoch().columns.flatten().numpy() for _ in range(2)]
     for text in texts:
         assert lines_in(text) == lines_in(dataset.train)
         assert not np.array_equal(text, dataset.train)
     assert not np.array_equal(*texts)
-    again = make_trainer(dataset, shuffle_lines=True, batch_size=1).state.windows.begin_epoch()
+    again = training.make_trainer(dataset, shuffle_lines=True, batch_size=1).state.windows.begin_epoch()
     assert np.array_equal(again.columns.flatten().numpy(), texts[0])
     assert np.array_equal(dataset.train, before)
 
@@ -120,8 +111,8 @@ def test_a_schedule_can_be_only_warmup_or_only_decay(schedule, lowest):
 def test_each_step_uses_the_schedule_and_the_length_of_its_window(dataset, variable_bptt):
     """The test draws the window lengths again from the same seed."""
     values = {"epochs": 2, "bptt": 20, "shuffle_lines": False, "variable_bptt": variable_bptt, "seed": 3}
-    steps = events_of(Step, run_training(dataset, **values, **REPORT_EACH_STEP))
-    options = make_config(**values).training
+    steps = training.events_of(Step, training.run_training(dataset, **values, **training.REPORT_EACH_STEP))
+    options = training.make_config(**values).training
     rng, last, expected = random.Random(3), len(dataset.train) // 4 - 1, []
     for epoch in range(2):
         position = 0
@@ -136,7 +127,7 @@ def test_each_step_uses_the_schedule_and_the_length_of_its_window(dataset, varia
 def test_plateau_halves_the_learning_rate_only_without_improvement(dataset):
     values = {"schedule": "plateau", "epochs": 3, "lr": 0.15, "clip": 0.0, "variable_bptt": False}
     best, factor, halved, kept = math.inf, 1.0, 0, 0
-    for event in run_training(dataset, **values, eval_every_steps=3, **REPORT_EACH_STEP):
+    for event in training.run_training(dataset, **values, eval_every_steps=3, **training.REPORT_EACH_STEP):
         if isinstance(event, Step):
             assert event.lr == 0.15 * factor
         elif isinstance(event, Evaluated) and event.step:  # the evaluation of random weights does not count
@@ -148,13 +139,16 @@ def test_plateau_halves_the_learning_rate_only_without_improvement(dataset):
 
 
 ONE_STEP = {
-    **NO_DROPOUT, "epochs": 1, "batch_size": 3, "bptt": 10_000, "variable_bptt": False, "shuffle_lines": False,
+    **training.NO_DROPOUT, "epochs": 1, "batch_size": 3, "bptt": 10_000, "variable_bptt": False, "shuffle_lines": False,
     "optimizer": "sgd", "schedule": "constant", "lr": 0.5, "clip": 0.0,
 }  # fmt: skip
 
 
 def before_and_after(dataset, **values):
-    return [weights_of(event) for event in events_of(Evaluated, run_training(dataset, **(ONE_STEP | values)))]
+    return [
+        training.weights_of(event)
+        for event in training.events_of(Evaluated, training.run_training(dataset, **(ONE_STEP | values)))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +158,10 @@ def test_one_sgd_step_follows_the_gradient_of_the_objective(dataset, ar, tar, sm
     """The test computes the objective from its formula; the step is its gradient times the learning rate."""
     values = {**ONE_STEP, "output_dropout": output_dropout}
     values |= {"ar": ar, "tar": tar, "label_smoothing": smoothing, "seed": 4}
-    events = run_training(dataset, **values)
-    before, after = (weights_of(event) for event in events_of(Evaluated, events))
+    events = training.run_training(dataset, **values)
+    before, after = (training.weights_of(event) for event in training.events_of(Evaluated, events))
 
-    network = LSTMModel(make_config(**values).model, len(dataset.tokenizer), torch.Generator().manual_seed(0))
+    network = LSTMModel(training.make_config(**values).model, len(dataset.tokenizer), torch.Generator().manual_seed(0))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(before[name]))
@@ -188,7 +182,7 @@ def test_one_sgd_step_follows_the_gradient_of_the_objective(dataset, ar, tar, sm
     assert sum(float(np.abs(after[name] - before[name]).sum()) for name in before) > 0.05
     # The reported training perplexity contains no regularization terms.
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    (step,) = events_of(Step, events)
+    (step,) = training.events_of(Step, events)
     assert step.train_perplexity == pytest.approx(math.exp(float(loss.detach())), rel=1e-5)
     norm = math.sqrt(sum(float(parameter.grad.pow(2).sum()) for parameter in network.parameters()))
     assert step.gradient_norm == pytest.approx(norm, rel=1e-4)
@@ -219,19 +213,20 @@ def test_the_first_step_of_adam_is_the_learning_rate_against_the_gradient(datase
 
 
 def test_clipping_bounds_the_norm_of_all_gradients(dataset):
-    events = run_training(dataset, **(ONE_STEP | {"clip": 0.001, "ar": 0.0, "tar": 0.0}))
-    before, after = (weights_of(event) for event in events_of(Evaluated, events))
+    events = training.run_training(dataset, **(ONE_STEP | {"clip": 0.001, "ar": 0.0, "tar": 0.0}))
+    before, after = (training.weights_of(event) for event in training.events_of(Evaluated, events))
     norm = math.sqrt(sum(float(((after[name] - before[name]) ** 2).sum()) for name in before))
-    assert events_of(Step, events)[0].gradient_norm > 0.005
+    assert training.events_of(Step, events)[0].gradient_norm > 0.005
     assert norm == pytest.approx(0.5 * 0.001, rel=1e-2)
 
 
 def test_lstm_state_is_carried_from_window_to_window(dataset):
     """With a tiny learning rate, many short windows have the same loss as one long window."""
-    values = ONE_STEP | REPORT_EACH_STEP | {"lr": 1e-9, "ar": 0.0, "tar": 0.0}
-    (whole,) = events_of(Step, run_training(dataset, **values))
+    values = ONE_STEP | training.REPORT_EACH_STEP | {"lr": 1e-9, "ar": 0.0, "tar": 0.0}
+    (whole,) = training.events_of(Step, training.run_training(dataset, **values))
     losses = [
-        math.log(step.train_perplexity) for step in events_of(Step, run_training(dataset, **(values | {"bptt": 11})))
+        math.log(step.train_perplexity)
+        for step in training.events_of(Step, training.run_training(dataset, **(values | {"bptt": 11})))
     ]
     length = len(dataset.train) // 3 - 1
     lengths = [min(11, length - begin) for begin in range(0, length, 11)]
@@ -242,14 +237,14 @@ def test_lstm_state_is_carried_from_window_to_window(dataset):
 def test_validation_scores_the_moving_average_of_the_weights(dataset):
     """One step an epoch, so that each evaluation shows one more value of the average."""
     values = ONE_STEP | {"epochs": 5}
-    plain = events_of(Evaluated, run_training(dataset, **values, averaging="none"))
-    averaged = events_of(Evaluated, run_training(dataset, **values, averaging="ema", ema_decay=0.12))
-    mean = weights_of(plain[0])
+    plain = training.events_of(Evaluated, training.run_training(dataset, **values, averaging="none"))
+    averaged = training.events_of(Evaluated, training.run_training(dataset, **values, averaging="ema", ema_decay=0.12))
+    mean = training.weights_of(plain[0])
     for update, event in enumerate(plain[1:]):
         decay = min(0.12, update / (update + 10))  # a running mean at first, then the configured decay
-        mean = {name: decay * mean[name] + (1 - decay) * value for name, value in weights_of(event).items()}
-        for name, value in weights_of(averaged[update + 1]).items():
+        mean = {name: decay * mean[name] + (1 - decay) * value for name, value in training.weights_of(event).items()}
+        for name, value in training.weights_of(averaged[update + 1]).items():
             assert value == pytest.approx(mean[name], abs=1e-6)
         perplexity = evaluate(averaged[update + 1].model, dataset.valid).perplexity
         assert averaged[update + 1].valid_perplexity == pytest.approx(perplexity, rel=1e-4)
-    assert not weights_equal(weights_of(averaged[-1]), weights_of(plain[-1]))
+    assert not training.weights_equal(training.weights_of(averaged[-1]), training.weights_of(plain[-1]))

@@ -13,29 +13,18 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, RunError
 from engine.runs.directory import read_config, summarize_run
-from engine.training.search import (
-    TRIALS_FILE,
-    Budget,
-    Search,
-    SearchPlan,
-    TrialRecord,
-    open_study,
-    parse_space,
-    propose,
-    split_space,
-    train_trial,
-)
+from engine.training import search
 from tests.support.files import sentences
 from tests.support.training import make_config
 
 
 def test_ranges_choices_and_single_values_are_told_apart():
-    fixed, space = split_space(
+    fixed, space = search.split_space(
         ["lr=0.002..0.02", "hidden_size=200..500", "optimizer=adamw,sgd", "tie_weights=yes,no", "epochs=40",
          "teachers=a,b", "corpus=../a..b.txt", "weight_decay=0..1", "input_dropout=0.1..0.9:log"]
     )  # fmt: skip
     assert fixed == ["epochs=40", "teachers=a,b", "corpus=../a..b.txt"]
-    assert parse_space(space) == {
+    assert search.parse_space(space) == {
         "lr": FloatDistribution(0.002, 0.02, log=True),
         "hidden_size": IntDistribution(200, 500),
         "optimizer": CategoricalDistribution(("adamw", "sgd")),
@@ -60,14 +49,14 @@ def test_ranges_choices_and_single_values_are_told_apart():
 )  # fmt: skip
 def test_invalid_ranges_are_refused_in_one_line(assignment, message):
     with pytest.raises(ConfigError) as refused:
-        parse_space([assignment])
+        search.parse_space([assignment])
     assert message in str(refused.value)
 
 
 def make_plan(*assignments, **settings):
     config = make_config(**settings)
     corpus = load_dataset(config.data).corpus
-    return SearchPlan(config, assignments, corpus.sha256)
+    return search.SearchPlan(config, assignments, corpus.sha256)
 
 
 @pytest.fixture
@@ -77,12 +66,14 @@ def config(tmp_path):
     return {"corpus": str(corpus), "corpus_format": "text", "epochs": 4, "bptt": 24}
 
 
-RECORD = TrialRecord(0, "running", {"lr": 0.02}, "s-000")
+RECORD = search.TrialRecord(0, "running", {"lr": 0.02}, "s-000")
 
 
 def train(plan, runs_dir, record=RECORD, is_stopped=lambda: False, trial=None):
     """Train a trial whose proposals are those of `record`, in a study of its own."""
-    return train_trial(plan, runs_dir, trial or optuna.create_study().ask(plan.distributions), record, is_stopped)
+    return search.train_trial(
+        plan, runs_dir, trial or optuna.create_study().ask(plan.distributions), record, is_stopped
+    )
 
 
 def test_a_trial_is_a_run_without_a_score_of_the_test_split(tmp_path, config):
@@ -128,18 +119,22 @@ def test_a_trial_that_is_stopped_goes_on_where_it_was(tmp_path, config):
     assert (resumed.state, resumed.valid_perplexity) == ("complete", whole.valid_perplexity)
 
 
-def propose_all(plan, path, result, budget=Budget(num_trials=30)):  # noqa: B008
+def propose_all(plan, path, result, budget=search.Budget(num_trials=30)):  # noqa: B008
     """Let the search in `path` propose trials without training them, with the results of `result(settings)`."""
-    folder = Search.open(path.name, path.parent) if path.exists() else Search.create(path.name, path.parent, plan)
-    study = open_study(path, plan, 0)
-    while proposal := propose(study, plan, budget, path.name):
+    folder = (
+        search.Search.open(path.name, path.parent)
+        if path.exists()
+        else search.Search.create(path.name, path.parent, plan)
+    )
+    study = search.open_study(path, plan, 0)
+    while proposal := search.propose(study, plan, budget, path.name):
         trial, record = proposal
         value = result(record.settings)
         state = "diverged" if value is None else "complete"
         trial.set_user_attr("record", asdict(replace(record, state=state, valid_perplexity=value)))
         study.tell(trial, value, state=None if value else optuna.trial.TrialState.PRUNED)
     folder.close()
-    return Search.open(path.name, path.parent)
+    return search.Search.open(path.name, path.parent)
 
 
 def test_a_search_tries_the_good_settings_names_the_one_that_matters_and_is_resumed(tmp_path, config):
@@ -152,10 +147,10 @@ def test_a_search_tries_the_good_settings_names_the_one_that_matters_and_is_resu
     assert found.best().valid_perplexity < 1.3
     assert next(iter(found.importances())) == "lr"
     with pytest.raises(RunError, match="another process runs the search"):
-        Search.open("s", tmp_path)
+        search.Search.open("s", tmp_path)
     found.close()
     with pytest.raises(RunError, match="continue it with --resume"):
-        Search.create("s", tmp_path, plan)
+        search.Search.create("s", tmp_path, plan)
 
 
 @pytest.mark.parametrize(
@@ -171,13 +166,15 @@ def test_a_search_ends_when_all_combinations_are_tried_or_five_trials_in_a_row_f
     assert len({str(record.settings) for record in records}) == len(records) == num_trials
     found.close()
     # The failures of an earlier budget, for example on a full disk, do not end the next one.
-    resumed = propose_all(plan, tmp_path / "s", lambda settings: 9.5, Budget(num_trials=2, num_earlier=num_trials))
+    resumed = propose_all(
+        plan, tmp_path / "s", lambda settings: 9.5, search.Budget(num_trials=2, num_earlier=num_trials)
+    )
     assert len(resumed.records()) == num_trials + 2 * (result is None)
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_stops_its_trial_and_says_so(tmp_path, config):
-    folder = Search.create("s", tmp_path, make_plan("lr=0.01..0.1", **config | {"epochs": 1000}))
+    folder = search.Search.create("s", tmp_path, make_plan("lr=0.01..0.1", **config | {"epochs": 1000}))
     is_training = (tmp_path / "s-000" / "metrics.jsonl").exists
 
     def kill_worker():
@@ -186,31 +183,31 @@ def test_a_worker_that_is_killed_stops_its_trial_and_says_so(tmp_path, config):
                 worker.kill()
         return False
 
-    ((record, _),) = folder.run(Budget(), 1, kill_worker)
+    ((record, _),) = folder.run(search.Budget(), 1, kill_worker)
     assert (record.state, "its process ended by SIGKILL" in record.message) == ("stopped", True)
 
 
 def test_a_killed_search_loses_no_trial_and_a_damaged_one_is_refused(tmp_path, config):
     plan = make_plan("lr=0.01..0.1", **config)
     path = tmp_path / "s"
-    propose_all(plan, path, lambda settings: 9.5, Budget(num_trials=2)).close()
-    study = open_study(path, plan, 0)
-    _, running = propose(study, plan, Budget(num_trials=3), "s")
-    with (path / TRIALS_FILE).open("ab") as file:
+    propose_all(plan, path, lambda settings: 9.5, search.Budget(num_trials=2)).close()
+    study = search.open_study(path, plan, 0)
+    _, running = search.propose(study, plan, search.Budget(num_trials=3), "s")
+    with (path / search.TRIALS_FILE).open("ab") as file:
         file.write(b'{"op_code": 5, "torn')
-    opened = Search.open("s", tmp_path)
+    opened = search.Search.open("s", tmp_path)
     assert [record.state for record in opened.records()] == ["complete", "complete", "stopped"]
     assert opened.records()[2].settings == running.settings
     opened.close()
-    (path / TRIALS_FILE).write_bytes(b'{"op_code": 99}\n')
+    (path / search.TRIALS_FILE).write_bytes(b'{"op_code": 99}\n')
     with pytest.raises(RunError, match="is damaged"):
-        Search.open("s", tmp_path)
+        search.Search.open("s", tmp_path)
     for make in (os.mkfifo, lambda file: file.symlink_to(tmp_path / "elsewhere"), os.mkdir):
-        (path / TRIALS_FILE).unlink()
-        make(path / TRIALS_FILE)
+        (path / search.TRIALS_FILE).unlink()
+        make(path / search.TRIALS_FILE)
         with pytest.raises(RunError, match=r"trials\.log cannot be written: "):
-            Search.open("s", tmp_path)
-    (path / TRIALS_FILE).rmdir()
+            search.Search.open("s", tmp_path)
+    (path / search.TRIALS_FILE).rmdir()
     (path / "search.json").write_text("{")
     with pytest.raises(RunError, match="search 's' in"):
-        Search.open("s", tmp_path)
+        search.Search.open("s", tmp_path)
