@@ -4,44 +4,28 @@ import threading
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from textual.app import App
 from textual.screen import Screen
 
+from engine import events
 from engine.config import ModelConfig
 from engine.control import CommandQueue, ControlCommand
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
-from engine.events import (
-    Checkpointed,
-    CommandApplied,
-    Evaluated,
-    Finished,
-    Preparing,
-    Sampled,
-    Started,
-    Step,
-    TrainingEvent,
-)
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.weights import weight_shapes
 from lotr_tui.app import LotrApp
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.theme import SHIRE
+from tests.support.models import random_weights
 
 WORDS = split_words("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit
-in
-the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly
-asked for bread that ranger kept his promise""")
-
-
+in the high tower before winter came down from north we walked all night with our pony rosa said nothing tolly asked
+for bread that ranger kept his promise""")
 VOCABULARY = WordTokenizer((UNK, EOS, *dict.fromkeys(WORDS)))
 
 
 def make_decoder(seed=0):
     config = ModelConfig(embedding_size=12, hidden_size=12)
-    rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config, len(VOCABULARY))
-    weights = {name: rng.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = random_weights(config, VOCABULARY, seed, scale=0.6)
     weights["output.bias"][1] = -4.0  # a rare <eos> makes texts longer
     return NumpyLSTM(config, VOCABULARY, weights)
 
@@ -70,27 +54,26 @@ def attached(path):
 
 def training_events(epochs=12, models=True):
     """Return the events of a complete training with fixed figures."""
-    events: list[TrainingEvent] = [
-        Preparing("computing the unigram and 5-gram baselines"),
-        Started("tiny-test", "tiny", 752_239, 879, 19_022, 2_227, epochs, "cpu", "", 150.9, 90.8),
-        Evaluated(0, 0.0, 152.5, True, 0.1, make_decoder(1) if models else None),
-        Sampled(0, 0.0, "bilbo baggins is", "the of a the", 0, 0.7),
+    first_model = make_decoder(1) if models else None
+    training: list[events.TrainingEvent] = [
+        events.Preparing("computing the unigram and 5-gram baselines"),
+        events.Started("tiny-test", "tiny", 752_239, 879, 19_022, 2_227, epochs, "cpu", "", 150.9, 90.8),
+        events.Evaluated(0, 0.0, 152.5, True, 0.1, first_model),
+        events.Sampled(0, 0.0, "bilbo baggins is", "the of a the", 0, 0.7),
     ]
     for epoch in range(1, epochs + 1):
-        valid = 70 + 80 * 0.75**epoch
         for part in range(4):
             done = epoch - 1 + (part + 1) / 4
-            train = 80 + 90 * 0.75**done
-            events.append(
-                Step(epoch * 10 + part, done, train, 0.006 * (1 - done / 13), 0.2, 9_800.0, done * 2, 24 - done * 2)
-            )
-        events.append(Evaluated(epoch * 10 + 3, float(epoch), valid, True, epoch * 2.0, make_decoder(epoch)))
-        events.append(Sampled(epoch * 10 + 3, float(epoch), "bilbo baggins is", f"a friend of mine {epoch}", 0, 0.7))
-    return events
+            train, lr = 80 + 90 * 0.75**done, 0.006 * (1 - done / 13)
+            training.append(events.Step(epoch * 10 + part, done, train, lr, 0.2, 9_800.0, done * 2, 24 - done * 2))
+        valid, step, text = 70 + 80 * 0.75**epoch, epoch * 10 + 3, f"a friend of mine {epoch}"
+        training.append(events.Evaluated(step, float(epoch), valid, True, epoch * 2.0, make_decoder(epoch)))
+        training.append(events.Sampled(step, float(epoch), "bilbo baggins is", text, 0, 0.7))
+    return training
 
 
 def finished(model):
-    return Finished("done", "tiny-test", 12.0, 72.5, 74.1, 24.0, model)
+    return events.Finished("done", "tiny-test", 12.0, 72.5, 74.1, 24.0, model)
 
 
 class FakeJob:
@@ -103,15 +86,13 @@ class FakeJob:
         name = "tiny-test"
         path = Path("runs/tiny-test")
 
-    def __init__(self, events, failure=None):
-        self._events = events
-        self._failure = failure
+    def __init__(self, training, failure=None):
+        self._events, self._failure = training, failure
         self.released = threading.Semaphore(0)
         self.stopped = threading.Event()
         self.command_queue = CommandQueue()
         self.is_resume = False
-        self.ends = False
-        """True to end after the last event; otherwise the job waits to be stopped."""
+        self.ends = False  # after the last event; otherwise the job waits to be stopped
         self.commands: list[ControlCommand] = []
 
     def release(self, number=None):
@@ -134,11 +115,12 @@ class FakeJob:
     def _apply_commands(self):
         for command in self.command_queue.drain():
             self.commands.append(command)
-            yield CommandApplied(7, 1.0, command.kind, command.value)
+            yield events.CommandApplied(7, 1.0, command.kind, command.value)
             if command.kind == "checkpoint":
-                yield Checkpointed(7, "resume.safetensors")
+                yield events.Checkpointed(7, "resume.safetensors")
             elif command.kind in ("stop", "detach"):
-                yield Finished("stopped" if command.kind == "stop" else "detached", "tiny-test", 1.0, 9.0, 9.0, 1.0)
+                reason = "stopped" if command.kind == "stop" else "detached"
+                yield events.Finished(reason, "tiny-test", 1.0, 9.0, 9.0, 1.0)
 
     def _ended(self, cancelled):
         if cancelled() or any(command.kind in ("stop", "detach") for command in self.commands):
