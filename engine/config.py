@@ -151,7 +151,7 @@ class TrainingConfig(_Section):
     checkpoint_seconds: float = setting(30.0, "seconds between checkpoints; 0: only on request, and at the end", 0, 1e6)
     patience: int = setting(0, "stop after this many evaluations without a new best; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of initialization, dropout and line order", 0, 2**63 - 1)
-    keep_epoch_checkpoints: bool = setting(True, "also keep the models of epochs 1, 2, 4, 8 ..., loaded as RUN@EPOCH")
+    keep_epoch_checkpoints: bool = setting(True, "also keep the models of epochs 1 and 4, in 8 bits, as RUN@EPOCH")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device to train on")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where it is faster, otherwise fp32")
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)

@@ -25,8 +25,7 @@ ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config
 WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)  # the best weights: of a whole model, or of an adapter
 METRICS_FILE, SAMPLES_FILE, LOCK_FILE, COMMANDS_FILE = "metrics.jsonl", "samples.jsonl", "lock", "commands.jsonl"
 IMPORT_FILE = "imported.json"  # in place of a configuration: program, path and name of curves by another program
-RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safetensors"  # used if the first is damaged
-INITIAL_FILE = "initial.safetensors"  # weights that a fine-tuning run starts from, until the training is complete
+RESUME_FILE, INITIAL_FILE = "resume.safetensors", "initial.safetensors"  # the latter until there is a checkpoint
 DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"  # models of who speaks next, and of who says a text
 EPOCHS_DIR = "epochs"
 LATEST_RUN = "latest"  # stands for the run that was started last
@@ -96,7 +95,7 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     with suppress(OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
         path = path.expanduser()
         kind = f"folder without {CONFIG_FILE}" if path.is_dir() else "file" if path.exists() else ""
-    if is_run(path):
+    if started_at(path) is not None:
         return path
     if kind:
         raise RunError(f"--run {path} is a {kind}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
@@ -112,12 +111,8 @@ def find_run(name: str, runs_dir: Path) -> Path | None:
 def find_run_dirs(runs_dir: Path) -> list[Path]:
     """Return the folders of runs; an empty list if `runs_dir` is missing or unreadable."""
     with suppress(OSError):
-        return [path for path in runs_dir.iterdir() if not UNFINISHED.fullmatch(path.name) and is_run(path)]
+        return [run for run in runs_dir.iterdir() if not UNFINISHED.fullmatch(run.name) and started_at(run) is not None]
     return []
-
-
-def is_run(path: Path) -> bool:
-    return started_at(path) is not None
 
 
 def started_at(run_dir: Path) -> float | None:

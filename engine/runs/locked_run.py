@@ -138,7 +138,7 @@ def _change(run_dir: Path, runs_dir: Path, action: str) -> Iterator[None]:
     """Hold the lock of a run of the folder, and raise a RunError for a failure of the block."""
     if name := directory.bundled_runs().get(run_dir):
         raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be {action}")
-    if run_dir.is_symlink() or not directory.is_run(run_dir) or run_dir.parent.resolve() != runs_dir.resolve():
+    if run_dir.is_symlink() or directory.started_at(run_dir) is None or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"{run_dir} is not a run in {runs_dir}; only runs of that folder can be {action}")
     try:
         with files.lock_file(run_dir / directory.LOCK_FILE, LOCK_TIMEOUT):
@@ -209,16 +209,17 @@ class _RunWriter:
         elif isinstance(event, events.Evaluated):
             best_file = directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE
             names = [best_file] if event.is_best else []
-            # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
-            if self._run.config.training.keep_epoch_checkpoints and event.epoch in [2**n for n in range(30)]:
+            if self._run.config.training.keep_epoch_checkpoints and event.epoch in (1, 4):  # early ones change most
                 names.append(f"{directory.EPOCHS_DIR}/{int(event.epoch)}.safetensors")
             if names and event.adapter is not None:
                 halves = {name: weight.astype("float16") for name, weight in event.adapter.items()}
                 content = loading.serialize_adapter(halves, self._run.path)
                 self._pending_files |= dict.fromkeys(names, (event.step, content))
-            elif names and isinstance(event.model, loading.NumpyDecoder):
-                content = tensor_file.serialize_weights(event.model.weights)
-                self._pending_files |= dict.fromkeys(names, (event.step, content))
+            elif isinstance(event.model, loading.NumpyDecoder):
+                for name in names:
+                    convert = tensor_file.to_float32 if name == best_file else tensor_file.to_int8
+                    stored = {key: convert(weight) for key, weight in event.model.weights.items()}
+                    self._pending_files[name] = event.step, tensor_file.serialize_weights(stored)
             written += self.write_pending_files()
         elif isinstance(event, events.Finished):
             is_complete = directory.end_state([event]) in directory.COMPLETE
@@ -230,7 +231,7 @@ class _RunWriter:
             if problem := self.metrics.problem or self._problem:
                 raise LotrError(f"{problem}; the end of the training is not saved")
             if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
-                for name in (directory.PREVIOUS_RESUME_FILE, directory.RESUME_FILE, directory.INITIAL_FILE):
+                for name in (directory.RESUME_FILE, directory.INITIAL_FILE):
                     with suppress(OSError):
                         (self._run.path / name).unlink(missing_ok=True)
         problem = self.metrics.problem or self.samples.problem or self._problem
@@ -251,14 +252,18 @@ class _RunWriter:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""
         checkpoints: list[events.TrainingEvent] = []
         self._problem = ""
-        for name, (step, content) in list(self._pending_files.items()):
-            backup = self._run.path / directory.PREVIOUS_RESUME_FILE if name == directory.RESUME_FILE else None
+        for name, (step, content) in sorted(self._pending_files.items()):
+            if name == directory.RESUME_FILE and directory.MODEL_FILE in self._pending_files:
+                break  # a resume reads both, and the model, which is written first, must not be the older one
             try:
-                files.write_atomically(self._run.path / name, content, backup)
+                files.write_atomically(self._run.path / name, content)
             except RunError as error:
                 self._problem = self._problem or str(error)  # the oldest problem, so that it is reported once
             else:
                 del self._pending_files[name]
+                if name == directory.RESUME_FILE:
+                    with suppress(OSError):
+                        (self._run.path / directory.INITIAL_FILE).unlink(missing_ok=True)
                 checkpoints.append(events.Checkpointed(step, name))
                 self.write_row(checkpoints[-1])
         return checkpoints

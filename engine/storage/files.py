@@ -104,7 +104,7 @@ def decode(type_: type[T], data: object) -> T:
 
 
 @contextmanager
-def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = False) -> Iterator[IO[bytes]]:
+def atomic_replace(path: Path, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces `path` when the block ends; with `exclusive`, an old file is an error."""
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
@@ -114,9 +114,6 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
             _fsync(file.fileno())
         if exclusive:
             path.touch(exist_ok=False)
-        if backup is not None:
-            with suppress(FileNotFoundError):
-                path.replace(backup)
         temporary.replace(path)
     finally:
         with suppress(OSError):
@@ -137,10 +134,10 @@ def _fsync(fd: int) -> None:
     os.fsync(fd)
 
 
-def write_atomically(path: Path, content: bytes, backup: Path | None = None, option: str = "--runs-dir") -> None:
+def write_atomically(path: Path, content: bytes, option: str = "--runs-dir") -> None:
     """Replace `path`, which an option names, by `content` with `atomic_replace`; a failure raises a RunError."""
     try:
-        with atomic_replace(path, backup=backup) as file:
+        with atomic_replace(path) as file:
             file.write(content)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another {option}") from error

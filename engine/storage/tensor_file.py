@@ -116,10 +116,14 @@ class TensorFile:
             self._content.madvise(mmap.MADV_DONTNEED)
 
 
-def serialize_weights(weights: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] = UNSEALED) -> bytes:
+def serialize_weights(
+    weights: Mapping[str, npt.NDArray[Any] | Int8Rows], metadata: Mapping[str, str] = UNSEALED
+) -> bytes:
     from safetensors.numpy import save
 
-    return seal(save(dict(weights), {**metadata}))
+    tensors = {name: each.values if isinstance(each, Int8Rows) else each for name, each in weights.items()}
+    tensors |= {name + SCALE_SUFFIX: each.scales for name, each in weights.items() if isinstance(each, Int8Rows)}
+    return seal(save(tensors, {**metadata}))
 
 
 def seal(content: bytes) -> bytes:

@@ -67,8 +67,8 @@ class History:
             case events.Started():
                 self.device, self.train_tokens = event.device, event.train_tokens
                 self.unigram_perplexity = event.unigram_perplexity
-                # Network, best model, two moments of Adam, moving average: a guess until the first checkpoint.
-                copies = 2 + 2 * (options.optimizer != "sgd") + (options.averaging == "ema")
+                # Network, two moments of Adam, moving average: a guess until the first checkpoint.
+                copies = 1 + 2 * (options.optimizer != "sgd") + (options.averaging == "ema")
                 self.checkpoint_bytes = 4 * event.parameters * copies
             case events.Resume():  # its training continues after the recorded events, except steps
                 recorded = drop_superseded([*read_events(self.run_dir / METRICS_FILE, subsample=True), event])

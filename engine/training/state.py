@@ -6,7 +6,8 @@ import math
 import os
 import random
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from operator import index
 from pathlib import Path
@@ -25,7 +26,7 @@ from engine.data.dataset import Dataset, batchify
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.torch_ops import RecurrentState
 from engine.models.weights import adapter_shapes, check_weights, weight_shapes
-from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
+from engine.runs.directory import MODEL_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
 from engine.storage import files, tensor_file
@@ -36,12 +37,13 @@ Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
 Factor = Annotated[float, Meta(ge=0, le=1)]
 
 MIN_BF16_UNITS = 400  # of a layer; from there, training in bfloat16 on a CPU was measured to be 1.5 times faster
-MAX_MODEL_COPIES = 8  # in a checkpoint: five at most, some larger by merged subwords
+MAX_MODEL_COPIES = 8  # in a checkpoint: four, and of an adapter the best weights as a fifth
+MIN_PACKED = 1024  # numbers of a tensor; smaller ones are stored as they are
 MAX_OTHER_BYTES = 256_000_000  # of a checkpoint: recurrent states and random generators
 # What reading a damaged file, or loading its content, can raise.
 CORRUPT_FILE_ERRORS = (
     InvalidInputError, SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
-    AttributeError,
+    AttributeError, zlib.error,
 )  # fmt: skip
 
 
@@ -248,8 +250,9 @@ class TrainerState:
             "network": dict(self.network.named_parameters()),
             "optimizer": {f"{number}.{key}": each for number, values in of_optimizer for key, each in values.items()},
             "average": {} if average is None else dict(average.network.named_parameters()),
-            "best_model": {name: torch.from_numpy(weight) for name, weight in (self.best_weights or {}).items()},
         }
+        if self.config.model.lora_rank and self.best_weights is not None:  # the run has them in half precision only
+            parts["best_model"] = {name: torch.from_numpy(weight) for name, weight in self.best_weights.items()}
         if self.windows.epoch is not None:
             tensors = optim.recurrent_tensors(self.recurrent_state)
             parts["lstm_state"] = {name: gather(tensor) for name, tensor in tensors.items()}
@@ -268,15 +271,20 @@ class TrainerState:
         state_dict = self.state_dict()
         if self.distributed.process.rank != 0:
             return None
+        values: dict[str, Any] = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
         # Tied weights are one tensor with two names; safetensors wants a copy for each name.
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}
-        values = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
+        packed = {k: v for k, v in tensors.items() if v.dtype == torch.float32 and v.numel() >= MIN_PACKED}
+        values["packed_shapes"] = {name: list(tensor.shape) for name, tensor in packed.items()}
+        tensors |= {name: pack_floats(tensor) for name, tensor in packed.items()}
         config = json.dumps(asdict(self.config))
         return tensor_file.seal(
             save(tensors, {**tensor_file.UNSEALED, "config": config, "trainer_state": json.dumps(values)})
         )
 
-    def load_state_dict(self, state: Mapping[str, Any], progress: TrainingProgress) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], progress: TrainingProgress, best_weights: dict[str, Float32Array]
+    ) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}."
             return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
@@ -285,7 +293,7 @@ class TrainerState:
         self.progress = progress
         self.start_time -= progress.seconds
         _load_parameters(self.network, part("network"))
-        self.best_weights = {name: tensor.numpy() for name, tensor in part("best_model").items()}
+        self.best_weights = best_weights or {name: tensor.numpy() for name, tensor in part("best_model").items()}
         model, num_tokens = self.config.model, len(self.dataset.tokenizer)
         check_weights(self.best_weights, adapter_shapes(model) if model.lora_rank else weight_shapes(model, num_tokens))
         if progress.fine_tuning:
@@ -314,6 +322,31 @@ def _load_parameters(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
             raise ValueError(f"unexpected shape or type of {name}")
         parameter.copy_(tensor)
+
+
+def pack_floats(tensor: Tensor) -> Tensor:
+    """Return the bytes of a float32 tensor with compressed exponents, which makes it a sixth smaller.
+
+    The other three bytes of each number, of the sign and the mantissa, are as good as random.
+    """
+    bits = tensor.numpy().reshape(-1).view(np.uint32)
+    numbers = ((bits << 1) | (bits >> 31)).astype("<u4").view(np.uint8).reshape(-1, 4)
+    encoder = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY)
+    exponents = encoder.compress(numbers[:, 3].tobytes()) + encoder.flush()
+    return torch.from_numpy(np.concatenate([numbers[:, :3].reshape(-1), np.frombuffer(exponents, np.uint8)]))
+
+
+def unpack_floats(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a tensor that `pack_floats` has packed; damaged bytes raise an error of `CORRUPT_FILE_ERRORS`."""
+    count, content = math.prod(shape), packed.numpy()
+    if packed.dtype != torch.uint8 or not 0 < 3 * count < len(content):
+        raise ValueError(f"unexpected shape {shape} or type")
+    numbers = np.empty((count, 4), np.uint8)
+    numbers[:, :3] = content[: 3 * count].reshape(-1, 3)
+    exponents = zlib.decompressobj().decompress(content[3 * count :].tobytes(), count + 1)  # and checks their checksum
+    numbers[:, 3] = np.frombuffer(exponents, np.uint8)
+    bits = numbers.view("<u4").reshape(shape).astype(np.uint32)
+    return torch.from_numpy(((bits >> 1) | (bits << 31)).view(np.float32))
 
 
 class ResumeCheckpoint:
@@ -348,39 +381,27 @@ class ResumeCheckpoint:
             )
 
     def restore(self, state: TrainerState) -> None:
-        """Load the tensors, and restore the saved `state`; tensors of another training raise a RunError."""
+        """Load the tensors, and restore the saved `state`; tensors of another training raise a RunError.
+
+        Except of an adapter, the best weights are read from the model of the run. It can be newer than this checkpoint:
+        then the training is about to reach the same weights again.
+        """
+        model, best_weights = state.config.model, dict[str, Float32Array]()
+        if not model.lora_rank:
+            shapes = weight_shapes(model, len(state.dataset.tokenizer))
+            file = tensor_file.open_weights(self.path.with_name(MODEL_FILE), shapes)
+            best_weights = {name: np.array(file.read_weight(name)) for name in shapes}
         try:
             parameters = sum(parameter.numel() for parameter in state.network.parameters())
             if self._tensor_bytes > 4 * MAX_MODEL_COPIES * parameters + MAX_OTHER_BYTES:
                 raise ValueError("the file contains more tensors than a training has")
             with safe_open(self.path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state.load_state_dict(self._values | tensors, self.progress)
+            for name, shape in self._values["packed_shapes"].items():
+                tensors[name] = unpack_floats(tensors[name], shape)
+            state.load_state_dict(self._values | tensors, self.progress, best_weights)
         except CORRUPT_FILE_ERRORS as error:
             raise self._corrupt_file_error() from error
 
     def _corrupt_file_error(self) -> RunError:
         return RunError(f"{self.path} is damaged or not a checkpoint; the run cannot be resumed from it")
-
-
-def load_latest_checkpoint(run_dir: Path) -> tuple[ResumeCheckpoint | None, str]:
-    """Return the latest usable checkpoint of a run, if there is one, and a warning if it is not the last one written.
-
-    It replaces a damaged one, which the next save would keep as the previous one. If all are damaged, a RunError is
-    raised.
-    """
-    path, previous = run_dir / RESUME_FILE, run_dir / PREVIOUS_RESUME_FILE
-    if not path.exists() and not previous.exists():
-        return None, ""
-    try:
-        return ResumeCheckpoint(path), ""
-    except RunError as error:
-        problem = "damaged" if path.exists() else "missing"
-        try:
-            ResumeCheckpoint(previous)
-            previous.replace(path)
-        except (RunError, OSError):
-            raise error from None
-        checkpoint = ResumeCheckpoint(path)
-        step = checkpoint.progress.step
-        return checkpoint, f"{path} was {problem}; resuming from the previous checkpoint, at step {step:,}"

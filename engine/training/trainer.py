@@ -26,7 +26,7 @@ from engine.models.base import LanguageModel
 from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.training import TrainingInput, optim
-from engine.training.state import ResumeCheckpoint, TrainerState, load_latest_checkpoint, prepare_device
+from engine.training.state import ResumeCheckpoint, TrainerState, prepare_device
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
@@ -79,6 +79,7 @@ class Trainer:
                     yield from self._report()
             elif self.options.fine_tune_epochs and not progress.fine_tuning:
                 state.start_fine_tuning()
+                yield from self._save(after_validation=False)  # later models replace the one it starts from
             else:
                 return "patience" if progress.early_stopped else "done"
 
@@ -396,9 +397,8 @@ def train_run(
     config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, is_resume: bool
 ) -> Iterator[events.TrainingEvent]:
     """Train the run in `run_dir` as the main process, while the worker ranks call `train_as_worker_rank`."""
-    checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
-    if warning:
-        yield events.Warned(warning)
+    has_checkpoint = is_resume and (run_dir / directory.RESUME_FILE).exists()
+    checkpoint = ResumeCheckpoint(run_dir / directory.RESUME_FILE) if has_checkpoint else None
     with distributed_context() as context:
         context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
         source = _read_source(config, dataset, run_dir, checkpoint)

@@ -11,10 +11,13 @@ from safetensors.numpy import save_file
 from engine.config import Config
 from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
-from engine.runs.directory import MODEL_FILE
+from engine.events import Evaluated, Snapshot
+from engine.runs.directory import MODEL_FILE, RESUME_FILE
 from engine.runs.loading import NumpyDecoder
 from engine.runs.locked_run import create_run
+from engine.storage.tensor_file import serialize_weights
 from engine.training import TrainingInput
+from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import Trainer, train
 from tests.support.files import sentences
 from tests.support.models import random_weights
@@ -70,6 +73,17 @@ def train_with(config, dataset, initial_weights=None, cancelled=lambda: False, *
     """Train with a configuration; return all events."""
     source, commands = TrainingInput(dataset, initial_weights), CommandQueue(cancelled=cancelled)
     return list(train(config, source, "a-run", commands, **options))
+
+
+def write_checkpoint(events, index, folder):
+    """Write the snapshot `events[index]`, and the newest model that a kill before the next one leaves beside it."""
+    following = (at for at in range(index + 1, len(events)) if isinstance(events[at], Snapshot))
+    before = events[: next(following, len(events))]
+    best = next(event for event in reversed(before) if isinstance(event, Evaluated) and event.is_best)
+    if best.adapter is None:
+        (folder / MODEL_FILE).write_bytes(serialize_weights(best.model.weights))
+    (folder / RESUME_FILE).write_bytes(events[index].content)
+    return ResumeCheckpoint(folder / RESUME_FILE)
 
 
 def make_trainer(dataset, initial_weights=None, **values):

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from engine.data.tokenizers import WordTokenizer
-from engine.errors import LotrError
+from engine.errors import LotrError, RunError
 from engine.events import (
     Checkpointed,
     Evaluated,
@@ -27,6 +27,7 @@ from engine.models.ngram import Unigram
 from engine.runs import directory
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.runs.locked_run import create_run, record_events, reopen_run
+from engine.storage import files
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
 
 
@@ -110,16 +111,17 @@ def test_a_model_without_weights_is_not_saved(run):
 
 
 @pytest.mark.parametrize("finish", ["done", "stopped"])
-def test_the_two_latest_checkpoints_are_kept_until_the_training_is_done(run, finish):
+def test_the_latest_checkpoint_replaces_the_initial_weights_and_is_kept_until_the_training_is_done(run, finish):
+    (run.path / directory.INITIAL_FILE).touch()
     contents = []
     snapshots = [Snapshot(18 + n, f"{n}".encode()) for n in range(3)]
     for event in record_events(run, iter([*make_events(None), *snapshots, make_events(finish)[-1]])):
         assert not isinstance(event, Snapshot)
         if isinstance(event, Checkpointed) and event.file == directory.RESUME_FILE:
-            paths = [run.path / directory.RESUME_FILE, run.path / directory.PREVIOUS_RESUME_FILE]
-            contents.append((event.step, [path.read_bytes() for path in paths if path.exists()]))
-    assert contents == [(18, [b"0"]), (19, [b"1", b"0"]), (20, [b"2", b"1"])]
-    assert len(list(run.path.glob("resume*"))) == (2 if finish == "stopped" else 0)
+            contents.append((event.step, (run.path / directory.RESUME_FILE).read_bytes()))
+    assert contents == [(18, b"0"), (19, b"1"), (20, b"2")]
+    assert len(list(run.path.glob("resume*"))) == (finish == "stopped")
+    assert not (run.path / directory.INITIAL_FILE).exists()
 
 
 def step(number, train=100.0):
@@ -218,6 +220,32 @@ def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
     )
     assert (run.path / directory.RESUME_FILE).read_bytes() == b"five"
     assert has_weights_of(run.path, 3)
+
+
+def test_a_checkpoint_is_not_written_before_the_model_that_a_resume_reads_with_it(run, monkeypatch):
+    write = files.write_atomically
+
+    def refuse_models(path, content):
+        return raise_run_error() if path.name == directory.MODEL_FILE else write(path, content)
+
+    def raise_run_error():
+        raise RunError("no space for a model")
+
+    def events():
+        yield Snapshot(1, b"one")
+        monkeypatch.setattr(files, "write_atomically", refuse_models)
+        yield evaluated(2)
+        yield Snapshot(3, b"three")
+        assert (run.path / directory.RESUME_FILE).read_bytes() == b"one"
+        monkeypatch.undo()
+        yield step(4)
+        yield Snapshot(5, b"five")
+
+    assert files_written(record_events(run, events())) == [
+        (1, directory.RESUME_FILE),
+        (2, directory.MODEL_FILE),
+        (5, directory.RESUME_FILE),
+    ]
 
 
 def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):

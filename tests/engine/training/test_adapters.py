@@ -100,7 +100,7 @@ def test_an_adapter_learns_answers_lines_and_keeps_nothing_of_its_base(trained):
     assert sample.prompt.endswith(":")
     assert "\n" not in sample.text
     loaded = load_model(run)
-    assert weights_equal(dict(loaded.decoder.weights), dict(load_model(run, 2).decoder.weights))
+    assert load_model(run, 1).valid_perplexity > loaded.valid_perplexity
     assert loaded.valid_perplexity == pytest.approx(after.valid_perplexity)
     assert loaded.model.cast
 

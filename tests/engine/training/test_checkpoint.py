@@ -1,4 +1,4 @@
-"""Resume from a checkpoint is bit-exact; control commands; damaged checkpoints and the one before."""
+"""Resume from a checkpoint is bit-exact; control commands; damaged checkpoints; the space that a run takes."""
 
 import json
 import math
@@ -15,23 +15,25 @@ from safetensors.torch import load_file, save
 from engine.config import Config
 from engine.control import CommandQueue, ControlCommand
 from engine.errors import RunError
-from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
-from engine.runs.directory import (
-    METRICS_FILE,
-    MODEL_FILE,
-    PREVIOUS_RESUME_FILE,
-    RESUME_FILE,
-    drop_superseded,
-    read_events,
-)
+from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step
+from engine.presets import PRESETS
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, drop_superseded, read_events
 from engine.storage.tensor_file import seal
 from engine.training import TrainingInput
 from engine.training.job import prepare_job, resume_job
-from engine.training.state import ResumeCheckpoint
+from engine.training.state import ResumeCheckpoint, pack_floats, unpack_floats
 from engine.training.trainer import train
 from tests.support.files import sentences, write_csv
 from tests.support.networks import TRANSFORMER, random_base
-from tests.support.training import REPORT_EACH_STEP, events_of, make_config, make_trainer, weights_equal, weights_of
+from tests.support.training import (
+    REPORT_EACH_STEP,
+    events_of,
+    make_config,
+    make_trainer,
+    weights_equal,
+    weights_of,
+    write_checkpoint,
+)
 
 SETTINGS = {
     "adamw, moving average, variable BPTT": {"ema_decay": 0.9},
@@ -81,11 +83,6 @@ def results(events):
     return kept
 
 
-def write_checkpoint(snapshot, path):
-    path.write_bytes(snapshot.content)
-    return ResumeCheckpoint(path)
-
-
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("engine.training.optim.MANY_TOKENS", 1)
@@ -93,7 +90,7 @@ def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypa
     whole = run(config, dataset)
     snapshots = [index for index, event in enumerate(whole) if isinstance(event, Snapshot)]
     for index in snapshots[1 :: len(snapshots) // 3]:
-        saved = write_checkpoint(whole[index], tmp_path / "resume")
+        saved = write_checkpoint(whole, index, tmp_path)
         resumed = run(config, dataset, saved)
         assert events_of(Resume, resumed)[0].step == whole[index].step + 1
         assert results(resumed) == results(whole[index:])
@@ -132,7 +129,7 @@ def test_commands_take_effect_are_saved_and_survive_a_resume(dataset, tmp_path):
 
     first = train_with_commands(dataset, commands | {9: ControlCommand("detach")})
     assert first[-1].reason == "detached"
-    saved = write_checkpoint(events_of(Snapshot, first)[-1], tmp_path / "resume")
+    saved = write_checkpoint(first, first.index(events_of(Snapshot, first)[-1]), tmp_path)
     second = run(make_config(**SHORT), dataset, saved)
     detach = events_of(CommandApplied, first)[-1]
     assert [each for each in results(first) if each != detach] + results(second) == results(whole)
@@ -171,15 +168,13 @@ def test_a_checkpoint_is_saved_every_checkpoint_seconds(dataset):
 
 
 @pytest.fixture(scope="module")
-def checkpoint_content(dataset):
-    return events_of(Snapshot, run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset))[3].content
+def trained(dataset):
+    return run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset)
 
 
 @pytest.fixture
-def checkpoint_path(checkpoint_content, tmp_path):
-    path = tmp_path / "resume.safetensors"
-    path.write_bytes(checkpoint_content)
-    return path
+def checkpoint_path(trained, tmp_path):
+    return write_checkpoint(trained, trained.index(events_of(Snapshot, trained)[3]), tmp_path).path
 
 
 def restore(path, dataset):
@@ -205,7 +200,7 @@ def flip_bit(path):
     path.write_bytes(content)
 
 
-def changed(tensors=None, progress=None, windows=None, without=(), config=None):
+def changed(tensors=None, progress=None, windows=None, without=(), config=None, shape=None):
     """Return a function that changes tensors (None: removed) and JSON values of a checkpoint, or its configuration."""
 
     def write(path):
@@ -218,12 +213,16 @@ def changed(tensors=None, progress=None, windows=None, without=(), config=None):
         stored = {name: tensor for name, tensor in stored.items() if tensor is not None}
         values["progress"].update(progress or {})
         values["windows"].update(windows or {})
+        values["packed_shapes"] |= {} if shape is None else {PACKED: shape}
         for part, *name in without:
             (values[part] if name else values).pop(*(name or [part]))
         metadata |= {"trainer_state": json.dumps(values), "config": config or metadata["config"]}
         path.write_bytes(seal(save(stored, metadata)))
 
     return write
+
+
+PACKED = "network.layers.0.weight_hh_l0"  # a tensor that is large enough to be packed
 
 
 def removed(tensor):
@@ -246,7 +245,10 @@ def shortened(tensor):
         changed(progress={"sample_prompt": "\ud800"}), changed(windows={"rng_state": [3, [1, 2], None]}),
         *(changed(windows={"position": value}) for value in (10**9, -1)),
         *(changed({name: removed}) for name in ("network.output.bias", "dropout_generator", "optimizer.0.exp_avg")),
-        *(changed({name: shortened}) for name in ("best_model.output.bias", "lstm_state.0.cell")),
+        *(changed({name: shortened}) for name in (PACKED, "network.output.bias", "lstm_state.0.cell")),
+        changed({PACKED: lambda packed: packed.clone().index_fill_(0, torch.tensor([-9, -8, -7]), 7)}),
+        changed({PACKED: lambda packed: packed.float()}),
+        *(changed(shape=shape) for shape in ([64, -16], [64, 17], [16, 64], [2**40, 2**40], [0], ["64", 16], 7)),
         changed({"optimizer.x.step": lambda _: torch.zeros(())}),
     ],
 )  # fmt: skip
@@ -298,32 +300,42 @@ def evaluations(path):
     return [(event.step, event.valid_perplexity) for event in events]
 
 
-@pytest.mark.parametrize(("damage", "problem"), [(truncate, "damaged"), (Path.unlink, "missing"), (None, "")])
-def test_resume_of_a_run_from_its_latest_undamaged_checkpoint_is_bit_exact(runs, stopped_run, damage, problem):
-    if damage is not None:
-        damage(stopped_run / RESUME_FILE)
-    events = resume(stopped_run)
-    warned = [event.message for event in events_of(Warned, events)]
-    if problem:
-        step = events_of(Resume, events)[0].step - 1
-        expected = f"{stopped_run / RESUME_FILE} was {problem}; resuming from the previous checkpoint, at step {step}"
-        assert warned == [expected]
-        assert [type(event) for event in events].index(Warned) < [type(event) for event in events].index(Started)
-        assert expected in [
-            event.message for event in events_of(Warned, drop_superseded(read_events(stopped_run / METRICS_FILE)))
-        ]
-    else:
-        assert not warned
-    assert isinstance(events[-1], Finished)
+def test_resume_of_a_stopped_run_is_bit_exact(runs, stopped_run):
+    assert isinstance(resume(stopped_run)[-1], Finished)
     assert (stopped_run / MODEL_FILE).read_bytes() == (runs / "whole" / MODEL_FILE).read_bytes()
     assert evaluations(stopped_run) == evaluations(runs / "whole")
     assert not list(stopped_run.glob("resume*"))
 
 
-def test_with_two_damaged_checkpoints_both_stay_and_the_latest_is_named(stopped_run):
-    for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):
-        truncate(stopped_run / name)
-    before = {path.name: path.read_bytes() for path in stopped_run.glob("resume*")}
-    with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
+@pytest.mark.parametrize("name", [RESUME_FILE, MODEL_FILE])
+def test_a_run_with_a_damaged_file_is_not_resumed_and_stays_as_it_is(stopped_run, name):
+    truncate(stopped_run / name)
+    before = {path.name: path.read_bytes() for path in stopped_run.glob("*.safetensors")}
+    with pytest.raises(RunError, match=name):
         resume(stopped_run)
-    assert {path.name: path.read_bytes() for path in stopped_run.glob("resume*")} == before
+    assert {path.name: path.read_bytes() for path in stopped_run.glob("*.safetensors")} == before
+
+
+def test_packed_numbers_keep_every_bit():
+    bits = np.random.default_rng(0).integers(0, 2**32, (64, 33), np.uint32)
+    bits[0, :6] = 0, 0x80000000, 1, 0x7F800000, 0xFFC00001, 0x7FFFFFFF  # zeros, the least number, infinity, NaNs
+    for numbers in (bits.view(np.float32), np.full((3, 1), -0.1, np.float32)):
+        packed = pack_floats(torch.from_numpy(numbers))
+        assert unpack_floats(packed, numbers.shape).numpy().tobytes() == numbers.tobytes()
+
+
+def test_a_run_takes_little_more_space_than_its_state_and_then_than_its_model(tmp_path):
+    """A checkpoint has the weights, two moments and the moving average, a sixth smaller than as plain numbers."""
+    corpus = write_csv(tmp_path / "small.csv", sentences(300))
+    values = {"embedding_size": 96, "hidden_size": 96, "epochs": 5, "threads": 1, "corpus": str(corpus)}
+    job = prepare_job(PRESETS["default"].with_values(**values, **REPORT_EACH_STEP), "sized", tmp_path / "runs")
+    largest = 0
+    for event in job.events(lambda: False):
+        if isinstance(event, Started):
+            state_bytes = 4 * 4 * event.parameters
+        largest = max(largest, sum(path.stat().st_size for path in job.run.path.rglob("*.safetensors")))
+    model_bytes = (job.run.path / MODEL_FILE).stat().st_size
+    assert 0.8 * state_bytes < largest - model_bytes < 0.9 * state_bytes + 0.6 * model_bytes
+    after = {path.name: path.stat().st_size / model_bytes for path in job.run.path.rglob("*.safetensors")}
+    assert set(after) == {MODEL_FILE, "1.safetensors", "4.safetensors"}
+    assert sum(after.values()) < 1.6

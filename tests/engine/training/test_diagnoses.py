@@ -184,7 +184,7 @@ def test_missing_space_is_reported_before_the_first_checkpoint(machine):
     machine.free = 5_000_000
     ((index, found),) = diagnoses([STARTED, *steps(80, 79, 78)])
     assert (index, found.kind, found.step) == (0, "disk_space", 0)
-    assert "it needs 22.0 MB, and 5.0 MB are free" in found.message
+    assert "it needs 17.6 MB, and 5.0 MB are free" in found.message
 
 
 SETTINGS = {"variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}

@@ -9,7 +9,6 @@ from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.training.job import canonical_config, prepare_job
-from engine.training.state import ResumeCheckpoint
 from engine.training.teachers import load_teachers
 from tests.support import training
 from tests.support.models import random_weights
@@ -82,9 +81,8 @@ def test_resume_with_teachers_is_bit_exact(tmp_path, dataset):
         teachers=",".join(names), teacher_columns=3, epochs=1, **values, **training.REPORT_EACH_STEP
     )
     whole = training.train_with(config, dataset)
-    path = tmp_path / "resume.safetensors"
-    path.write_bytes(training.events_of(Snapshot, whole)[5].content)
-    resumed = training.train_with(config, dataset, checkpoint=ResumeCheckpoint(path), is_resume=True)
+    checkpoint = training.write_checkpoint(whole, whole.index(training.events_of(Snapshot, whole)[5]), tmp_path)
+    resumed = training.train_with(config, dataset, checkpoint=checkpoint, is_resume=True)
     assert training.weights_equal(training.weights_of(resumed[-1]), training.weights_of(whole[-1]))
 
 
