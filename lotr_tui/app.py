@@ -108,9 +108,17 @@ class LotrApp(TextualFixesApp):
 
     def on_watch_run(self, message: WatchRun) -> None:
         from lotr_tui.screens.dashboard.screen import DashboardScreen
+        from lotr_tui.screens.session.screen import SessionScreen
 
-        view = self.state.training_view if message.path == self.state.run_path else None
-        watched = DashboardScreen(view, self.state.send_command) if view else DashboardScreen.following(message.path)
+        view = self.state.training_view
+        if view is not None and message.path in (None, self.state.run_path):
+            watched = DashboardScreen(view, self.state.send_command)
+        else:
+            assert message.path is not None
+            watched = DashboardScreen.following(message.path)
+        for screen in self.screen_stack:
+            if isinstance(screen, SessionScreen):
+                screen.training.attach(message.path)
         self.push_screen(watched, message.on_close)
 
     def on_mount(self) -> None:

@@ -56,7 +56,7 @@ class OpenSession(message.Message):
 class WatchRun(message.Message):
     """Request of a screen to show the dashboard of a run; `on_close` gets the run that was chosen there, or None."""
 
-    path: Path
+    path: Path | None  # None for the training of this process before it has a run
     on_close: "Callable[[LoadedModel | None], None]"
 
 

@@ -34,7 +34,6 @@ from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.screen_lines import HelpLine, PaneTabs, StatusBar, find_help_line
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
-    from lotr_tui.monitor.training_view import TrainingView
     from lotr_tui.screens.session.conversation_view import ConversationView, InspectedToken
     from lotr_tui.screens.session.side import SidePane
     from lotr_tui.session.session_model import SessionModel
@@ -70,7 +69,7 @@ class SessionScreen(AppScreen[None]):
         self.view: ConversationView  # once `is_ready`, like the side, and the model and the sampler in the slot
         self.side: SidePane
         self.slot = ModelSlot(self, self.set_session_model, self.show_status, self.show_roles, pace)
-        self.training = TrainingFollower(self, self.set_session_model, self._note)
+        self.training = TrainingFollower(self, self.set_session_model, self.slot.load, self._note, self.show_training)
         self.is_ready = False
         self._initial = session_model, load_session_model
         self._runs_dir = runs_dir
@@ -165,8 +164,7 @@ class SessionScreen(AppScreen[None]):
             await asyncio.sleep(pause)
         self.is_ready = True
         self._adapt_to(self.slot.session_model)
-        if self.state.training_view is not None:
-            self.show_training(self.state.training_view)
+        self.show_training()
         if self._pending is not None:
             self.submit_prompt(self._pending)
         for pane in reversed(panes):
@@ -211,19 +209,25 @@ class SessionScreen(AppScreen[None]):
 
     def on_training_changed(self, message: TrainingChanged) -> None:
         self.training.follow(message)
-        self.show_status()
-        if self.is_ready:
-            self.show_training(message.view)
-            self.update_keys()
-        elif self.training.offer is not None:
-            self.training.talk()
 
-    def show_training(self, view: "TrainingView") -> None:
-        if view.evaluations:
+    def on_unmount(self) -> None:
+        self.training.stop()
+
+    def show_training(self) -> None:
+        """Show the training that the session speaks of; one that has no figures yet does not keep those of another."""
+        self.show_status()
+        view = self.training.view
+        if not self.is_ready:
+            if self.training.offer is not None:
+                self.training.talk()
+            return
+        if view is not None and (view.evaluations or view.is_active):
             self.side.chart.show(view)
+        if view is not None and view.evaluations:
             self.side.add_class("-training")
             self._panes["training"] = "training"
             self.query_one(PaneTabs).refresh()
+        self.update_keys()
 
     def _note(self, text: str) -> None:
         if text and self.is_ready:

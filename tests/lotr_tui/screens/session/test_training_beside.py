@@ -5,12 +5,12 @@ from textual.widgets import OptionList
 
 from engine.config import Config
 from engine.errors import RunError
-from engine.events import Evaluated
+from engine.events import Evaluated, Sampled
 from engine.presets import PRESETS
 from engine.runs.directory import EPOCHS_DIR
 from engine.runs.loading import list_epoch_checkpoints
 from engine.runs.locked_run import create_run, record_events
-from lotr_tui.monitor.training_view import TrainingView
+from engine.storage.tensor_file import to_float32, to_int8
 from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
@@ -78,20 +78,77 @@ async def test_a_training_leaves_the_conversation_its_model_and_offers_each_new_
         await ui.until(pilot, lambda: noted(app, "now using lstm"))
 
 
-async def test_failed_training_is_reported_and_the_session_and_its_chart_stay(make_app, use_job):
+async def test_failed_training_is_reported_and_the_session_stays(make_app, use_job):
     use_job(FakeJob(training_events()[:2], failure=RuntimeError("out of [memory]")).release())
     async with make_app().run_test(size=(160, 45)) as pilot:
-        app, view = pilot.app, TrainingView()
-        for event in training_events():
-            view.apply(event)
+        app = pilot.app
         await ui.until(pilot, lambda: app.screen.query(PerplexityChart))
-        app.screen.show_training(view)
-        await pilot.pause()
         app.screen.training.start(PRESETS["tiny"])
         await ui.until(pilot, lambda: noted(app, "out of [memory]"))
         assert not app.state.is_training
-        assert "valid 72.5" in app.screen.query_one(PerplexityChart).render_line(0).text
         assert (await ui.reply_to(pilot)).tokens
+
+
+def legend(app):
+    return app.screen.query_one(PerplexityChart).render_line(0).text
+
+
+async def choose_training(pilot, name):
+    """Choose one of the trainings that ctrl+t lists, look at its dashboard, and close it; return the list."""
+    session = pilot.app.screen
+    await pilot.press("ctrl+t")
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "Dialog")
+    rows = [str(option.prompt).split(" · ")[0] for option in pilot.app.screen.query_one(OptionList).options]
+    await pilot.press(*["down"] * rows.index(name), "enter")
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "DashboardScreen" and name in status(pilot.app))
+    await pilot.press("escape")
+    await ui.until(pilot, lambda: pilot.app.screen is session)
+    return rows
+
+
+async def test_of_two_trainings_a_list_chooses_the_one_that_all_speak_of(make_app, folder, use_job):
+    """One is of this process, the other one of another process, as its lock says."""
+    recorded = RecordedJob(folder, 3, "other").recorded
+    recording = record_events(recorded, iter([*training_events(3), finished(make_decoder(3))]))
+    for event in recording:
+        if isinstance(event, Sampled) and event.epoch == 1:
+            break
+    job = use_job(FakeJob([*training_events(5), finished(make_decoder(99))]).release(4))
+    async with make_app().run_test(size=(160, 45)) as pilot:
+        app = pilot.app
+        own = (await ui.reply_to(pilot)).session_model
+        assert "training" not in status(app)
+        app.screen.training.start(PRESETS["tiny"])
+        await ui.until(pilot, lambda: "training epoch 0.0/5 · 152.5" in status(app) and "valid 152.5" in legend(app))
+        assert await choose_training(pilot, "other") == ["tiny-test", "other"]
+        await ui.until(pilot, lambda: "other epoch 1.0/3 · 130.0" in status(app) and "valid 130.0" in legend(app))
+        assert "other, epoch 1: talk to it · enter" in help_line(app)
+        job.release(12)
+        await ui.until(pilot, lambda: len(app.state.training_view.evaluations) == 3)
+        assert "other epoch 1.0/3 · 130.0" in status(app)
+        assert "valid 130.0" in legend(app)
+        assert (await ui.reply_to(pilot)).session_model is own
+        await pilot.press("enter")
+        await ui.until(pilot, lambda: noted(app, "now using other"))
+        await choose_training(pilot, "tiny-test")
+        assert "training epoch 2.0/5 · 115.0" in status(app)
+        assert "valid 115.0" in legend(app)
+        await choose_training(pilot, "other")
+        list(recording)
+        await ui.until(pilot, lambda: "other is trained: talk to it · enter" in help_line(app))
+        await pilot.press("ctrl+t")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "DashboardScreen" and "tiny-test" in status(app))
+
+
+async def test_a_new_training_is_in_the_list_beside_one_of_another_process(make_app, folder):
+    recorded = RecordedJob(folder, 3, "other").recorded
+    async with make_app().run_test(size=(160, 45)) as pilot:
+        await ui.until(pilot, lambda: pilot.app.screen.query(PerplexityChart))
+        await pilot.press("ctrl+t")
+        await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "Dialog")
+        await pilot.press("a")
+        await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "NewTrainingDialog")
+    recorded.lock.close()
 
 
 # Saved epochs
@@ -104,10 +161,10 @@ EVENTS_BEFORE, EVENTS_OF_EPOCH = 4, 6
 class RecordedJob(FakeJob):
     """A `FakeJob` whose events are recorded in a run directory."""
 
-    def __init__(self, folder, epochs):
+    def __init__(self, folder, epochs, name=RUN):
         super().__init__([*training_events(epochs), finished(make_decoder(epochs))])
         changes = {"embedding_size": 12, "hidden_size": 12, "punctuation": False, "corpus": str(folder / "away.csv")}
-        self.recorded = create_run(Config("tiny").with_values(**changes), VOCABULARY, RUN, folder)
+        self.recorded = create_run(Config("tiny").with_values(**changes), VOCABULARY, name, folder)
 
     def events(self, cancelled, take_problems=lambda: ()):
         return record_events(self.recorded, super().events(cancelled))
@@ -159,22 +216,22 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
         assert [row for row in await offered_models(pilot) if "@" in row] == ["tiny-test@1 epoch 1 valid 130.0"]
         await pilot.press("escape")
         job.release(3 * EVENTS_OF_EPOCH)
-        await ui.until(pilot, lambda: len(list_epoch_checkpoints(job.recorded.path)) == 3)
+        await ui.until(pilot, lambda: len(list_epoch_checkpoints(job.recorded.path)) == 2)
         rows = await offered_models(pilot)
-        assert [row.split()[0] for row in rows if "@" in row] == ["tiny-test@1", "tiny-test@2", "tiny-test@4"]
+        assert [row.split()[0] for row in rows if "@" in row] == ["tiny-test@1", "tiny-test@4"]
         (job.recorded.path / EPOCHS_DIR / "1.safetensors").unlink()
         await pilot.press("down", "down", "enter")
-        await ui.until(pilot, lambda: "did not keep epoch 1; it kept 2, 4" in note_text(screen))
+        await ui.until(pilot, lambda: "did not keep epoch 1; it kept 4" in note_text(screen))
         assert len(screen.slots) == 1
         assert pilot.app.state.is_training
 
 
 def test_chosen_epoch_loads_its_weights_and_several_form_an_ensemble(folder, trained):
     session_model = load_model_choice(ModelChoice("run", str(trained), 4), folder)
-    expected = make_decoder(4).weights
+    expected = {name: to_float32(to_int8(weight)) for name, weight in make_decoder(4).weights.items()}
     assert all((session_model.model.weights[name] == expected[name]).all() for name in expected)
     assert session_model.name == "tiny-test@4"
-    assert load_session_model([f"{RUN}@2"], folder).description == "epoch 2 · valid 115.0 (Kneser-Ney 90.8)"
+    assert load_session_model([f"{RUN}@1"], folder).description == "epoch 1 · valid 130.0 (Kneser-Ney 90.8)"
     with pytest.raises(RunError, match="did not keep epoch 3"):
         load_model_choice(ModelChoice("run", str(trained), 3), folder)
     ensemble = load_session_model([f"{RUN}@1", f"{RUN}@4"], folder)
