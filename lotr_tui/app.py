@@ -298,7 +298,8 @@ def iter_binding_commands(app: App[Any], screen: Screen[Any]) -> Iterator[Palett
             if node.check_action(name, parameters) is not False:
                 # Several widgets of a class, and several bindings of an action, make one command.
                 _, _, keys = available.setdefault((type(node), binding.action), (node, binding, {}))
-                keys.update(dict.fromkeys(app.get_key_display(binding).split()))
+                own_keys = binding.with_key(binding.key, None)  # "[ ]" in the footer stands for two commands
+                keys.update(dict.fromkeys(app.get_key_display(own_keys).split()))
     for node, binding, keys in available.values():
         name = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
         run = partial(app.run_action, binding.action, node)

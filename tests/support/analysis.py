@@ -5,9 +5,9 @@ from textual.widgets import Static
 
 from engine.config import ModelConfig
 from engine.models.ngram import KneserNey
-from lotr_tui.screens.inspect.activations import ActivationsScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
+from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.text_screen import TextScreen
 from lotr_tui.widgets.screen_lines import StatusBar
@@ -97,6 +97,10 @@ async def open_activations(pilot, session_model, text=ACTIVATIONS_TEXT):
     screen = ActivationsScreen(session_model, text)
     await _open(pilot, screen)
     return screen
+
+
+def selected_value(strips):
+    return float(strips.rows[strips.row].values[strips.item])
 
 
 def gate_strips(app):

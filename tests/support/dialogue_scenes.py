@@ -1,8 +1,8 @@
 """Scenes of the session, of comparisons and of the lens with a model that knows speakers."""
 
 from engine.generation.settings import SamplerSettings
+from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.columns import PromptContext

@@ -19,13 +19,12 @@ from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.dialogs.questions import FirstModelDialog, QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
-from lotr_tui.screens.inspect import lens, side_by_side
-from lotr_tui.screens.inspect.activations import ActivationsScreen
+from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.screens.inspect.attention import AttentionScreen
-from lotr_tui.screens.inspect.comparison import LadderScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen, ModelChoiceDialog, SideBySideScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
+from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
 from lotr_tui.screens.learn import screen as learn_screen
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
@@ -79,7 +78,7 @@ def make_deterministic(monkeypatch, times=1):
     monkeypatch.setattr(learn_screen, "read_source", lambda chapter: (SOURCE, 218))
     monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     baseline = SessionModel("kneser-ney", "3-gram counts · valid 94.1", counts)
-    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
+    monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
 
 
 def set_age(path, minutes=0):

@@ -1,24 +1,45 @@
-"""Generated texts in columns that mark where each one differs from another."""
+"""Texts of one prompt and one seed in columns that mark where they differ, and the screen around them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, zip_longest
 from typing import ClassVar
 
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
-from textual.binding import BindingType
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
 from textual.message import Message
 from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Input, Label, Rule, Static
 
+from engine.errors import InvalidInputError, describe_error, printable
+from engine.generation.generate import IndexedEvent
+from engine.generation.settings import SamplerSettings, random_seed
+from engine.generation.turns import SpeakerProb
+from lotr_tui.background_task import BackgroundTask, is_closed, run_in_thread
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
-from lotr_tui.session.columns import Column, first_difference, fraction_differing, mean_surprisal
+from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.inspect.text_screen import export_picture
+from lotr_tui.session import columns
+from lotr_tui.session.columns import Column, PromptContext
+from lotr_tui.session.read_text import TextReader, find_turn, read_next_token, to_prompt_line
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.theme import MUTED
 from lotr_tui.widgets.drawing import StripWidget
-from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.inputs import LineInput
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 DIFFERENCE_MARK = "▸"  # mark before the first word that differs; that word is also underlined
+FINDING_SPEAKER = "finding out who is likely to answer …"  # text of a column whose speaker is not known yet
 COLUMN_GAP = 2
 MAX_DESCRIPTION_LINES = 4
 MIN_WIDTH_FOR_ONE_LINE_STATS = 25  # column width in cells from which both statistics are on one line
@@ -36,13 +57,6 @@ class GenerationColumns(StripWidget, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"generation-columns--{name}" for name in ("title", "selected", "rule", "muted", "mark", "failure")
     }
-    BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "generation-columns",
-        """
-        up   | up   | scroll_lines(-1) | scroll up   | A line up
-        down | down | scroll_lines(1)  | scroll down | A line down
-        """,
-    )
 
     @dataclass
     class ColumnSelected(Message):
@@ -74,21 +88,18 @@ class GenerationColumns(StripWidget, can_focus=True):
         self._first_visible = min(first, self.selected_index, len(self.outputs) - count)
         return range(self._first_visible, self._first_visible + count)
 
-    def action_scroll_lines(self, lines: int) -> None:
-        """Scroll by a number of lines; at the end, the view follows new tokens again."""
-        top = (self._max_scroll_top if self._scroll_top is None else self._scroll_top) + lines
+    def scroll_text(self, lines: int, pages: int = 0) -> None:
+        """Scroll by lines, and by pages that overlap by one; at the end, the view follows new tokens again."""
+        top = self._max_scroll_top if self._scroll_top is None else self._scroll_top
+        top += lines + pages * max(1, self._body_height - 1)
         self._scroll_top = None if top >= self._max_scroll_top else max(0, top)
         self.redraw_changes()
 
-    def scroll_pages(self, pages: int) -> None:
-        """Scroll by a number of pages, which overlap by one line."""
-        self.action_scroll_lines(pages * max(1, self._body_height - 1))
-
     def on_mouse_scroll_up(self) -> None:
-        self.action_scroll_lines(-2)
+        self.scroll_text(-2)
 
     def on_mouse_scroll_down(self) -> None:
-        self.action_scroll_lines(2)
+        self.scroll_text(2)
 
     def on_click(self, event: events.Click) -> None:
         num_visible, width = self._layout_columns(self.size.width)
@@ -107,26 +118,24 @@ class GenerationColumns(StripWidget, can_focus=True):
         self._body_height = height - len(headings)
         self._max_scroll_top = max(0, max(len(body) for body in bodies) - self._body_height)
         top = self._max_scroll_top if self._scroll_top is None else min(self._scroll_top, self._max_scroll_top)
-        rows = headings + [
-            [body[y] if y < len(body) else [] for body in bodies] for y in range(top, top + self._body_height)
-        ]
+        shown = zip_longest(*(body[top : top + self._body_height] for body in bodies), fillvalue=[])
         style = self.rich_style  # Textual computes the style at each access
         gap = Strip.blank(COLUMN_GAP, style)
         lines = []
-        for cells in rows[:height]:
+        for cells in [*headings, *shown][:height]:
             strips = [part for cell in cells for part in (Strip(cell).adjust_cell_length(column_width, style), gap)]
             lines.append(Strip.join(strips[:-1]).simplify())
         return lines
 
     def _layout_columns(self, width: int) -> tuple[int, int]:
-        """Return the number of visible columns and the width of each."""
+        """Return the number and the width of the visible columns."""
         count = max(1, min(len(self.outputs), (width + COLUMN_GAP) // (self._min_column_width + COLUMN_GAP)))
         return count, max(1, (width + COLUMN_GAP) // count - COLUMN_GAP)
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"generation-columns--{name}")
 
-    def _headings(self, visible: range, width: int) -> list[list[Line]]:
+    def _headings(self, visible: range, width: int) -> list[Sequence[Line]]:
         """Return title, description, statistics, difference and a rule, each with a line per visible column."""
         plain, title, muted = self.rich_style, self._style("title"), self._style("muted")
         outputs = [self.outputs[index] for index in visible]
@@ -139,7 +148,7 @@ class GenerationColumns(StripWidget, can_focus=True):
             descriptions.append([line for part in words for line in _wrap_words(part, width, muted)])
         stats = []
         for index, output in zip(visible, outputs, strict=True):
-            surprisal, texts = mean_surprisal(output.events), ["", ""]
+            surprisal, texts = columns.mean_surprisal(output.events), ["", ""]
             if surprisal is not None:
                 # A word of several tokens can have many bits.
                 bits = f"{surprisal:.{0 if output.noun == 'token' and surprisal >= 10 else 2}f} bits/word"
@@ -148,10 +157,9 @@ class GenerationColumns(StripWidget, can_focus=True):
                 texts = [" · ".join(filter(None, texts))]
             texts.append(self._difference_label(index, width))
             stats.append([[Segment(truncate(text, width), plain)] for text in texts])
-        lines: list[list[Line]] = []
+        lines: list[Sequence[Line]] = []
         for part, most in ((titles, None), (descriptions, MAX_DESCRIPTION_LINES), (stats, None)):
-            rows = zip_longest(*part, fillvalue=[])
-            lines += map(list, islice(rows, most))
+            lines += islice(zip_longest(*part, fillvalue=[]), most)
         rules = [("━", "selected") if index == self.selected_index else ("─", "rule") for index in visible]
         return [*lines, [[Segment(char * width, self._style(name))] for char, name in rules]]
 
@@ -163,15 +171,14 @@ class GenerationColumns(StripWidget, can_focus=True):
         return output.words_to_compare(reference), reference.words_to_compare(output)
 
     def _difference_label(self, index: int, width: int) -> str:
-        """Describe where a column differs from the one it is compared with."""
         words, reference = self._compared_words(index), self.outputs[0 if self._compares_with_first else index - 1]
         if words is None or not self.outputs[index].events or not reference.events:
             return ""
-        first, both_done = first_difference(*words), self.outputs[index].done_event and reference.done_event
+        first, both_done = columns.first_difference(*words), self.outputs[index].done_event and reference.done_event
         if first is None:
             return "= same words" if both_done else "= same so far"
         short = f"≠ at word {first + 1}"
-        long = f"{short} · {format_percent(fraction_differing(*words))} differ"
+        long = f"{short} · {format_percent(columns.fraction_differing(*words))} differ"
         return long if both_done and cell_len(long) <= width else short
 
     def _body_lines(self, index: int, width: int) -> list[Line]:
@@ -186,7 +193,7 @@ class GenerationColumns(StripWidget, can_focus=True):
         elif not output.failure:
             words.append(("▌", self._style("selected")))
         compared = self._compared_words(index)
-        if compared and (first := first_difference(*compared)) is not None:
+        if compared and (first := columns.first_difference(*compared)) is not None:
             # A text that ends where the reference continues differs in its end, so the reason is marked.
             marked, position = (words, first) if first < len(words) else (end, 0)
             marked[position] = (DIFFERENCE_MARK + marked[position][0], self._style("mark"))
@@ -214,3 +221,300 @@ def _wrap_words(words: Sequence[StyledWord], width: int, space_style: Style) -> 
         if text.endswith("\n"):
             lines.append([])
     return lines
+
+
+class ColumnsScreen(AppScreen[None]):
+    """Columns of generated text with a prompt and controls below; a subclass decides what the columns are.
+
+    A task generates the columns of a model that start together, and another one each later column, so that a model
+    that is slow or fails holds up no other model.
+    """
+
+    CSS_PATH = "inspect.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-low"), (30, "-high")]  # noqa: RUF012
+    AUTO_FOCUS = ""
+    HEADING: ClassVar[str]
+    MIN_COLUMN_WIDTH: ClassVar[int]
+    COMPARES_WITH_FIRST: ClassVar[bool]
+    """True if each column is compared with the first one, False with the one to its left."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "generate", "run", id="columns.generate", tooltip="Generate all columns again", priority=True),
+        *binding_table(
+            "columns",
+            """
+            close    | escape | close                  | back   | Stop what is written, or return to the previous screen
+            again    | r      | new_seed               | again  | Generate again with another seed
+            add      | a      | add_column             | add    | Add a column
+            remove   | x      | remove_column          | remove | Remove the selected column
+            raise    | plus   | adjust_temperature(1)  | temp   | Raise the temperature by 0.05  | +/-
+            next     | right  | select_column(1)       | column | Select the column to the right | ←→
+            edit     | e      | edit                   | edit   | Edit the prompt
+            """,
+            show=True,
+        ),
+        *binding_table(
+            "columns",
+            """
+            lower     | minus    | adjust_temperature(-1) | lower temp      | Lower the temperature by 0.05
+            previous  | left     | select_column(-1)      | previous column | Select the column to the left
+            up        | up       | scroll_text(-1, 0)     | scroll up       | A line up
+            down      | down     | scroll_text(1, 0)      | scroll down     | A line down
+            page-up   | pageup   | scroll_text(0, -1)     | page up         | A page up
+            page-down | pagedown | scroll_text(0, 1)      | page down       | A page down
+            export    | ctrl+s   | export                 | export          | Write a picture of what is shown to a file
+            """,
+        ),
+        Binding("ctrl+c", "stop", "stop", show=False, id="columns.stop", tooltip="Stop the generation", priority=True),
+    ]
+
+    def __init__(
+        self,
+        session_model: SessionModel,
+        prompt: str,
+        settings: SamplerSettings,
+        seed: int | None,
+        pace: float,
+        context: PromptContext | None = None,
+    ) -> None:
+        """Continue or answer `prompt` in every column, at most `pace` words per second; 0 is no limit.
+
+        All columns share the seed, which is drawn if it is None, and the settings except for the temperature. `context`
+        is how they read the prompt; None continues it.
+        """
+        super().__init__()
+        self.session_model, self.settings = session_model, settings
+        self.prompt_context = context or PromptContext()
+        self._prompt, self._pace = prompt, pace
+        self._seed = random_seed() if seed is None else seed
+        self.prompt_and_seed: tuple[str, int] | None = None  # of the shown texts; None before the first generation
+        self._tasks: dict[BackgroundTask[IndexedEvent], list[Column]] = {}
+        self._note: str | None = None  # None explains the marks
+        self._ranking: Sequence[SpeakerProb] = ()  # of the likely speakers
+        self.slots = self.make_first_slots()  # columns from left to right
+
+    # Parts that a subclass implements, besides the actions that add columns and adjust temperatures
+
+    def make_first_slots(self) -> list[Column]:
+        """Return the columns that need no loading."""
+        raise NotImplementedError
+
+    def compose_controls(self) -> Iterable[Widget]:
+        raise NotImplementedError
+
+    def apply_controls(self) -> None:
+        """Apply the controls of the subclass to slots and settings, or raise `InvalidInputError`."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Return models and settings for the status line."""
+        raise NotImplementedError
+
+    def use_ranking(self) -> None:
+        """Use the ranking of the speakers, which may be empty."""
+        raise NotImplementedError
+
+    # Screen
+
+    def compose(self) -> ComposeResult:
+        yield StatusBar(id="status")
+        yield Rule(line_style="solid")
+        yield GenerationColumns(self.MIN_COLUMN_WIDTH, compares_with_first=self.COMPARES_WITH_FIRST)
+        yield Static("", id="note", markup=False)
+        yield Rule(line_style="solid")
+        with Horizontal(id="controls"):
+            yield from self.compose_controls()
+        with Horizontal(id="prompt-line"):
+            yield Label(self.prompt_context.prompt_mark, id="prompt-mark", markup=False)
+            placeholder = "type a line to answer" if self.prompt_context.is_answer else "type a text to continue"
+            yield LineInput(
+                self._prompt,
+                placeholder,
+                id="prompt",
+                compact=True,
+                max_length=MAX_PROMPT_CHARACTERS,
+                select_on_focus=False,
+            )
+        yield HelpLine()
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self.query_one("#columns" if self._prompt.strip() else "#prompt").focus()
+        self._show_status()
+        self.show_slots(0)
+        if self.session_model.cast and any(slot.model is None for slot in self.slots):  # they wait for their speaker
+            self.run_worker(self._rank_speakers(), group="loading")
+        if self._has_prompt:
+            self.action_generate()
+
+    def on_unmount(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(lambda: self.show_note(self._note))
+
+    @property
+    def _has_prompt(self) -> bool:
+        return bool(self.query_one("#prompt", Input).value.strip()) or self.prompt_context.is_next_turn
+
+    async def _rank_speakers(self) -> None:
+        """Find out who may answer the prompt, or may begin a scene that is continued."""
+        context = self.prompt_context
+        line = to_prompt_line(self._prompt) if context.is_answer else ""
+        turn = find_turn(self.session_model, line, context.previous_reply if context.is_answer else None, context.roles)
+        try:
+            read = await run_in_thread(read_next_token, TextReader(), turn)
+            self._ranking = () if read is None else read.speakers
+        except Exception as error:
+            self.show_note(f"Cannot rank the speakers: {describe_error(error)}")
+        if not is_closed(self):
+            self.use_ranking()
+            self.show_slots()
+
+    def show_note(self, problem: str | None = None) -> None:
+        """Show a problem below the columns; without one, explain the mark in the columns and say which are visible."""
+        if is_closed(self):
+            return
+        self._note = problem
+        visible = self.query_one(GenerationColumns).visible_columns()
+        hidden = f"columns {visible.start + 1}–{visible.stop} of {len(self.slots)} · "
+        other = "first column" if self.COMPARES_WITH_FIRST else "left column"
+        text = f"{hidden * (len(visible) < len(self.slots))}{DIFFERENCE_MARK} first word unlike the {other}"
+        text = problem or f"{text} · bits/word: surprise"
+        self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if problem else MUTED))
+
+    def _show_status(self) -> None:
+        is_answer = self.prompt_context.is_answer
+        previous = self.prompt_context.previous_reply if is_answer and self.prompt_and_seed is not None else None
+        number = 0 if previous is None else len(previous.path())
+        after = f" · after {plural(number, 'earlier reply', 'earlier replies')}" if number else ""
+        title = f"{self.HEADING}: {'answers' if is_answer else 'continuations'}{after}"
+        about = f" · {self.describe()}"
+        left = Content.assemble(("lotr-tui", "bold $accent"), "  ", (title, "bold"), (about, MUTED))
+        seed = "" if self.prompt_and_seed is None else f"seed {self.prompt_and_seed[1]}"
+        self.query_one("#status", StatusBar).show(left, Content.styled(seed, MUTED))
+
+    # Generation
+
+    @property
+    def is_writing(self) -> bool:
+        return any(task.is_running for task in self._tasks)
+
+    def action_generate(self) -> None:
+        try:
+            if not self._has_prompt:
+                raise InvalidInputError("type a prompt first")
+            self.apply_controls()
+        except InvalidInputError as error:
+            self.show_note(str(error))
+            return
+        self.prompt_and_seed = (self.query_one("#prompt", Input).value, self._seed)
+        for task in self._tasks:
+            task.cancel()
+        for slot in self.slots:
+            slot.clear()
+        self._show_status()
+        self._note = None
+        self.show_slots()
+
+    def _generate_empty_columns(self) -> None:
+        """Generate the idle columns that have no text, with the prompt and the seed of the others."""
+        if self.prompt_and_seed is None:
+            return
+        prompt, seed = self.prompt_and_seed
+        self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
+        busy = {slot for written in self._tasks.values() for slot in written}
+        groups: dict[int, list[Column]] = {}
+        for slot in self.slots:
+            if slot.model is not None and slot.is_empty and slot not in busy:
+                groups.setdefault(id(slot.model), []).append(slot)
+        for group in groups.values():
+            try:
+                texts = [slot.prepare(prompt, self.prompt_context, self.settings) for slot in group]
+            except InvalidInputError as error:
+                self._fail(group, error)
+                continue
+            task: BackgroundTask[IndexedEvent] = BackgroundTask(
+                self, "columns", partial(self._take_events, group), partial(self._fail, group), self._show_texts
+            )
+            self._tasks[task] = group
+            task.start(partial(columns.generate_columns, texts, seed, pace=self._pace))
+        self._show_texts()
+
+    def _take_events(self, slots: Sequence[Column], events: list[IndexedEvent]) -> None:
+        for index, event in events:
+            slots[index].add_event(event)
+        self.query_one(GenerationColumns).redraw_changes()
+
+    def _fail(self, slots: Sequence[Column], error: BaseException) -> None:
+        for slot in slots:
+            if slot.done_event is None:
+                slot.failure = f"failed: {describe_error(error)}"
+        self._show_texts()
+
+    def _show_texts(self) -> None:
+        self.query_one(GenerationColumns).redraw_changes()
+        self.refresh_bindings()
+
+    @property
+    def selected_index(self) -> int:
+        """Index of the column that the keys act on."""
+        return self.query_one(GenerationColumns).selected_index
+
+    def show_slots(self, selected_index: int | None = None) -> None:
+        """Show the slots, stop generating for removed ones, and generate the ones that have no text."""
+        for task, written in self._tasks.items():
+            if not any(slot in self.slots for slot in written):
+                task.stop()
+        index = self.selected_index if selected_index is None else selected_index
+        self.query_one(GenerationColumns).show(self.slots, index)
+        self.show_note(self._note)
+        self._generate_empty_columns()
+
+    def show_change(self, selected_index: int | None = None) -> None:
+        self._note = None
+        self.show_slots(selected_index)
+
+    # Keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "stop" or self.is_writing
+
+    def action_stop(self) -> None:
+        for task in self._tasks:
+            task.stop()  # its last tokens are still shown
+
+    def action_close(self) -> None:
+        if self.is_writing:
+            self.action_stop()
+        else:
+            self.dismiss()
+
+    def action_edit(self) -> None:
+        self.query_one("#prompt", Input).focus()
+
+    def action_export(self) -> None:
+        export_picture(self, "columns")
+
+    def action_new_seed(self) -> None:
+        self._seed = random_seed()
+        if self._has_prompt:
+            self.action_generate()
+
+    def action_remove_column(self) -> None:
+        if len(self.slots) == 1:
+            self.show_note("one column must stay; a adds another")
+        else:
+            del self.slots[self.selected_index]
+            self.show_change()
+
+    def action_select_column(self, offset: int) -> None:
+        self.show_slots(self.selected_index + offset)
+
+    @on(GenerationColumns.ColumnSelected)
+    def _select_clicked_column(self, message: GenerationColumns.ColumnSelected) -> None:
+        self.show_slots(message.index)
+
+    def action_scroll_text(self, lines: int, pages: int) -> None:
+        self.query_one(GenerationColumns).scroll_text(lines, pages)

@@ -13,29 +13,14 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.tokenizers import Tokenizer
 from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_percent, plural
-from lotr_tui.screens.inspect.page import Page, sanitize_text
-from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar, TextScreen, unreadable_metric
-from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.screens.inspect.text_screen import TextScreen, unreadable_parts
+from lotr_tui.screens.inspect.text_view import Page, TextView, sanitize_text
 from lotr_tui.session.training_text import find_memorized_passages
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.screen_lines import StatusBar
 
 PLACEHOLDER = f"Type a text below. Passages of {MIN_PASSAGE_LENGTH} words or more from the training text are marked."
-
-
-class Occurrences(VerticalScroll):
-    """First occurrences of a passage in the training text: the speaker and the line, the passage in brackets."""
-
-    BINDING_GROUP_TITLE = "Occurrences"
-    HELP_LINE = "Lines of the training text with the passage in brackets, and who says them"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="heading", markup=False)
-        yield Static("", id="lines", markup=False)
-
-    def show(self, heading: Content, lines: Sequence[Content] = ()) -> None:
-        self.query_one("#heading", Static).update(heading)
-        self.query_one("#lines", Static).update(Content("\n").join(lines))
-        self.scroll_home(animate=False)
+NOTHING = f"nothing is copied: no {MIN_PASSAGE_LENGTH} words in a row occur in the training text"
 
 
 class CopiedScreen(TextScreen[MemorizationReport]):
@@ -48,23 +33,24 @@ class CopiedScreen(TextScreen[MemorizationReport]):
     BUSY_MESSAGE = "indexing the training text …"
     FAILURE_MESSAGE = "no training text"
     SHOWS_TOKENS = False
-    PANES = ("text", "occurrences", "line")
-    result: MemorizationReport | None = None  # the copied passages of the text, or None while unknown
+    panes = ("text", "occurrences", "line")
+    passages: Sequence[Passage] = ()  # that are copied; none while unknown
     selected = 0  # index of the selected passage
 
     def compose_body(self) -> ComposeResult:
-        yield MetricsBar(id="metrics")
+        yield StatusBar(id="metrics")
         yield Rule(line_style="solid")
         with Container(id="body"):
             help_line = "1[…] is in the training text word for word; n, N: next, previous passage"
             yield TextView(PLACEHOLDER, help_line, self._styles_of, self._gap_styles_of)
-            yield Occurrences(id="occurrences")
+            with VerticalScroll(id="occurrences"):  # lines of the training text with the passage in brackets
+                yield Static("", id="lines", markup=False)
         yield Rule(line_style="solid")
 
     def passages_at(self, index: int) -> list[int]:
         """Return the indices of the passages that contain a word."""
-        passages = self.result.passages if self.result is not None else ()
-        return [n for n, passage in enumerate(passages) if passage.start <= index < passage.start + passage.length]
+        passages = enumerate(self.passages)
+        return [n for n, passage in passages if passage.start <= index < passage.start + passage.length]
 
     def _styles_of(self, index: int) -> tuple[str, ...]:
         passages = self.passages_at(index)
@@ -80,7 +66,7 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         return "no training text: this model has no run" if self.session_model.run is None else ""
 
     def show_page(self, page: Page) -> None:
-        self.result = None
+        self.passages = ()
         self.query_one(TextView).show(page)
 
     def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> list[MemorizationReport]:
@@ -90,39 +76,42 @@ class CopiedScreen(TextScreen[MemorizationReport]):
 
     def show_result(self, result: MemorizationReport) -> None:
         assert self.page is not None, "the search was started with a page"
-        self.result, self.selected, passages = result, 0, result.passages
-        text = self.query_one(TextView)
-        text.marks = [passage.start for passage in passages]
-        text.show(mark_passages(self.page, passages), text.marks[0] if passages else 0)
-        metrics: list[Metric] = [
-            [
-                (f"{format_percent(result.novel_fraction)} not in a copied passage", "bold"),
-                (f" ({MIN_PASSAGE_LENGTH} words or more)", MUTED),
-            ],
-            *unreadable_metric(self.page.tokens.skipped_texts()),
-            [(plural(result.num_words, "word"), "")],
-            [(plural(len(passages), "passage"), "")],
+        self.passages, self.selected = result.passages, 0
+        text, tokens = self.query_one(TextView), self.page.tokens
+        opening = {passage.start: f"{number}[" for number, passage in enumerate(self.passages, 1)}
+        closing = {passage.start + passage.length - 1: "]" for passage in self.passages}
+        marks = {index: (opening.get(index, ""), closing.get(index, "")) for index in opening | closing}
+        text.marks = [passage.start for passage in self.passages]
+        text.show(Page.from_words(tokens, marks), text.marks[0] if text.marks else 0)
+        novel = f"{format_percent(result.novel_fraction)} not in a copied passage"
+        metrics = [
+            Content.assemble((novel, "bold"), (f" ({MIN_PASSAGE_LENGTH} words or more)", MUTED)),
+            *unreadable_parts(tokens),
+            Content(plural(result.num_words, "word")),
+            Content(plural(len(self.passages), "passage")),
         ]
-        if passages:
-            metrics.append([(f"longest {max(passage.num_words for passage in passages):,} words", "")])
+        if self.passages:
+            metrics.append(Content(f"longest {max(passage.num_words for passage in self.passages):,} words"))
         if num_unknown := int(self.page.unknown_mask.sum()):
-            metrics.append([(f"{num_unknown:,} unknown", MUTED)])
-        self.query_one(MetricsBar).show_metrics(metrics)
-        nothing = f"nothing is copied: no {MIN_PASSAGE_LENGTH} words in a row occur in the training text"
-        self.query_one(Occurrences).show(Content.styled(nothing, MUTED))
+            metrics.append(Content.styled(f"{num_unknown:,} unknown", MUTED))
+        self.show_metrics(metrics)
+        self._show_occurrences(Content.styled(NOTHING, MUTED))
         self._select_passage()
 
     def show_message(self, message: str) -> None:
         super().show_message(message)
-        self.query_one(Occurrences).show(Content(""))
+        self._show_occurrences()
+
+    def _show_occurrences(self, *lines: Content) -> None:
+        self.query_one("#lines", Static).update(Content("\n").join(lines))
+        self.query_one("#occurrences").scroll_home(animate=False)
 
     @on(TextView.CursorMoved)
     def _select_passage(self) -> None:
         """Select the passage that starts at the cursor, or else the longest one that contains it."""
-        cursor = self.query_one(TextView).cursor
-        if self.result is None or not (passages := self.passages_at(cursor)):
+        cursor, every = self.query_one(TextView).cursor, self.passages
+        if not (passages := self.passages_at(cursor)):
             return
-        every = self.result.passages
         self.selected = max(passages, key=lambda index: (every[index].start == cursor, every[index].length))
         passage, tokenizer = every[self.selected], self.session_model.model.tokenizer
         is_all = passage.num_occurrences == len(passage.occurrences)
@@ -131,18 +120,9 @@ class CopiedScreen(TextScreen[MemorizationReport]):
             (f"passage {self.selected + 1} of {len(every)}", "bold"),
             (f" · {passage.num_words} words · in {plural(passage.num_occurrences, 'place')}{more}:", MUTED),
         )
-        lines = [_format_occurrence(occurrence, passage, tokenizer) for occurrence in passage.occurrences]
-        self.query_one(Occurrences).show(heading, lines)
+        lines = (_format_occurrence(occurrence, passage, tokenizer) for occurrence in passage.occurrences)
+        self._show_occurrences(heading, *lines)
         self.query_one(TextView).refresh()
-
-
-def mark_passages(page: Page, passages: Sequence[Passage]) -> Page:
-    """Return the page with brackets around the passages, numbered from 1."""
-    before, after = [""] * len(page.starts), [""] * len(page.starts)
-    for number, passage in enumerate(passages, 1):
-        before[passage.start] += f"{number}["
-        after[passage.start + passage.length - 1] += "]"
-    return page.with_marks(before, after) if passages else page
 
 
 def _format_occurrence(occurrence: Occurrence, passage: Passage, tokenizer: Tokenizer) -> Content:

@@ -68,20 +68,22 @@ class StripColumns:
         sizes: Int64Array = np.diff(self.first_positions, append=self.end_position)
         return sizes
 
+    @property
+    def edges(self) -> Int64Array:
+        """First cell of each column, and the one after the last column: `[columns + 1]`."""
+        edges: Int64Array = np.cumsum([0, *(width + self.gap for width in self.widths)])
+        return edges
+
     def column_of(self, position: int) -> int | None:
         """Return the column of an item, or None if no column stands for it."""
         if not self.first_positions[0] <= position < self.end_position:
             return None
         return int(np.searchsorted(self.first_positions, position, side="right")) - 1
 
-    def cell_of(self, column: int) -> int:
-        """Return the number of cells before a column."""
-        return sum(self.widths[:column]) + self.gap * column
-
     def column_at(self, cell: int) -> int | None:
         """Return the column that covers a cell or the gap after it, or None if there is none."""
-        column = int(np.searchsorted(np.cumsum(np.array(self.widths) + self.gap), cell, side="right"))
-        return column if cell >= 0 and column < len(self.widths) else None
+        column = int(np.searchsorted(self.edges, cell, side="right")) - 1
+        return column if 0 <= column < len(self.widths) else None
 
     def reduce(self, values: Float32Array, kind: Kind = "weight") -> Float32Array:
         """Return the value of each column `[columns]`, given the values of the items from the first one on.
@@ -111,8 +113,7 @@ def even_columns(num_items: int, num_cells: int, first: int = 0) -> StripColumns
     items = np.arange(num_cells) * num_items // num_cells
     if num_items >= num_cells:
         return StripColumns(first + items, first + num_items, (1,) * num_cells)
-    widths = tuple(np.bincount(items).tolist())
-    return StripColumns(first + np.arange(num_items), first + num_items, widths)
+    return StripColumns(first + np.arange(num_items), first + num_items, tuple(np.bincount(items).tolist()))
 
 
 def named_columns(names: Sequence[str], num_cells: int, first: int, cursor: int) -> StripColumns:
@@ -155,18 +156,20 @@ class HeatStrips(StripWidget, can_focus=True):
     """
 
     DEFAULT_CSS = """
-    HeatStrips { height: auto; padding: 0 1; }
-    HeatStrips > .heat-strips--plain { color: $foreground; }
-    HeatStrips > .heat-strips--muted { color: $muted; text-style: $muted-style; }
-    HeatStrips > .heat-strips--selected { color: $foreground; text-style: bold; }
-    HeatStrips:focus > .heat-strips--selected { color: $accent; text-style: bold; }
-    HeatStrips > .heat-strips--weight { color: $foreground 60%; }
-    HeatStrips > .heat-strips--strong { color: $accent; }
-    HeatStrips > .heat-strips--gate { color: $foreground 80%; }
-    HeatStrips > .heat-strips--positive { color: $success; }
-    HeatStrips > .heat-strips--negative { color: $error; }
-    HeatStrips > .heat-strips--cursor { background: $accent 30%; text-style: underline; }
-    HeatStrips > .heat-strips--name { text-style: bold underline; }
+    HeatStrips {
+        height: auto; padding: 0 1;
+        & > .heat-strips--plain { color: $foreground; }
+        & > .heat-strips--muted { color: $muted; text-style: $muted-style; }
+        & > .heat-strips--selected { color: $foreground; text-style: bold; }
+        &:focus > .heat-strips--selected { color: $accent; text-style: bold; }
+        & > .heat-strips--weight { color: $foreground 60%; }
+        & > .heat-strips--strong { color: $accent; }
+        & > .heat-strips--gate { color: $foreground 80%; }
+        & > .heat-strips--positive { color: $success; }
+        & > .heat-strips--negative { color: $error; }
+        & > .heat-strips--cursor { background: $accent 30%; text-style: underline; }
+        & > .heat-strips--name { text-style: bold underline; }
+    }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"heat-strips--{name}"
@@ -176,16 +179,16 @@ class HeatStrips(StripWidget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "heat-strips",
         """
-        left      | left     | step(0, -1)     | left        | The item on the left
-        right     | right    | step(0, 1)      | right       | The item on the right
-        up        | up       | step(-1, 0)     | row above   | The row above
-        down      | down     | step(1, 0)      | row below   | The row below
-        page-up   | pageup   | jump(-0.1)      | tenth left  | A tenth of the items left
-        page-down | pagedown | jump(0.1)       | tenth right | A tenth of the items right
-        first     | home     | jump(-1)        | first       | The first item
-        last      | end      | jump(1)         | last        | The last item
-        largest   | g        | go_to_largest   | greatest    | The item with the greatest absolute value of the row
-        zoom      | z        | toggle_zoom     | zoom        | All items, or as many as can be told apart
+        left      | left     | step(0, -1)   | left        | The item on the left
+        right     | right    | step(0, 1)    | right       | The item on the right
+        up        | up       | step(-1, 0)   | row above   | The row above
+        down      | down     | step(1, 0)    | row below   | The row below
+        page-up   | pageup   | jump(-0.1)    | tenth left  | A tenth of the items left
+        page-down | pagedown | jump(0.1)     | tenth right | A tenth of the items right
+        first     | home     | jump(-1)      | first       | The first item
+        last      | end      | jump(1)       | last        | The last item
+        largest   | g        | go_to_largest | greatest    | The item with the greatest absolute value of the row
+        zoom      | z        | toggle_zoom   | zoom        | All items, or as many as can be told apart
         """,
     )
     ALLOW_SELECT = False
@@ -211,24 +214,21 @@ class HeatStrips(StripWidget, can_focus=True):
         super().__init__(id="strips")
         self.get_help_line = get_help_line
         self._label_width, self._label_of = label_width, label_of
-        self._num_fixed, self._first_label = num_fixed_rows, first_label
+        self._num_fixed, self._first_label, self._is_zoomed = num_fixed_rows, first_label, is_zoomed
         self._num_heading_lines = 2 if first_label else 1
         self.rows: Sequence[StripRow] = ()
-        self.message = ""  # while there are no rows
+        self._message = ""  # while there are no rows
         self._names: Sequence[str] = ()
         self._heading: Sequence[str] = ()
-        self._is_zoomed = is_zoomed
         self._first_named = 0  # first item that columns with names show
         self._first_row = 0  # first shown row below the fixed ones
-        self.row = 0
-        self.item = 0
+        self.row = self.item = 0
 
     def show(self, rows: Sequence[StripRow], heading: Sequence[str], names: Sequence[str] = ()) -> None:
         """Show rows below a heading, whose last parts are left out where they do not fit."""
         is_first = not self.rows
         self.rows, self._heading, self._names = rows, heading, names
-        self.row = min(self.row, len(rows) - 1)
-        self.item = min(self.item, self.num_items - 1)
+        self.row, self.item = min(self.row, len(rows) - 1), min(self.item, self.num_items - 1)
         if is_first:
             self._lines = []
             self.refresh(layout=True)
@@ -236,7 +236,7 @@ class HeatStrips(StripWidget, can_focus=True):
             self.redraw_changes()
 
     def show_message(self, message: str) -> None:
-        self.rows, self.message = (), message
+        self.rows, self._message = (), message
         self.redraw()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -247,10 +247,6 @@ class HeatStrips(StripWidget, can_focus=True):
     def num_items(self) -> int:
         """Number of items that have a value; others have a name only."""
         return len(self.rows[0].values) if self.rows else 0
-
-    @property
-    def selected_value(self) -> float:
-        return float(self.rows[self.row].values[self.item])
 
     @property
     def num_cells(self) -> int:
@@ -282,7 +278,7 @@ class HeatStrips(StripWidget, can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Strip]:
         if not self.rows:
-            return [Strip([Segment(self.message, self._style("muted"))])]
+            return [Strip([Segment(self._message, self._style("muted"))])]
         columns = self.columns()
         lines = [Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])]
         if self._first_label:
@@ -290,7 +286,7 @@ class HeatStrips(StripWidget, can_focus=True):
         lines += [self._draw_row(index, columns) for index in (*range(self._num_fixed), *self.scrolled_rows())]
         cell = self._label_width
         if (column := columns.column_of(self.item)) is not None:
-            cell += columns.cell_of(column) + columns.widths[column] // 2
+            cell += int(columns.edges[column]) + columns.widths[column] // 2
         label = self._label_of(self.item)
         pointer = f"{' ' * cell}▲ {label}" if cell + cell_len(label) + 2 <= width else f"{label} ▲".rjust(cell + 1)
         return [*lines, Strip([Segment(pointer, self.rich_style)])]
@@ -301,9 +297,11 @@ class HeatStrips(StripWidget, can_focus=True):
         if not columns.names:
             return Strip([*segments, Segment(self._first_label, muted)])
         for name, item in zip(columns.names, columns.first_positions.tolist(), strict=True):
-            is_cursor, has_value = item == self.item, item < self.num_items
-            style = self._style("plain", "name") if is_cursor else plain if has_value else muted
-            segments += [Segment(name, style), Segment(" ", plain)]
+            style = plain if item < self.num_items else muted
+            segments += [
+                Segment(name, self._style("plain", "name") if item == self.item else style),
+                Segment(" ", plain),
+            ]
         return Strip(segments)
 
     def _draw_row(self, index: int, columns: StripColumns) -> Strip:
@@ -322,10 +320,10 @@ class HeatStrips(StripWidget, can_focus=True):
         for (name, is_cursor), group in groupby(cells, key=lambda cell: cell[:2]):
             style = self._style(name, "cursor") if is_cursor else self._style(name)
             segments += [Segment(gap.join(text for _, _, text in group), style), Segment(gap, self._style("weight"))]
-        used = sum(columns.widths) + columns.gap * len(columns.widths)
         value = float(row.values[self.item])
         number = format_percent(value) if row.kind == "weight" else f"{value:{'+' * (row.kind == 'signed')}.3f}"
-        return Strip([*segments, Segment(f"{number:>{VALUE_WIDTH + self.num_cells - used}}", label_style)])
+        room = VALUE_WIDTH + self.num_cells - int(columns.edges[-1])
+        return Strip([*segments, Segment(f"{number:>{room}}", label_style)])
 
     def _style(self, *names: str) -> Style:
         return self.get_component_rich_style(*(f"heat-strips--{name}" for name in names))

@@ -1,12 +1,10 @@
 """Lens: a text shaded by surprisal, the word under the cursor, the sentences, and who would say a line."""
 
-import math
+import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
-import numpy.typing as npt
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -14,33 +12,21 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Input, Rule, Static
 
-from engine.analysis.evaluation import Evaluation, TextForm, native_form, summarize_log_probs
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import TokenizedText
+from engine.data.arrays import Float64Array
 from engine.data.speakers import display_name
-from engine.errors import describe_error, printable
-from engine.models.base import LanguageModel
+from engine.errors import RunError, describe_error, printable
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
-from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural, truncate
-from lotr_tui.screens.dialogs.paths import OpenTextDialog
-from lotr_tui.screens.inspect.page import UNKNOWN_MARKS, Page, visible_part
-from lotr_tui.screens.inspect.row_list import Row, RowList
-from lotr_tui.screens.inspect.text_screen import (
-    MAX_TEXT_CHARACTERS,
-    Metric,
-    MetricsBar,
-    TextInputBar,
-    TextScreen,
-    marks_to_newlines,
-    newlines_to_marks,
-    unreadable_metric,
-)
-from lotr_tui.screens.inspect.text_view import DIFFERENCE_THRESHOLDS, DIFFERENCES, TextView, difference_style
+from lotr_tui.formatting import truncate
+from lotr_tui.screens.inspect import text_screen, text_view
+from lotr_tui.screens.inspect.text_screen import Row, RowList, TextInputBar, TextScreen
+from lotr_tui.screens.inspect.text_view import Page, TextView
 from lotr_tui.screens.inspect.who import WhoPane, line_at
-from lotr_tui.screens.inspect.word_details import WordDetails
+from lotr_tui.screens.inspect.word_details import WordDetails, describe_scores
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import is_line_mode, load_kneser_ney
 from lotr_tui.theme import MUTED
@@ -51,117 +37,88 @@ TYPING_DEBOUNCE = 0.25  # seconds between the last key and the scoring of the ty
 MIN_WIDTH_OF_FULL_LEGEND = 80
 EXCERPT_LENGTH = 200  # characters of a sentence that are prepared for display, more than fit on a line
 PLACEHOLDER = "Type a text below. Each word is shaded by its surprisal in bits: how unexpected it was to the model."
-SURPRISE_THRESHOLDS = (3.0, 6.0, 10.0)
-"""Bits that separate the styles of `SURPRISES`: probabilities of 1/8, 1/64 and 1/1024."""
-SURPRISES = ("dim", "usual", "surprising", "strong")
-TEXT_FORM_NAMES: dict[TextForm, str] = {
-    "original": "",
-    "whitespace": " (words only)",
-    "words": " (lower-case words)",
-}
 
 LensView = Literal["network", "Kneser-Ney", "difference"]
 """Meaning of the shades: the surprisal of one model, or the difference between both."""
 LENS_VIEWS: tuple[LensView, ...] = get_args(LensView)
 
 
-def describe_scores(network: TokenScores, baseline: TokenScores | None, baseline_status: str) -> list[Metric]:
-    """Return the metrics of a text of which at least one token is scored; the status replaces missing scores."""
-    evaluation, tokens = _evaluate(network), network.tokens
-    # Punctuation, and a line end read as a token, are not words to the reader.
-    num_words = int(np.count_nonzero(tokens.counts_as_word[: network.num_scored_words]))
-    parts: list[Metric] = [[("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")]]
-    if baseline is None:
-        parts.append([(baseline_status, MUTED)])
-    elif baseline.num_scored:
-        parts.append([("Kneser-Ney ", MUTED), (f"{_evaluate(baseline).perplexity:,.1f}", "")])
-    if not np.isnan(network.bits_per_character):
-        note = TEXT_FORM_NAMES[native_form(network.tokenizer)]
-        if network.tokenizer.name == "pretrained":
-            note = f", {PRETRAINED_NOTE}"
-        # A perplexity of tokens says little to someone who does not know the tokens.
-        place = 0 if tokens.unk_id is None else len(parts)
-        parts.insert(place, [(f"{network.bits_per_character:.2f}", ""), (f" bits/character{note}", MUTED)])
-    parts += unreadable_metric(tokens.skipped_texts())
-    surprise: Metric = [("surprise ", MUTED), (f"{evaluation.bits_per_token:.2f}", "")]
-    if tokens.unk_id is None:
-        parts.append([(f"{plural(num_words, 'word')}, {plural(evaluation.tokens, 'token')}", "")])
-        parts.append([*surprise, (" bits per token", MUTED)])
-    else:
-        is_unknown = tokens.unknown_mask[: evaluation.tokens]
-        unknown = f"{is_unknown.sum():,} unknown ({format_percent(evaluation.unk_rate)})"
-        known = "-" if is_unknown.all() else f"{_evaluate(network, ~is_unknown).perplexity:,.1f}"
-        parts += [
-            [*surprise, (" bits per word", MUTED)],
-            [(f"{num_words:,} words, {unknown}", "")],
-            [("without unknown ", MUTED), (known, "")],
-        ]
-    both = min(network.num_scored_words, 0 if baseline is None else baseline.num_scored_words)
-    if baseline is not None and both:
-        fraction = format_percent(float(np.mean(baseline.word_bits[:both] > network.word_bits[:both])))
-        parts.append([("better than Kneser-Ney on ", MUTED), (fraction, ""), (" of words", MUTED)])
-    return parts
+class Shading(NamedTuple):
+    """Styles of the words by a value in bits."""
+
+    title: str
+    styles: tuple[str, ...]
+    thresholds: tuple[float, ...]  # bits that separate the styles
+    legend: tuple[str, ...]  # meaning of each style
 
 
-def _evaluate(scores: TokenScores, is_counted: npt.NDArray[np.bool_] | None = None) -> Evaluation:
-    """Return the evaluation on the tokens scored so far, or on some of them."""
-    log_probs, ids = scores.log_probs[: scores.num_scored], scores.tokens.ids[: scores.num_scored]
-    if is_counted is not None:
-        log_probs, ids = log_probs[: len(is_counted)][is_counted], ids[: len(is_counted)][is_counted]
-    return summarize_log_probs(log_probs, ids, scores.tokens.unk_id)
+SURPRISE = Shading(  # probabilities of 1/8, 1/64 and 1/1024
+    "surprise: ",
+    ("dim", "usual", "surprising", "strong"),
+    (3.0, 6.0, 10.0),
+    ("under 3 bits", "3 to 6", "6 to 10", "over 10"),
+)
+DIFFERENCE = Shading(
+    "difference: ",
+    text_view.DIFFERENCES,
+    (-3.0, -1.0, 1.0, 3.0),
+    ("Kneser-Ney by 3", "by 1", "even", "by 1", "network by 3 bits"),
+)
 
 
 class LensScreen(TextScreen[TokenScores]):
     """Scores of a text by the session's model ("network") and by the Kneser-Ney baseline of its run."""
 
-    AUTO_FOCUS = ""
     HEADING = "lens: surprise per word"
     BUSY_MESSAGE = ""
     FAILURE_MESSAGE = "cannot score the text"
     POLL_INTERVAL = 0.1
     SHOWS_TOKENS = False
-    PANES = ("text", "sentences", "line")
+    panes: tuple[str, ...] = ("text", "sentences", "line")
     TAKING_TURNS = ("text", "sentences")
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "lens",
         """
-        view      | v | next_view        | view      | Shade by the network, Kneser-Ney or the difference
-        who       | w | toggle_who       | who       | Who would say this, or the surprise again
-        sort      | s | toggle_order     | sort      | The hardest sentences first, or as written
-        file      | f | open             | file      | Open a text file
-        line-ends | b | toggle_line_ends | breaks    | Read line breaks as ends of lines, or ignore them
+        view | v | next_view    | view | Shade by the network, Kneser-Ney or the difference
+        who  | w | toggle_who   | who  | Who would say this, or the surprise again
+        sort | s | toggle_order | sort | The hardest sentences first, or as written
         """,
         show=True,
     )
 
-    def __init__(self, session_model: SessionModel, text: str = "", *, reads_line_ends: bool = False) -> None:
+    def __init__(
+        self,
+        session_model: SessionModel,
+        text: str = "",
+        names: tuple[str, ...] = (),
+        *,
+        reads_line_ends: bool = False,
+    ) -> None:
         """Score `text`; with `reads_line_ends`, a closed vocabulary reads line breaks as `<eos>`.
 
         Otherwise this depends on the training of the model.
         """
-        super().__init__(session_model, text)
+        super().__init__(session_model, text, names)
+        run = session_model.run
         if not session_model.model.tokenizer.is_open:
-            run = session_model.run
             self.eos_per_line = reads_line_ends or (run is not None and is_line_mode(run))
         self.view: LensView = "network"
-        self.network_scores: TokenScores | None = None
-        self.baseline_scores: TokenScores | None = None
-        self.baseline: LanguageModel | None = None
-        self._missing_baseline = ""  # why there is no baseline; empty while it is loaded
+        self.scores: list[TokenScores] = []  # of the network, and of Kneser-Ney unless there is none
+        self._values = np.empty(0)  # bits `[words]` that the shades stand for; NaN for words that are not scored
+        self.baseline: KneserNey | None = None  # None also while it is loaded
+        self._baseline_lock = threading.Lock()  # of the threads of two texts that want it
+        self._missing_baseline = "" if run else "no Kneser-Ney: this model has no run with training data to count."
         self._hardest_first = False
-        self._perplexities: list[npt.NDArray[np.float64]] = []  # of the sentences, by both models
-        self._order: npt.NDArray[np.intp] = np.empty(0, np.intp)
+        self._perplexities: list[Float64Array] = []  # of the sentences, by each model
+        self._order = np.empty(0, np.intp)  # of the sentences
         self._num_painted = 0  # words that had scores when last painted
         self._typing = Debounce(self, TYPING_DEBOUNCE, self._score_typed_text)
         self._baseline_task: BackgroundTask[int] = BackgroundTask(
             self, "lens-kneser-ney", lambda _: self._show_change(), self._reject_baseline, interval=self.POLL_INTERVAL
         )
-        self._loading_task: BackgroundTask[KneserNey] = BackgroundTask(
-            self, "kneser-ney", lambda models: self._take_baseline(models[0]), self._reject_baseline
-        )
 
     def compose_body(self) -> ComposeResult:
-        yield MetricsBar(id="metrics")
+        yield StatusBar(id="metrics")
         yield Rule(line_style="solid", id="metrics-rule")
         with Horizontal(id="body"):
             help_line = "← → word; n, N: surprising ones; v: Kneser-Ney, difference"
@@ -176,26 +133,24 @@ class LensScreen(TextScreen[TokenScores]):
         yield Rule(line_style="solid")
 
     def on_mount(self) -> None:
-        self.focus_pane("text" if self.text else "line")
         self.watch(self.query_one(TextInputBar).input, "selection", self._follow_text_cursor, init=False)
         self._show_legend()
-        self.call_after_refresh(self._load_baseline, self.session_model.run)
+        if self._missing_baseline and not self.session_model.source:
+            self.notify(self._missing_baseline, markup=False)
 
     def on_unmount(self) -> None:
         self._baseline_task.cancel()
-        self._loading_task.cancel()
 
     @property
     def is_idle(self) -> bool:
-        tasks = self.analysis, self._baseline_task, self._loading_task
-        is_scored = self.page is not None and not self._typing.is_waiting and not any(task.is_running for task in tasks)
-        return is_scored and not any(pane.guesses.is_running for pane in self.query(WhoPane))
+        is_busy = self._typing.is_waiting or self._baseline_task.is_running
+        return super().is_idle and not is_busy and not any(pane.guesses.is_running for pane in self.query(WhoPane))
 
     # Text
 
     @on(Input.Changed)
     def _schedule_scoring(self, event: Input.Changed) -> None:
-        if event.value != newlines_to_marks(self.text):  # otherwise the screen itself has filled the line
+        if event.value != text_screen.newlines_to_marks(self.text):  # otherwise the screen itself has filled the line
             self._typing.request()
             if self.shows_who:
                 self._guess_speaker()
@@ -205,19 +160,7 @@ class LensScreen(TextScreen[TokenScores]):
         self.analyse()
         self._move_to_text_cursor()
 
-    def action_open(self) -> None:
-        def load(file: tuple[str, str] | None) -> None:
-            if file is not None:
-                self.query_one(TextInputBar).set_text(file[1])
-                if len(file[1]) > MAX_TEXT_CHARACTERS:
-                    self._notify(f"Only the last {MAX_TEXT_CHARACTERS:,} characters of {printable(file[0])} are read.")
-                self._score_typed_text()
-                self.focus_result()
-
-        self.app.push_screen(OpenTextDialog(), load)
-
     def _move_to_text_cursor(self) -> None:
-        """Move to the word before the cursor of the input line."""
         if self.page is not None:
             word_starts, _ = self.page.tokens.word_spans
             self.query_one("#text", TextView).move_cursor(int(word_starts.searchsorted(self._text_cursor)) - 1)
@@ -226,7 +169,7 @@ class LensScreen(TextScreen[TokenScores]):
     def _text_cursor(self) -> int:
         """Number of characters of the text before the cursor of the input line."""
         line = self.query_one(TextInputBar).input
-        return len(marks_to_newlines(line.value[: line.cursor_position]))
+        return len(text_screen.marks_to_newlines(line.value[: line.cursor_position]))
 
     def _follow_text_cursor(self) -> None:
         if not self.query_one(TextInputBar).input.has_focus:
@@ -239,120 +182,80 @@ class LensScreen(TextScreen[TokenScores]):
     # Scores
 
     def show_page(self, page: Page) -> None:
-        """Show a new text, with the scores that it shares with the text before."""
-        text = self.query_one("#text", TextView)
-        tokenizer = self.session_model.model.tokenizer
-        self.network_scores = TokenScores(page.tokens, tokenizer, self.network_scores)
+        text, tokenizer = self.query_one("#text", TextView), self.session_model.model.tokenizer
+        before = [*self.scores, None, None][: 1 if self._missing_baseline else 2]  # what both texts share is scored
+        self.scores = [TokenScores(page.tokens, tokenizer, each) for each in before]
         self._num_painted = 0
         text.show(page, text.cursor)
-        self._score_with_baseline()
+        if not self._missing_baseline:
+            self._baseline_task.start(self._read_baseline)
         self._show_change()
 
     def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> Iterator[TokenScores]:
-        assert self.network_scores is not None, "the text is shown"
-        scores = self.network_scores
-        return (scores for _ in scores.read(self.session_model.model, cancelled))
+        network = self.scores[0]
+        return (network for _ in network.read(self.session_model.model, cancelled))
 
     def show_result(self, result: TokenScores) -> None:
         self._show_change()
 
-    def _load_baseline(self, run: Path | None) -> None:
-        if run is None:
-            self._reject_baseline("this model has no run with training data to count")
-            if not self.session_model.source:
-                self._notify(self._missing_baseline)
-        else:
-            self._loading_task.start(lambda _: iter([load_kneser_ney(run)]))
+    def _read_baseline(self, cancelled: Cancellation) -> Iterator[int]:
+        run, scores = self.session_model.run, self.scores[1]
+        assert run is not None, "without a run, there is no baseline"
+        with self._baseline_lock:
+            if self.baseline is None and not cancelled():
+                model = load_kneser_ney(run)
+                if model.tokenizer != scores.tokenizer:
+                    raise RunError("the run has another vocabulary than this model")
+                self.baseline = model
+        if self.baseline is not None:
+            yield from scores.read(self.baseline, cancelled)
 
-    def _take_baseline(self, model: KneserNey) -> None:
-        if model.tokenizer == self.session_model.model.tokenizer:
-            self.baseline = model
-            self._score_with_baseline()
-        else:
-            self._reject_baseline("the run has another vocabulary than this model")
-
-    def _score_with_baseline(self) -> None:
-        model, network = self.baseline, self.network_scores
-        if model is not None and network is not None:
-            scores = self.baseline_scores = TokenScores(network.tokens, model.tokenizer, self.baseline_scores)
-            self._baseline_task.start(lambda cancelled: scores.read(model, cancelled))
-
-    def _reject_baseline(self, reason: BaseException | str) -> None:
-        reason = reason if isinstance(reason, str) else describe_error(reason)
-        self._missing_baseline = f"no Kneser-Ney: {reason}."
+    def _reject_baseline(self, error: BaseException) -> None:
+        self._missing_baseline = f"no Kneser-Ney: {describe_error(error)}."
+        self.scores, self.view = self.scores[:1], "network"
         self._show_change()
 
     def _show_change(self) -> None:
-        """Show the scores computed so far."""
-        network, baseline = self.network_scores, self.baseline_scores
-        if network is None:
-            return
-        text = self.query_one("#text", TextView)
-        first, last = text.visible_items()
-        num_scored = min((scores.num_scored_words for scores in self._shown_scores()), default=0)
+        text, (network, *baseline) = self.query_one("#text", TextView), self.scores
+        shown = baseline[0] if baseline and self.view != "network" else network
+        self._values = shown.word_bits - (network.word_bits if self.view == "difference" else 0)
+        is_scored = ~np.isnan(self._values)
+        num_scored, (first, last) = int(is_scored.sum()), text.visible_items()
         if (self._num_painted < last and num_scored > first) or num_scored < self._num_painted:
             text.refresh()
         self._num_painted = num_scored
-        self._perplexities = [each.sentence_perplexities() for each in (network, baseline) if each is not None]
+        is_strong = is_scored & (np.abs(self._values) >= self._shading.thresholds[-1])
+        text.marks = np.flatnonzero(is_strong & ~network.tokens.unknown_words).tolist()
         self._sort()
-        text.marks = self._surprising_words()
         if network.num_scored:
-            status = "no Kneser-Ney" if self._missing_baseline else "Kneser-Ney …"
-            fraction = network.num_scored / len(network.tokens)
-            note = "" if network.is_complete else f"{100 * fraction:.0f} % scored"
-            self.query_one(MetricsBar).show_metrics(describe_scores(network, baseline, status), note)
+            note = "" if network.is_complete else f"{100 * network.num_scored / len(network.tokens):.0f} % scored"
+            self.show_metrics(describe_scores(network, baseline[0] if baseline else None), note)
         self._show_word()
 
-    def _shown_scores(self) -> list[TokenScores]:
-        """Return the scores that determine the shades, or none if one of them is missing."""
-        network, baseline = self.network_scores, self.baseline_scores
-        needed = {"network": [network], "Kneser-Ney": [baseline], "difference": [network, baseline]}[self.view]
-        present = [scores for scores in needed if scores is not None]
-        return present if len(present) == len(needed) else []
+    @property
+    def _shading(self) -> Shading:
+        return DIFFERENCE if self.view == "difference" else SURPRISE
 
     def _styles_of(self, index: int) -> tuple[str, ...]:
-        scores, text = self._shown_scores(), self.query_one("#text", TextView)
+        text, shading = self.query_one("#text", TextView), self._shading
         if text.page.unknown_mask[index]:
             name = "unknown"
-        elif not scores or any(index >= each.num_scored_words for each in scores):
+        elif index >= len(self._values) or np.isnan(self._values[index]):
             name = "gap"
-        elif len(scores) == 2:
-            name = difference_style(scores[1].bits_of_word(index) - scores[0].bits_of_word(index))
         else:
-            name = SURPRISES[int(np.digitize(scores[0].bits_of_word(index), SURPRISE_THRESHOLDS))]
+            name = shading.styles[int(np.digitize(self._values[index], shading.thresholds))]
         return (name, "cursor") if text.is_under_cursor(index) else (name,)
 
-    def _surprising_words(self) -> list[int]:
-        """Return the words with the strongest shade."""
-        scores = self._shown_scores()
-        num_scored = min((each.num_scored_words for each in scores), default=0)
-        bits = [each.word_bits[:num_scored] for each in scores]
-        if not bits:
-            return []
-        strong = np.abs(bits[-1] - bits[0]) >= DIFFERENCE_THRESHOLDS[-1]
-        if len(bits) == 1:
-            strong = bits[0] >= SURPRISE_THRESHOLDS[-1]
-        indices: list[int] = np.flatnonzero(strong & ~scores[0].tokens.unknown_words[:num_scored]).tolist()
-        return indices
-
     def _show_legend(self) -> None:
-        text, is_difference = self.query_one("#text", TextView), self.view == "difference"
-        names: tuple[str, ...] = SURPRISES
-        low, middle, high = SURPRISE_THRESHOLDS
-        texts = [f"under {low:g} bits", f"{low:g} to {middle:g}", f"{middle:g} to {high:g}", f"over {high:g}"]
-        if is_difference:
-            names, (weak, strong) = DIFFERENCES, DIFFERENCE_THRESHOLDS[-2:]
-            texts = [f"Kneser-Ney by {strong:g}", f"by {weak:g}", "even", f"by {weak:g}", f"network by {strong:g} bits"]
-        parts = list(zip(texts, names, strict=True))
+        text, shading = self.query_one("#text", TextView), self._shading
+        parts = list(zip(shading.legend, shading.styles, strict=True))
         if not self.session_model.model.tokenizer.is_open:
-            parts.append(("unknown".join(UNKNOWN_MARKS), "unknown"))
+            parts.append(("unknown".join(text_view.UNKNOWN_MARKS), "unknown"))
         shades = Content("  ").join(
             Content.styled(each, text.get_visual_style(f"text-view--{name}")) for each, name in parts
         )
-        title = "difference: " if is_difference else "surprise: "
-        if self.size.width < MIN_WIDTH_OF_FULL_LEGEND:
-            title = ""
-        model_name = Content.styled("" if is_difference else self.view, MUTED)
+        title = shading.title if self.size.width >= MIN_WIDTH_OF_FULL_LEGEND else ""
+        model_name = Content.styled("" if self.view == "difference" else self.view, MUTED)
         self.query_one("#legend", StatusBar).show(Content.assemble((title, MUTED), shades), model_name)
 
     def on_resize(self) -> None:
@@ -361,22 +264,22 @@ class LensScreen(TextScreen[TokenScores]):
     @on(TextView.CursorMoved)
     def _show_word(self) -> None:
         """Show the details of the word under the cursor, and select its sentence."""
-        network, baseline = self.network_scores, self.baseline_scores
         details, sentences = self.query_one(WordDetails), self.query_one("#sentences", RowList)
-        if network is None or not len(network.tokens):
+        if not self.scores or not len(self.scores[0].tokens):
             details.clear()
-            sentences.clear()
+            sentences.show(0, self._draw_sentence, None)
             return
-        tokens = network.tokens
+        tokens = self.scores[0].tokens
         index = min(self.query_one("#text", TextView).cursor, tokens.num_words - 1)
         sentence, speaker = tokens.sentence_index(index), tokens.speaker_of(int(tokens.word_starts[index]))
         location = f"sentence {sentence + 1:,} of {len(tokens.sentence_starts):,}"
         if speaker is not None:
             location = f"{display_name(speaker)} · {location}"
-        word = visible_part(tokens.word(index)) + " (not known: a rare word)" * bool(tokens.unknown_words[index])
-        scores = network.word_score(index), None if baseline is None else baseline.word_score(index)
-        shown = 1 if self.view == "Kneser-Ney" and scores[1] else 0
-        details.show(printable(word), location, scores, shown)
+        word = text_view.visible_part(tokens.word(index))
+        word += " (not known: a rare word)" * bool(tokens.unknown_words[index])
+        network, *baseline = (each.word_score(index) for each in self.scores)
+        scores = network, baseline[0] if baseline else None
+        details.show(printable(word), location, scores, int(self.view == "Kneser-Ney" and scores[1] is not None))
         [row] = np.flatnonzero(self._order == sentence)
         sentences.show(len(self._order), self._draw_sentence, int(row))
 
@@ -384,15 +287,14 @@ class LensScreen(TextScreen[TokenScores]):
 
     def _sort(self) -> None:
         # argsort puts NaN, the sentences without a perplexity yet, last.
-        perplexities = self._perplexities[0] if self._perplexities else np.empty(0)
+        self._perplexities = [each.sentence_perplexities() for each in self.scores]
+        perplexities = self._perplexities[0]
         self._order = np.argsort(-perplexities, kind="stable") if self._hardest_first else np.arange(len(perplexities))
         last = "hardest first" if self._hardest_first else "sentence"
         self.query_one("#heading", Static).update(f"{'perplexity':>11}{'Kneser-Ney':>12}  {last}")
 
     def _draw_sentence(self, row: int, width: int) -> Row:
-        """Return both perplexities of a sentence and its start."""
-        assert self.network_scores is not None, "there are sentences"
-        index, tokens = int(self._order[row]), self.network_scores.tokens
+        index, tokens = int(self._order[row]), self.scores[0].tokens
         first, last = tokens.sentence_span(index)
         word_starts, _ = tokens.word_spans
         start = int(word_starts[first])
@@ -401,14 +303,16 @@ class LensScreen(TextScreen[TokenScores]):
         if (next_label := int(np.searchsorted(labels, start))) < len(labels):
             end = min(end, int(labels[next_label]))
         excerpt = printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)]).rstrip()
-        own, *other = (_format_sentence_perplexity(float(values[index])) for values in self._perplexities)
-        figures = f"{''.join(other) or '-':>12}  "
-        return [(f"{own:>10}", "plain"), (figures, "muted"), (truncate(excerpt, max(1, width - 24)), "plain")]
+        own, *other = (_format_perplexity(float(each[index])) for each in self._perplexities)
+        return [
+            (f"{own:>10}", "plain"),
+            (f"{''.join(other) or '-':>12}  ", "muted"),
+            (truncate(excerpt, max(1, width - 24)), "plain"),
+        ]
 
     @on(RowList.Selected)
     def _move_to_sentence(self, message: RowList.Selected) -> None:
-        assert self.network_scores is not None, "there are sentences"
-        first, _ = self.network_scores.tokens.sentence_span(int(self._order[message.index]))
+        first, _ = self.scores[0].tokens.sentence_span(int(self._order[message.index]))
         self.query_one("#text", TextView).move_cursor(first)
 
     def action_toggle_order(self) -> None:
@@ -419,28 +323,18 @@ class LensScreen(TextScreen[TokenScores]):
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Enable the keys of the shown view; line breaks always end a line of a script."""
-        if action in ("toggle_who", "toggle_line_ends"):
-            return bool(self.query(WhoPane)) == (action == "toggle_who")
+        if action == "toggle_who":
+            return bool(self.query(WhoPane))
         return not self.shows_who or action not in ("next_view", "toggle_order", "step_mark")
-
-    def _notify(self, text: str) -> None:
-        self.notify(text, markup=False)
 
     def action_next_view(self) -> None:
         if self.baseline is None:
-            self._notify(self._missing_baseline or "Kneser-Ney counts are being loaded.")
+            self.notify(self._missing_baseline or "Kneser-Ney counts are being loaded.", markup=False)
             return
         self.view = LENS_VIEWS[(LENS_VIEWS.index(self.view) + 1) % len(LENS_VIEWS)]
         self.query_one("#text", TextView).refresh()
         self._show_legend()
         self._show_change()
-
-    def action_toggle_line_ends(self) -> None:
-        self.eos_per_line = not self.eos_per_line
-        otherwise = "read as characters" if self.session_model.model.tokenizer.is_open else "ignored"
-        self._notify(f"Line breaks are {'read as ends of lines: ¶' if self.eos_per_line else otherwise}.")
-        self.analyse()
 
     # Who would say it
 
@@ -449,27 +343,20 @@ class LensScreen(TextScreen[TokenScores]):
         """True while the speakers are shown in place of the surprise."""
         return self.has_class("-who")
 
-    def panes(self) -> tuple[str, ...]:
-        return ("who-text", "line") if self.shows_who else self.PANES
-
-    def focus_result(self) -> None:
-        self.focus_pane(self.panes()[0])
-
     def _guess_speaker(self) -> None:
-        """Guess the speaker of the line at the cursor of the input line."""
-        text = self.query_one(TextInputBar).text
-        self.query_one(WhoPane).guess(line_at(text, self.session_model.cast, self._text_cursor))
+        self.query_one(WhoPane).guess(line_at(self.query_one(TextInputBar).text, self.cast, self._text_cursor))
 
     def action_toggle_who(self) -> None:
         self.toggle_class("-who")
+        self.panes = ("who-text", "line") if self.shows_who else LensScreen.panes
         if self.shows_who:
             self._guess_speaker()
         self.show_title("lens: who would say this?" if self.shows_who else self.HEADING)
         self.refresh_bindings()
-        self.focus_result()
+        self.focus_pane(self.panes[0])
 
 
-def _format_sentence_perplexity(perplexity: float) -> str:
-    if math.isnan(perplexity):
+def _format_perplexity(perplexity: float) -> str:
+    if np.isnan(perplexity):
         return "…"  # not computed yet
     return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.1e}"

@@ -1,9 +1,14 @@
-"""Scrollable view of a text with a cursor on one of its words or tokens, in styles that an inspector chooses."""
+"""A text on the screen: its words or tokens, marks for unknown parts and line ends, and the view with a cursor."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -12,20 +17,170 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 
-from lotr_tui.screens.inspect.page import Page, break_lines
+from engine.analysis.tokenized_text import LINE_END, TokenizedText
+from engine.data.arrays import Int32Array, Int64Array
+from engine.data.tokenizers import UNK, Tokenizer
+from lotr_tui.formatting import LINE_END_MARK, SPACE_MARK, format_lone_token
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.line_list import LineScrollView
 
-StyleOf = Callable[[int], Sequence[str]]
-"""Function that returns the names of the styles of an item of a page; later ones take precedence."""
+UNKNOWN_MARKS = ("‹", "›")
 SHADES = ("level-1", "level-2", "level-3", "level-4")
 DIFFERENCES = ("much-worse", "worse", "even", "better", "much-better")
-DIFFERENCE_THRESHOLDS = (-3.0, -1.0, 1.0, 3.0)  # bits that separate the styles of `DIFFERENCES`
 _STYLES = ("gap", "token", "label", "unknown", "cursor", "dim", "usual", "surprising", "strong", *SHADES, *DIFFERENCES)
+Marks = Mapping[int, tuple[str, str]]  # texts before and after some items, by their indices
+NO_MARKS: Marks = {}
+BoolArray = npt.NDArray[np.bool_]
 
 
-def difference_style(bits: float) -> str:
-    return DIFFERENCES[int(np.digitize(bits, DIFFERENCE_THRESHOLDS))]
+def sanitize_text(text: str) -> str:
+    """Return `text` with every line end as a line feed and other unprintable characters as spaces.
+
+    A tokenizer of words finds the same words in both texts.
+    """
+    text = LINE_END.sub("\n", text)
+    return text.translate({ord(c): " " for c in set(text) if c != "\n" and not c.isprintable()})
+
+
+@dataclass
+class Page:
+    """A sanitized text ready for display, with marks around unknown parts and before line ends that are tokens.
+
+    The items of the text, which have styles of their own and which a cursor selects, are its words or its tokens.
+    """
+
+    tokens: TokenizedText
+    text: str
+    starts: Int32Array
+    ends: Int32Array
+    unknown_mask: BoolArray
+    specials: list[tuple[int, int, str]]  # start, end and style of each label and of unreadable characters, in order
+    cell_offsets: Int64Array | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cell_offsets = _cell_offsets(self.text)
+
+    @classmethod
+    def from_words(cls, tokens: TokenizedText, marks: Marks = NO_MARKS) -> "Page":
+        return cls._lay_out(tokens, *tokens.word_spans, tokens.unknown_words, marks)
+
+    @classmethod
+    def from_tokens(cls, tokens: TokenizedText) -> "Page":
+        """Lay out the tokens of a text; a later byte of a character, which cannot be shown, has the place of all."""
+        is_later_byte = tokens.start_offsets == tokens.end_offsets
+        first_bytes = np.maximum.accumulate(np.where(is_later_byte, 0, np.arange(len(tokens))))
+        starts, ends = tokens.start_offsets[first_bytes], tokens.end_offsets[first_bytes]
+        return cls._lay_out(tokens, starts, ends, tokens.unknown_mask, NO_MARKS)
+
+    @classmethod
+    def plain(cls, text: str, spans: Sequence[tuple[int, int]] = (), marks: Marks = NO_MARKS) -> "Page":
+        """Lay out a text that no model reads, with the items at `spans`."""
+        items, empty = np.array(spans, np.int32).reshape(-1, 2), np.empty(0, np.int32)
+        tokens = TokenizedText(text, empty, empty, empty, empty, empty)
+        return cls._lay_out(tokens, items[:, 0], items[:, 1], np.zeros(len(items), np.bool_), marks)
+
+    @classmethod
+    def _lay_out(
+        cls, tokens: TokenizedText, starts: Int32Array, ends: Int32Array, unknown_mask: BoolArray, marks: Marks
+    ) -> "Page":
+        text, is_unknown = tokens.text, unknown_mask.tolist()
+        items = enumerate(zip(starts.tolist(), ends.tolist(), strict=True))
+        spans = [(start, end, index, "") for index, (start, end) in items]
+        spans += [(start, end, -1, "unknown") for start, end in tokens.skipped_spans.tolist()]
+        spans += [(start, end, -1, "label") for start, end in tokens.label_spans.tolist()]
+        page_starts, page_ends = np.empty_like(starts), np.empty_like(ends)
+        specials: list[tuple[int, int, str]] = []
+        parts, length, copied, place, first, last = list[str](), 0, 0, (-1, -1), 0, 0
+        for start, end, index, style in sorted(spans, key=itemgetter(0)):
+            if (start, end) != place:  # otherwise a later byte of the same character
+                place, shown = (start, end), text[start:end]
+                if not style and shown.endswith("\n"):
+                    # The item of a line end is its mark alone, without spaces before it and the line feed.
+                    start, end, shown = end - 1, end - 1, LINE_END_MARK
+                elif style == "unknown" or (not style and is_unknown[index]):
+                    shown = shown.join(UNKNOWN_MARKS)
+                before, after = marks.get(index, ("", ""))
+                parts += [text[copied:start], before, shown, after]
+                first = length + start - copied + len(before)
+                last = first + len(shown)
+                length, copied = last + len(after), end
+            if style:
+                specials.append((first, last, style))
+            else:
+                page_starts[index], page_ends[index] = first, last
+        return cls(tokens, "".join([*parts, text[copied:]]), page_starts, page_ends, unknown_mask, specials)
+
+
+def _cell_offsets(text: str) -> Int64Array | None:
+    """Return the cells before each character of a text and before its end; None if every character takes one."""
+    unusual_widths = {ord(c): width for c in set(text) if (width := cell_len(c)) != 1 and c != "\n"}
+    if not unusual_widths:
+        return None
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    widths = np.ones(int(codes.max()) + 1, np.int64)
+    for code, width in unusual_widths.items():
+        widths[code] = width
+    return np.concatenate([[0], np.cumsum(widths[codes])])
+
+
+def break_lines(page: Page, width: int) -> tuple[Int32Array, Int32Array]:
+    """Break the text of a page into lines of at most `width` cells, at spaces where possible.
+
+    Returns:
+        The position of each line's first character and the position after its last one, both `[lines]`.
+    """
+    text, cells = page.text, page.cell_offsets
+    starts, ends = [], []
+    start = 0
+    while start <= len(text):
+        paragraph_end = text.find("\n", start)
+        paragraph_end = len(text) if paragraph_end < 0 else paragraph_end
+        while True:
+            starts.append(start)
+            limit = start + width
+            if cells is not None:
+                limit = int(np.searchsorted(cells, cells[start] + width, side="right")) - 1
+            if limit >= paragraph_end:
+                ends.append(paragraph_end)
+                break
+            space = text.rfind(" ", start, limit + 1)
+            # Breaking after the indentation would leave a line of spaces.
+            end = space if space > start and not text[start:space].isspace() else max(limit, start + 1)
+            ends.append(end)
+            start = end
+            while start < paragraph_end and text[start] == " ":
+                start += 1
+            if start == paragraph_end and end < paragraph_end:
+                break
+        start = paragraph_end + 1
+    return np.array(starts, np.int32), np.array(ends, np.int32)
+
+
+def visible_part(text: str) -> str:
+    """Return a token of a text without the space before a word; spaces alone and line ends as marks."""
+    if text.endswith("\n"):
+        return LINE_END_MARK
+    return text.strip(" ") or SPACE_MARK * len(text)
+
+
+def token_names(page: Page, tokenizer: Tokenizer) -> list[str]:
+    """Return the name of each token of a text: "·wiz" and "ard" for " wizard", "😀" and "<0x9F>" for two bytes."""
+    if page.tokens.unk_id is not None:
+        return [page.text[start:end] for start, end in zip(page.starts, page.ends, strict=True)]
+    names = []
+    for index, id in enumerate(page.tokens.ids.tolist()):
+        text, token = page.tokens[index] or tokenizer.tokens[id], tokenizer.tokens[id]
+        # The space between the name of a speaker and the text is no part of the text, but of its first token.
+        space = " " if index in page.tokens.heads and token.startswith(" ") and not text.startswith(" ") else ""
+        names.append(LINE_END_MARK if text.endswith("\n") else format_lone_token(space + text))
+    return names
+
+
+def next_token_name(tokenizer: Tokenizer, id: int) -> str:
+    """Return the name of a possible next token, which is `<unk>` for all words outside the vocabulary."""
+    if id == tokenizer.unk_id:
+        return UNK
+    return format_lone_token(tokenizer.tokens[id], ends_text=tokenizer.reads_line_ends)
 
 
 class TextView(LineScrollView, can_focus=True):
@@ -58,28 +213,30 @@ class TextView(LineScrollView, can_focus=True):
         self,
         placeholder: str,
         help_line: str,
-        style_of: StyleOf | None = None,
-        gap_style_of: StyleOf = lambda index: ("gap",),
+        style_of: Callable[[int], Sequence[str]] | None = None,
+        gap_style_of: Callable[[int], Sequence[str]] = lambda index: ("gap",),
         *,
         id: str = "text",
     ) -> None:
-        """Show `placeholder` until there is a text; `gap_style_of` is for the characters before an item."""
+        """Show `placeholder` until there is a text.
+
+        `style_of` returns the names of the styles of an item, the later ones before the others, and `gap_style_of` the
+        ones of the characters before it.
+        """
         super().__init__(id=id)
         self.HELP_LINE = help_line
         self._placeholder = placeholder
-        self._style_of = style_of or self.default_styles
-        self._gap_style_of = gap_style_of
+        self.style_of, self._gap_style_of = style_of or self.default_styles, gap_style_of
         self._style_cache: dict[Sequence[str], Style] = {}
-        self.page = Page.placeholder(placeholder)
+        self.page = Page.plain(placeholder)
         self._line_starts, self._line_ends = break_lines(self.page, 80)
-        self.marks: Sequence[int] | None = None
-        """Items to which the keys for the next and the previous one go; None for all."""
+        self.marks: Sequence[int] | None = None  # items to which the next and the previous one leads; None for all
         self.cursor = 0  # index of the item under the cursor
 
     def show(self, page: Page, cursor: int = 0) -> None:
         """Show a page, with the cursor on the item nearest to `cursor`."""
-        is_blank = not len(page.starts) and not len(page.skipped_spans)
-        self.page = Page.placeholder(self._placeholder) if is_blank else page
+        is_blank = not len(page.starts) and all(style == "label" for *_, style in page.specials)
+        self.page = Page.plain(self._placeholder) if is_blank else page
         self.cursor = max(0, min(cursor, len(page.starts) - 1))
         self._rebreak_lines()
 
@@ -93,9 +250,6 @@ class TextView(LineScrollView, can_focus=True):
         """Return True for the item under the cursor, and for the other bytes of the same character."""
         return bool(self.page.starts[index] == self.page.starts[self.cursor])
 
-    def styles_of(self, index: int) -> Sequence[str]:
-        return self._style_of(index)
-
     # Painting
 
     def render_line(self, y: int) -> Strip:
@@ -108,21 +262,17 @@ class TextView(LineScrollView, can_focus=True):
         for index in range(first, last):
             start, end = max(painted, int(self.page.starts[index])), min(line_end, int(self.page.ends[index]))
             segments += self._gap_segments(painted, start, index)
-            segments.append(Segment(text[start:end], self._style(tuple(self._style_of(index)))))
+            segments.append(Segment(text[start:end], self._style(tuple(self.style_of(index)))))
             painted = end
         segments += self._gap_segments(painted, line_end, last)
         return Strip(segments).adjust_cell_length(width, self.rich_style)
 
     def _gap_segments(self, start: int, end: int, index: int) -> list[Segment]:
         """Return the characters before item `index`; labels and unreadable characters have styles of their own."""
-        text, style = self.page.text, self._style(tuple(self._gap_style_of(index)))
-        special = []
-        for spans, name in ((self.page.skipped_spans, "unknown"), (self.page.label_spans, "label")):
-            first = int(np.searchsorted(spans[:, 1], start, side="right"))
-            last = int(np.searchsorted(spans[:, 0], end, side="left"))
-            special += [(int(span[0]), int(span[1]), name) for span in spans[first:last]]
+        text, specials, style = self.page.text, self.page.specials, self._style(tuple(self._gap_style_of(index)))
+        first = bisect_right(specials, start, key=itemgetter(1))
         segments = []
-        for special_start, special_end, name in sorted(special):
+        for special_start, special_end, name in specials[first : bisect_left(specials, end, key=itemgetter(0))]:
             segments.append(Segment(text[start : max(start, special_start)], style))
             segments.append(Segment(text[max(start, special_start) : min(end, special_end)], self._style((name,))))
             start = min(end, special_end)
@@ -217,6 +367,9 @@ class TextView(LineScrollView, can_focus=True):
     def action_step(self, offset: int) -> None:
         self.move_cursor(self.cursor + offset)
 
+    def action_step_to_end(self, direction: int) -> None:
+        self.action_step(direction * len(self.page.starts))
+
     def action_step_line(self, direction: int) -> None:
         """Move the cursor to the next or previous line that has an item."""
         if len(self.page.starts):
@@ -234,9 +387,6 @@ class TextView(LineScrollView, can_focus=True):
         index = max(0, min(index, len(self.page.starts) - 1))
         nearest = self._nearest_item(self.line_of(index), self.column_of(self.cursor))
         self.move_cursor(index if nearest is None else nearest)
-
-    def action_step_to_end(self, direction: int) -> None:
-        self.action_step(direction * len(self.page.starts))
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

@@ -1,6 +1,7 @@
 """Pane of the lens: who of the cast would say a line, and which word gives the speaker away."""
 
 import math
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +24,8 @@ from engine.models.dialogue import DialogueModel
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_percent, plural, truncate
-from lotr_tui.screens.inspect.page import Page
-from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar
-from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.screens.inspect.text_screen import join_metrics
+from lotr_tui.screens.inspect.text_view import Page, TextView
 from lotr_tui.session.cast import shown_name
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.screen_lines import StatusBar
@@ -36,9 +36,9 @@ MAX_CONTEXT_LINES = 40  # maximum number of lines before it that are read
 MAX_SPEAKERS = 8
 MAX_WORD_WIDTH = 16  # maximum width in cells of a word in the summary
 POLL_INTERVAL = 0.02  # seconds between two looks at what the thread has computed
-FIRST_WORDS = 4  # number of words that are read before the first result of a new line
 WRITTEN_MARK = "●"  # mark of the speaker whose name is written before the line
 GIVEAWAY_MARKS = ("[", "]")
+_WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,6 @@ class LineEvidence:
     guess: SpeakerGuess
 
     @property
-    def word_bits(self) -> list[float]:
-        """Bits of each word for the speaker who leads after the line."""
-        return [word.gain / math.log(2) for word in self.guess.words]
-
-    @property
     def giveaway(self) -> int | None:
         """Index of the word that gave the leading speaker away; None if no word speaks for that speaker."""
         gains = [word.gain for word in self.guess.words]
@@ -107,24 +102,25 @@ class LineEvidence:
         """Return the speakers after the first words of the line (None: after all), likeliest first."""
         return replace(self.guess, words=self.guess.words[:num_words]).ranking()
 
-    def summary(self) -> list[Metric]:
+    def summary(self) -> list[Content]:
         """Return what the line shows, the most important first."""
         num_lines = len(self.line.context)
-        prior: Metric = [(f"after {plural(num_lines, 'line')}" if num_lines else "prior: frequencies", MUTED)]
+        prior = Content.styled(f"after {plural(num_lines, 'line')}" if num_lines else "prior: frequencies", MUTED)
         if not self.guess.words:
-            return [[("type a line below", MUTED)], prior]
+            return [Content.styled("type a line below", MUTED), prior]
         ranking = self.guess.ranking()
-        metrics: list[Metric] = [[(f"{shown_name(ranking[0].name)} {format_percent(ranking[0].prob)}", "bold")]]
+        metrics = [Content.styled(f"{shown_name(ranking[0].name)} {format_percent(ranking[0].prob)}", "bold")]
         if (index := self.giveaway) is None:
-            metrics.append([("no word gives a speaker away", MUTED)])
+            metrics.append(Content.styled("no word gives a speaker away", MUTED))
         else:
-            word = f"“{truncate(self.guess.words[index].word, MAX_WORD_WIDTH)}”"
-            bits = f" +{self.word_bits[index]:.1f} bits"
-            metrics.append([("given away by ", MUTED), (word, "bold"), (bits, "")])
+            word = self.guess.words[index]
+            text = f"“{truncate(word.word, MAX_WORD_WIDTH)}”"
+            bits = f" +{word.gain / math.log(2):.1f} bits"
+            metrics.append(Content.assemble(("given away by ", MUTED), (text, "bold"), bits))
         if speaker := self.line.speaker:
-            position, prob = next((n, each.prob) for n, each in enumerate(ranking, 1) if each.name == speaker)
-            written = f"no. {position}, {format_percent(prob)}"
-            metrics.append([(f"written as {shown_name(speaker)}: ", MUTED), (written, "")])
+            places = {each.name: f"no. {n}, {format_percent(each.prob)}" for n, each in enumerate(ranking, 1)}
+            place = places.get(speaker, "not in the cast")
+            metrics.append(Content.assemble((f"written as {shown_name(speaker)}: ", MUTED), place))
         return [*metrics, prior]
 
 
@@ -159,8 +155,7 @@ class WhoWouldSayBars(SpeakerBars):
 class WhoPane(Vertical):
     """Line with its telling words, the bars of its likely speakers, and a summary in one line.
 
-    Each guess reads only the words and the context that are new since the previous guess. The first words of a new
-    line have a guess of their own, which is shown while the rest is read.
+    Each guess reads only the words and the context that are new since the previous guess.
     """
 
     def __init__(self, model: DialogueModel) -> None:
@@ -172,17 +167,16 @@ class WhoPane(Vertical):
         self._turns: tuple[Turn, ...] = ()
         self._state: DecoderState | None = None
         self._posterior: SpeakerPosterior | None = None
-        self._words: list[str] = []
-        self.guesses: BackgroundTask[tuple[UnknownLine, SpeakerGuess]] = BackgroundTask(
+        self.guesses: BackgroundTask[LineEvidence] = BackgroundTask(
             self,
             "who",
-            lambda guesses: self._show_guess(*guesses[-1]),
+            lambda guesses: self._show_guess(guesses[-1]),
             lambda error: self._show_summary(f"cannot guess the speaker: {describe_error(error)}"),
             interval=POLL_INTERVAL,
         )
 
     def compose(self) -> ComposeResult:
-        yield MetricsBar(id="who-summary")
+        yield StatusBar(id="who-summary")
         yield Rule(line_style="solid")
         with Horizontal(id="who-body"):
             placeholder = "Type a line below: who of the cast would say it?"
@@ -202,8 +196,7 @@ class WhoPane(Vertical):
                 self._show_summary("reading the lines …")
             self.guesses.start(lambda cancelled: self._read(line, cancelled))
 
-    def _read(self, line: UnknownLine, cancelled: Cancellation) -> Iterator[tuple[UnknownLine, SpeakerGuess]]:
-        words = line.text.split()
+    def _read(self, line: UnknownLine, cancelled: Cancellation) -> Iterator[LineEvidence]:
         with self._lock:
             if cancelled():  # while the thread of the previous line had the lock
                 return
@@ -212,46 +205,34 @@ class WhoPane(Vertical):
                 start, state = (len(self._turns), self._state) if is_longer else (0, None)
                 self._posterior = None  # an error leaves no posterior of another context
                 self._state = read_turns(self._model, line.context[start:], state) if line.context else None
-                self._turns, self._words = line.context, []
+                self._turns = line.context
                 self._posterior = SpeakerPosterior(self._model, self._state)
-            first = [] if self._words[:FIRST_WORDS] == words[:FIRST_WORDS] else words[:FIRST_WORDS]
-            for part in (first, words) if 0 < len(first) < len(words) else (words,):
-                if cancelled():
-                    return
-                is_complete = line.is_complete and len(part) == len(words)
-                guess, self._words = self._posterior.update(" ".join(part), is_complete=is_complete), part
-                yield line, guess
+            yield LineEvidence(line, self._posterior.update(line.text, is_complete=line.is_complete))
 
-    def _show_guess(self, line: UnknownLine, guess: SpeakerGuess) -> None:
-        self.evidence = evidence = LineEvidence(line, guess)
-        page = Page.from_written_words(line.text)
-        before, after = [""] * len(page.starts), [""] * len(page.starts)
-        if (index := evidence.giveaway) is not None:
-            before[index], after[index] = GIVEAWAY_MARKS
+    def _show_guess(self, evidence: LineEvidence) -> None:
+        self.evidence, line, index = evidence, evidence.line, evidence.giveaway
+        spans = [match.span() for match in _WORD.finditer(line.text)]
         text = self.query_one(TextView)
         is_same_text = text.page.tokens.text == line.text
-        text.show(page.with_marks(before, after), text.cursor if is_same_text else len(page.starts) - 1)
+        page = Page.plain(line.text, spans, {} if index is None else {index: GIVEAWAY_MARKS})
+        text.show(page, text.cursor if is_same_text else len(spans) - 1)
         self._show_bars()
-        num_read, num_words = len(evidence.guess.words), len(line.text.split())
-        self._show_summary(f"{num_read} of {plural(num_words, 'word')}" if num_read < num_words else "")
+        self._show_summary()
         note = (" gave the speaker away: it raised the odds most", MUTED)
         self.query_one("#who-legend", StatusBar).show(Content.assemble("word".join(GIVEAWAY_MARKS), note))
 
     def _styles_of(self, index: int) -> tuple[str, ...]:
         evidence, text = self.evidence, self.query_one(TextView)
-        if evidence is None or index >= len(evidence.guess.words):
-            return ("gap",)
-        name = "strong" if index == evidence.giveaway else "token"
+        name = "strong" if evidence is not None and index == evidence.giveaway else "token"
         return (name, "cursor") if text.has_focus and index == text.cursor else (name,)
 
-    def _show_summary(self, note: str) -> None:
+    def _show_summary(self, note: str = "") -> None:
         metrics = [] if self.evidence is None else self.evidence.summary()
-        self.query_one(MetricsBar).show_metrics(metrics, note)
+        self.query_one("#who-summary", StatusBar).show(join_metrics(metrics), Content.styled(note, MUTED))
 
     @on(TextView.CursorMoved)
     @on(TextView.FocusChanged)
     def _show_bars(self) -> None:
-        """Show the speakers after the line, or after the word under the cursor of the focused line."""
         text, evidence = self.query_one(TextView), self.evidence
         if evidence is not None:
             words = evidence.guess.words

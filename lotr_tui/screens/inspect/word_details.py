@@ -1,32 +1,71 @@
-"""Details of the word under the cursor of the lens: the scores of both models and the most probable alternatives."""
+"""Figures of the lens: the ones of a text in a line, and the scores and likeliest alternatives of a word."""
 
 from typing import ClassVar
 
+import numpy as np
 from rich.cells import cell_len
 from rich.segment import Segment
+from textual.content import Content
 from textual.strip import Strip
 
-from engine.analysis.token_scores import WordScore
+from engine.analysis.evaluation import TextForm, native_form, summarize_log_probs
+from engine.analysis.token_scores import TokenScores, WordScore
 from engine.errors import printable
-from lotr_tui.formatting import format_lone_token, format_percent, truncate
-from lotr_tui.screens.inspect.page import PART_SEPARATOR, visible_part
+from lotr_tui.formatting import PRETRAINED_NOTE, format_lone_token, format_percent, plural, truncate
+from lotr_tui.screens.inspect.text_screen import Row, unreadable_parts
+from lotr_tui.screens.inspect.text_view import visible_part
+from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 
 PROBABILITY_WIDTH = 8
-Parts = list[tuple[str, str]]  # texts and the names of their styles
+TEXT_FORM_NAMES: dict[TextForm, str] = {
+    "original": "",
+    "whitespace": " (words only)",
+    "words": " (lower-case words)",
+}
+
+
+def describe_scores(network: TokenScores, baseline: TokenScores | None) -> list[Content]:
+    """Return the metrics of a text of which at least one token is scored; there may be no Kneser-Ney model."""
+    tokens, tokenizer = network.tokens, network.tokenizer
+    own, *other = (
+        summarize_log_probs(each.log_probs[: each.num_scored], tokens.ids[: each.num_scored], tokens.unk_id)
+        for each in (network, baseline)
+        if each is not None and each.num_scored
+    )
+    metrics = [Content.assemble(("perplexity ", MUTED), (f"{own.perplexity:,.1f}", "bold"))]
+    if other:
+        metrics.append(Content.assemble(("Kneser-Ney ", MUTED), f"{other[0].perplexity:,.1f}"))
+    else:
+        metrics.append(Content.styled("no Kneser-Ney" if baseline is None else "Kneser-Ney …", MUTED))
+    if not np.isnan(network.bits_per_character):
+        is_pretrained = tokenizer.name == "pretrained"
+        note = f", {PRETRAINED_NOTE}" if is_pretrained else TEXT_FORM_NAMES[native_form(tokenizer)]
+        bits = Content.assemble(f"{network.bits_per_character:.2f}", (f" bits/character{note}", MUTED))
+        # A perplexity of tokens says little to someone who does not know the tokens.
+        metrics.insert(0 if tokens.unk_id is None else len(metrics), bits)
+    metrics += unreadable_parts(tokens)
+    # Punctuation, and a line end read as a token, are not words to the reader.
+    num_words = int(np.count_nonzero(tokens.counts_as_word[: network.num_scored_words]))
+    counts = f"{plural(num_words, 'word')}, {plural(own.tokens, 'token')}"
+    if tokens.unk_id is not None:
+        num_unknown = int(tokens.unknown_mask[: own.tokens].sum())
+        counts = f"{num_words:,} words, {num_unknown:,} unknown ({format_percent(own.unk_rate)})"
+    noun = "token" if tokens.unk_id is None else "word"
+    surprise = Content.assemble(("surprise ", MUTED), f"{own.bits_per_token:.2f}", (f" bits per {noun}", MUTED))
+    return [*metrics, Content(counts), surprise]
 
 
 class WordDetails(StripWidget):
     """Two lines about one word, or a table and a bar chart if the widget is higher."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"word-details--{name}" for name in ("bar", "title", "muted")}
-    _word = ""
-    _location = ""
-    _scores: tuple[WordScore | None, WordScore | None] = (None, None)
+    _word = _location = ""
+    _scores: tuple[WordScore | None, ...] = (None, None)
     _shown: WordScore | None = None
 
-    def show(self, word: str, location: str, scores: tuple[WordScore | None, WordScore | None], shown: int) -> None:
+    def show(self, word: str, location: str, scores: tuple[WordScore | None, ...], shown: int) -> None:
         """Show a word with its scores by the network and by Kneser-Ney; `shown` is whose alternatives are listed."""
         self._word, self._location, self._scores, self._shown = word, location, scores, scores[shown]
         self.redraw_changes()
@@ -37,10 +76,10 @@ class WordDetails(StripWidget):
     def draw(self, width: int, height: int) -> list[Strip]:
         if not self._word:
             return []
-        parts = [] if self._shown is None else [(printable(visible_part(t)), bits) for t, bits in self._shown.parts]
-        tokens = () if self._shown is None else self._shown.top_tokens
-        alternatives = [(format_lone_token(token), prob) for token, prob in tokens]
-        joined, bits = PART_SEPARATOR.join(text for text, _ in parts), " + ".join(f"{bits:.1f}" for _, bits in parts)
+        shown = self._shown
+        parts = [] if shown is None else [(printable(visible_part(text)), bits) for text, bits in shown.parts]
+        alternatives = [] if shown is None else [(format_lone_token(token), prob) for token, prob in shown.top_tokens]
+        joined, bits = "|".join(text for text, _ in parts), " + ".join(f"{bits:.1f}" for _, bits in parts)
         if len(parts) < 2:
             joined = bits = ""
         if height > 2:
@@ -52,7 +91,7 @@ class WordDetails(StripWidget):
         styles = {name.removeprefix("word-details--"): style for name, style in self.component_styles().items()}
         return [Strip([Segment(text, styles[name]) for text, name in line]).crop(0, width) for line in lines[:height]]
 
-    def _summary(self, word: str, bits: str, alternatives: list[tuple[str, float]], width: int) -> list[Parts]:
+    def _summary(self, word: str, bits: str, alternatives: list[tuple[str, float]], width: int) -> list[Row]:
         (network, baseline), word = self._scores, truncate(word, width // 3)
         if network is None:
             return [[(word, "title"), ("  not scored yet", "muted")]]
@@ -65,12 +104,12 @@ class WordDetails(StripWidget):
         expected = [f"{name} {format_percent(prob)}" for name, prob in alternatives]
         return [
             [(word, "title"), (f"  {join_fitting(figures, available)}", "")],
-            # A token begins with a dot in place of its space, so none stands between two of them.
+            # A token begins with a dot in place of its space.
             [("expected", "muted"), (f"  {join_fitting(expected, width - 10, '  ')}" if expected else "", "")],
         ]
 
-    def _table(self, tokens: str, width: int) -> list[Parts]:
-        lines: list[Parts] = [[(f"WORD  {truncate(self._word, width - 6)}", "title")]]
+    def _table(self, tokens: str, width: int) -> list[Row]:
+        lines: list[Row] = [[(f"WORD  {truncate(self._word, width - 6)}", "title")]]
         if cell_len(f"WORD  {self._word}  {self._location}") <= width:
             lines[0].append((f"  {self._location}", "muted"))
         lines.append([(f"{'':11}{'surprise':>9}  {'probability':>12}{'rank':>8}", "muted")])
@@ -89,12 +128,12 @@ class WordDetails(StripWidget):
         lines.append([(difference, "")])
         return [*lines, *[[("TOKENS  ", "title"), (truncate(tokens, width - 8), "")]] * bool(tokens)]
 
-    def _bars(self, alternatives: list[tuple[str, float]], width: int) -> list[Parts]:
+    def _bars(self, alternatives: list[tuple[str, float]], width: int) -> list[Row]:
         model = "the network" if self._shown is self._scores[0] else "Kneser-Ney"
         name_width = max(5, min(14, max(len(name) for name, _ in alternatives)))
         bar_width = max(4, width - name_width - PROBABILITY_WIDTH - 1)
         highest = max(alternatives[0][1], 1e-9)
-        rows: list[Parts] = [
+        rows: list[Row] = [
             [
                 (f"{truncate(name, name_width):{name_width}} ", ""),
                 (f"{bar(prob / highest, bar_width):{bar_width}}", "bar"),

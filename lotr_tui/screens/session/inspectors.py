@@ -25,33 +25,32 @@ def create_inspector_screen(inspector: str, view: ConversationView, draft: str, 
             roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
             prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
             seed = reply.seed if seed is None and reply.starts_turn else seed
-        if inspector == "temperatures":
-            from lotr_tui.screens.inspect.comparison import LadderScreen
+        from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
 
-            return LadderScreen(model, prompt, slot.sampler.settings, seed, slot.pace, context)
-        from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
-
-        return SideBySideScreen(model, prompt, slot.sampler.settings, seed, slot.pace, context)
+        screen_type = LadderScreen if inspector == "temperatures" else SideBySideScreen
+        return screen_type(model, prompt, slot.sampler.settings, seed, slot.pace, context)
     text = to_prompt_line(draft) if reply is None else reply.full_text()
     if reply is not None and not (reply.session_model.cast and model.cast):
         model = reply.session_model  # a conversation is the same text for all models that know speakers
+    path = [] if reply is None else reply.path()
+    names = tuple(dict.fromkeys(name for each in path for name in (each.speaking_as, each.speaker) if name))
     if inspector == "lens":
         from lotr_tui.screens.inspect.lens import LensScreen
 
-        return LensScreen(model, text, reads_line_ends="\n" in text and not model.cast)
+        return LensScreen(model, text, names, reads_line_ends="\n" in text and not model.cast)
     if inspector == "copied":
         from lotr_tui.screens.inspect.copied import CopiedScreen
 
-        return CopiedScreen(model, text)
-    return create_inside_screen(model, text)
+        return CopiedScreen(model, text, names)
+    return create_inside_screen(model, text, names)
 
 
-def create_inside_screen(model: SessionModel, text: str) -> Screen[None]:
+def create_inside_screen(model: SessionModel, text: str, names: tuple[str, ...] = ()) -> Screen[None]:
     """Create the screen of the attention of a model, or else of its gates, on a text."""
     if find_attention_model(model.model) is not None:
         from lotr_tui.screens.inspect.attention import AttentionScreen
 
-        return AttentionScreen(model, text)
-    from lotr_tui.screens.inspect.activations import ActivationsScreen
+        return AttentionScreen(model, text, names)
+    from lotr_tui.screens.inspect.layers import ActivationsScreen
 
-    return ActivationsScreen(model, text)
+    return ActivationsScreen(model, text, names)

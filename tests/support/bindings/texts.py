@@ -4,11 +4,10 @@ from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.dialogs.paths import OpenTextDialog
-from lotr_tui.screens.inspect.activations import ActivationsScreen
-from lotr_tui.screens.inspect.comparison import LadderScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
+from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
 from lotr_tui.session.columns import PromptContext
 from tests.support import scenes
 from tests.support.analysis import is_idle
@@ -89,8 +88,7 @@ LADDER = Stage(
         *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
         *keys("columns", selected_temperature, lower=decreases),
         Row("columns.raise", selected_temperature, increases),
-        *keys("columns", painted, page_up=changes, page_down=changes),
-        *keys("generation-columns", painted, up=changes, down=changes),
+        *keys("columns", painted, page_up=changes, page_down=changes, up=changes, down=changes),
         *keys("columns", of_screen("prompt_and_seed"), again=changes),
         *opens("columns", export=("ExportDialog", "dialog.cancel")),
         *keys("columns", focused, edit=becomes("LineInput")),
@@ -177,9 +175,7 @@ LENS = Stage(
         Row("inspect.next", text_cursor, increases, ("home",)),
         Row("inspect.previous", text_cursor, decreases, ("end",)),
         *keys("lens", of_screen("view"), view=changes),
-        *keys("lens", of_screen("eos_per_line"), line_ends=changes),
         *keys("lens", heading, sort=changes),
-        *opens("lens", file=("OpenTextDialog", "dialog.cancel")),
         *keys("inspect", focused, pane=becomes("RowList"), previous_pane=becomes("TextView")),
         *keys("inspect", focused, edit=becomes("TextInput")),
     ],

@@ -24,7 +24,7 @@ from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_lone_token, token_noun
 from lotr_tui.learn.material import Material, find_example
 from lotr_tui.screens.inspect.heat_strip import HeatStrips, StripRow
-from lotr_tui.screens.inspect.page import next_token_name, sanitize_text
+from lotr_tui.screens.inspect.text_view import next_token_name, sanitize_text
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar, WordBar, word_bars
 from lotr_tui.session.session_model import find_cast
 from lotr_tui.theme import MUTED

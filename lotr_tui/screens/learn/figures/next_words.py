@@ -23,7 +23,7 @@ from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.process import Cancellation
 from lotr_tui.formatting import MISSING, format_percent, token_noun, truncate
 from lotr_tui.learn.material import Material, continue_text, encode_line, find_example
-from lotr_tui.screens.inspect.page import next_token_name
+from lotr_tui.screens.inspect.text_view import next_token_name
 from lotr_tui.screens.learn.figure import Drawing, LineBar, Sample, SamplesFigure, WordBar, word_bars
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table

@@ -35,8 +35,8 @@ from lotr_tui import formatting
 from lotr_tui.background_task import Debounce
 from lotr_tui.formatting import LINE_END_MARK, MISSING, format_lone_token, format_percent, format_perplexity, truncate
 from lotr_tui.learn.material import Material, find_example
-from lotr_tui.screens.inspect.page import visible_part
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines
+from lotr_tui.screens.inspect.text_view import visible_part
 from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure, Drawing, LineBar
 from lotr_tui.session.session_model import find_cast, is_slow
 from lotr_tui.theme import MUTED

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lotr_tui.screens.inspect import side_by_side
+from lotr_tui.screens.inspect import comparison
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
 
@@ -27,6 +27,6 @@ class Loader:
 @pytest.fixture
 def loader(monkeypatch):
     loader = Loader()
-    monkeypatch.setattr(side_by_side, "load_model_choice", loader)
+    monkeypatch.setattr(comparison, "load_model_choice", loader)
     yield loader
     loader.released.set()

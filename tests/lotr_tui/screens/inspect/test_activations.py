@@ -1,19 +1,22 @@
-"""Activations along a text; painted values are compared with `engine.analysis.activations`."""
+"""Gate strips and activations along a text; painted values are compared with `engine.analysis.activations`."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from textual.widgets import Input
 
-from engine.analysis.activations import record_activations
+from engine.analysis.activations import ACTIVATION_NAMES, record_activations
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import ModelConfig
 from engine.data.tokenizers import UNK_ID
 from engine.models.combinations import CacheSettings, NeuralCache
-from lotr_tui.screens.inspect.activations import MAX_TOKENS, ActivationsScreen
-from lotr_tui.screens.inspect.heat_strip import HeatStrips
-from lotr_tui.screens.inspect.page import part_names
-from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.screens.inspect import heat_strip
+from lotr_tui.screens.inspect.heat_strip import NEGATIVE_CHARS, POSITIVE_CHARS, HeatStrips, even_columns, value_char
+from lotr_tui.screens.inspect.layers import LABEL_WIDTH, MAX_TOKENS, SIGMOID_GATES, ActivationsScreen
+from lotr_tui.screens.inspect.text_view import TextView, token_names
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.widgets.bars import BLOCK_HEIGHTS
 from tests.support.analysis import (
     ACTIVATIONS_TEXT,
     ONE_LAYER_LSTM,
@@ -24,6 +27,7 @@ from tests.support.analysis import (
     open_activations,
     painted,
     painted_lines,
+    selected_value,
     status_text,
 )
 from tests.support.app import VOCABULARY
@@ -39,12 +43,16 @@ def session_model(tmp_path):
     return SessionModel("two", "2 layers", TWO_LAYER_LSTM, run=tmp_path)
 
 
-def expected_activations(lstm=TWO_LAYER_LSTM, text=ACTIVATIONS_TEXT):
-    return record_activations(lstm, tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
+def expected_activations(lstm=TWO_LAYER_LSTM):
+    return record_activations(lstm, tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids)
+
+
+def gate_of(app):
+    return ACTIVATION_NAMES[gate_strips(app).row]
 
 
 def strip_heading(app):
-    return painted_lines(app.screen.query_one(HeatStrips))[0]
+    return painted_lines(gate_strips(app))[0]
 
 
 def unit_heading(app):
@@ -53,6 +61,79 @@ def unit_heading(app):
 
 def unit_lines(app):
     return painted_lines(app.screen.query_one("#along"))
+
+
+def kind_of(gate):
+    return "gate" if gate in SIGMOID_GATES else "signed"
+
+
+def value_range(char, gate, scale):
+    if gate in SIGMOID_GATES:
+        return BLOCK_HEIGHTS.index(char) / 8, (BLOCK_HEIGHTS.index(char) + 1) / 8
+    if char == heat_strip.ZERO_CHAR:
+        return -scale / 8, scale / 8
+    level, sign = (POSITIVE_CHARS.index(char), 1) if char in POSITIVE_CHARS else (NEGATIVE_CHARS.index(char), -1)
+    low, high = (level + 0.5) / 4 * scale, (level + 1.5) / 4 * scale
+    return (low, high) if sign > 0 else (-high, -low)
+
+
+@given(st.floats(-2, 2), st.sampled_from(ACTIVATION_NAMES), st.floats(0.1, 2))
+def test_a_character_stands_for_a_range_around_its_value(value, gate, scale):
+    value = abs(value) / 2 if gate in SIGMOID_GATES else max(-scale, min(value, scale))
+    low, high = value_range(value_char(value, kind_of(gate), scale), gate, scale)
+    assert low - 1e-9 <= value <= high + 1e-9
+
+
+async def test_painted_strips_fill_the_width_with_the_activations(make_host, session_model):
+    layers = expected_activations()
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(60, 20)) as pilot:
+        await open_activations(pilot, session_model)
+        strips = gate_strips(app)
+
+        def check(layer, first=0):
+            for gate, row in zip(ACTIVATION_NAMES, painted_lines(strips)[1:7], strict=True):
+                values = layer.get(gate)[-1]
+                scale = 1.0 if gate in SIGMOID_GATES else float(np.abs(layer.get(gate)).max())
+                assert row[1:].startswith(gate)
+                assert float(row.split()[-1]) == pytest.approx(values[strips.item], abs=6e-4)
+                cells = row[LABEL_WIDTH : -heat_strip.VALUE_WIDTH]
+                assert len(cells) == strips.size.width - LABEL_WIDTH - heat_strip.VALUE_WIDTH
+                columns = even_columns(len(values) - first, strips.num_cells, first)
+                expected = np.repeat(columns.reduce(values, kind_of(gate)), columns.widths)
+                for char, value in zip(cells, expected, strict=True):
+                    low, high = value_range(char, gate, scale)
+                    assert low - 1e-5 <= value <= high + 1e-5
+
+        check(layers[0])
+        assert int(strips.columns().sizes.max()) == 3
+        await pilot.press("z", "end")  # the last page of the zoomed strips
+        await pilot.pause()
+        check(layers[0], len(layers[0].cell[0]) - strips.num_cells)
+        await pilot.press("right_square_bracket", "z")
+        await pilot.resize_terminal(200, 50)
+        await pilot.pause()
+        check(layers[1])
+
+
+async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(make_host, session_model):
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_activations(pilot, session_model)
+        strips, layer = gate_strips(app), expected_activations()[0]
+        assert (strips.item, gate_of(app)) == (int(np.abs(layer.cell[-1]).argmax()), "cell")
+        for key, unit, gate in [
+            ("end", 69, "cell"),
+            ("down", 69, "hidden"),
+            ("g", int(np.abs(layer.hidden[-1]).argmax()), "hidden"),
+        ]:
+            await pilot.press(key)
+            assert (strips.item, gate_of(app)) == (unit, gate), key
+            assert selected_value(strips) == pytest.approx(float(layer.get(gate)[-1, unit]))
+        for row, gate in enumerate(ACTIVATION_NAMES, 1):
+            expected = strips.columns().largest_position(5, layer.get(gate)[-1])
+            await pilot.click(HeatStrips, offset=(1 + LABEL_WIDTH + 5, row))
+            assert (strips.item, gate_of(app)) == (expected, gate)
 
 
 async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_model):
@@ -65,7 +146,7 @@ async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_
         def check(position):
             assert text.cursor == position
             assert f'on reading "{TOKENS[position]}" · word {position + 1} of {len(TOKENS)}' in strip_heading(app)
-            assert strips.selected_value == pytest.approx(float(layer.get(app.screen.gate)[position, strips.item]))
+            assert selected_value(strips) == pytest.approx(float(layer.get(gate_of(app))[position, strips.item]))
             assert any(line.startswith(f"▸{TOKENS[position]}") for line in unit_lines(app))
 
         check(13)
@@ -85,16 +166,15 @@ async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_
         assert strips.has_focus
         ids = [*VOCABULARY.encode("the lamp").tolist(), UNK_ID]
         expected = record_activations(TWO_LAYER_LSTM, ids)[0].cell[-1, strips.item]
-        assert strips.selected_value == pytest.approx(float(expected))
+        assert selected_value(strips) == pytest.approx(float(expected))
 
 
 async def test_a_pinned_unit_stays_shown_along_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         await open_activations(pilot, session_model)
-        await pilot.press(
-            "home", "right", "right", "space", "right_square_bracket", "right", "up", "up"
-        )  # pins a unit and leaves it
+        await pilot.press("home", "right", "right", "space")
+        await pilot.press("right_square_bracket", "right", "up", "up")
         assert unit_heading(app) == "layer 1 unit 2 cell along the text · pinned"
         values = expected_activations()[0].cell[:, 2]
         rows = unit_lines(app)[: len(TOKENS)]
@@ -121,7 +201,7 @@ async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host
         await open_activations(pilot, SessionModel("cached", "", NeuralCache(TWO_LAYER_LSTM, CacheSettings())))
         assert "inside the LSTM as trained" in status_text(app, "#status")
         expected = expected_activations()[0].cell[-1, gate_strips(app).item]
-        assert gate_strips(app).selected_value == pytest.approx(float(expected))
+        assert selected_value(gate_strips(app)) == pytest.approx(float(expected))
         await pilot.press("escape")
 
         screen = await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM), "the lamp " * 600)
@@ -130,9 +210,6 @@ async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host
         assert screen.check_action("step_layer", (1,)) is False
         assert f"word {MAX_TOKENS:,} of {MAX_TOKENS:,}" in strip_heading(app)
         assert "1,000 words" in notices(app)
-
-
-# Tokens that are parts of words
 
 
 async def test_rows_are_tokens_and_the_cursor_marks_whole_characters(make_host):
@@ -146,7 +223,7 @@ async def test_rows_are_tokens_and_the_cursor_marks_whole_characters(make_host):
         expected = record_activations(session_model.model, tokens.ids)
         np.testing.assert_allclose(screen.reading.layers[0].cell, expected[0].cell, atol=1e-6)
         rows = [row.replace("▸", " ").split() for row in unit_lines(app)]
-        names = part_names(tokens, tokenizer)
+        names = token_names(screen.page, tokenizer)
         shown = [row[0] for row in rows if row]
         assert shown == names[-len(shown) :]
         view = app.screen.query_one(TextView)

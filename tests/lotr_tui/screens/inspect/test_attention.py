@@ -1,19 +1,27 @@
-"""Parts and lists of the attention screen, and models that it can and cannot show."""
+"""The attention of a text, the strips and lists of its screen, and models that it can and cannot show."""
+
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from engine.analysis.activations import attention_rollouts
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.generation.generate import prefill
 from engine.models.combinations import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.inspect.attention import ROLLOUT, AttentionScreen
-from lotr_tui.screens.inspect.heat_strip import shade_levels
+from lotr_tui.screens.inspect import attention, heat_strip
+from lotr_tui.screens.inspect.attention import MEAN, ROLLOUT, AttentionScreen, max_recorded_tokens, read_attention
+from lotr_tui.screens.inspect.heat_strip import SHADES, HeatStrips, even_columns, named_columns, shade_levels
+from lotr_tui.screens.inspect.layers import keep_last_tokens
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.screens.session.inspectors import create_inside_screen
 from lotr_tui.session.session_model import SessionModel
-from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, status_text
+from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, selected_value, status_text
 from tests.support.app import VOCABULARY
 from tests.support.attention import (
     NAMES,
@@ -27,8 +35,11 @@ from tests.support.attention import (
     strip_lines,
 )
 from tests.support.networks import random_transformer
-from tests.support.open_models import bpe_tokenizer
+from tests.support.open_models import bpe_tokenizer, character_tokenizer
 from tests.support.pilot import notices, until
+
+TEXT = "Bilbo Baggins is a friend\nthe wizard was lit"
+SCRIPT = "GANDALF: we walked all night\nFRODO: the lamp was lit"
 
 
 @pytest.fixture
@@ -49,9 +60,8 @@ async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(make_host, s
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        await pilot.press(
-            "down", "down", "space", "right_square_bracket", "down", "down"
-        )  # head 2 of layer 3 is pinned
+        await pilot.press("down", "down", "space")  # pins head 2 of layer 3
+        await pilot.press("right_square_bracket", "down", "down")
         weights = expected_record(session_model).weights[2, 1]
         text = app.screen.query_one(TextView)
         for _ in range(3):
@@ -104,12 +114,12 @@ async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_pre
         weights = model.record_attention(ids).weights
         await pilot.press("down", "down", "end")
         await pilot.pause()
-        assert attention_strips(app).selected_value == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
+        assert selected_value(attention_strips(app)) == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
         log_probs = prefill(model, ids[:-1].tolist()).log_probs
         last_layer = " ".join(shown(list_lines(app, "#lens")[len(weights)]))
         assert format_percent(float(np.exp(log_probs[ids[-1]]))) in last_layer
         assert f" {1 + int((log_probs > log_probs[ids[-1]]).sum())} " in last_layer
-        assert screen.reading.attended(ROLLOUT, 13).sum() == pytest.approx(1, abs=1e-5)
+        assert screen.reading.attended(0, ROLLOUT, 13).sum() == pytest.approx(1, abs=1e-5)
         await pilot.press("tab")
         await pilot.pause()
         assert all(line.count(" %") == 2 for line in list_lines(app, "#along")[1:] if line.strip())
@@ -167,3 +177,142 @@ async def test_models_and_texts_without_attention_and_failures_are_reported(make
         monkeypatch.setattr(session_model.model, "record_attention", fail)
         await open_attention(pilot, session_model)
         assert "cannot compute the attention" in strip_lines(app)[0]
+
+
+async def test_strips_show_the_weights_of_each_head(make_host, session_model):
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        weights = expected_record(session_model).weights
+        for layer in (2, 0, 1):  # the last layer first, and from there to the first
+            query = screen.query_one(TextView).cursor
+            assert query == 13
+            lines = strip_lines(app)
+            assert lines[0] == f'layer {layer + 1} of 3 · predicting "night" · word 14 of 14'
+            assert lines[1].split() == NAMES[:-1]
+            rows = {"all layers": attention_rollouts(weights)[query]}
+            rows |= {"mean": weights[layer, :, query].mean(0)}
+            rows |= {f"head {head + 1}": weights[layer, head, query] for head in range(4)}
+            for line, (label, values) in zip(lines[2:], rows.items(), strict=False):
+                assert line[1:12].strip() == label
+                start = 12
+                for name, level in zip(NAMES[: query + 1], shade_levels(values[: query + 1]), strict=True):
+                    assert line[start : start + len(name)] == SHADES[level] * len(name), (label, name)
+                    start += len(name) + 1
+                assert line.endswith(f" {format_percent(float(values[attention_strips(app).item]))}")
+            await pilot.press("right_square_bracket")
+            await pilot.pause()
+        await pilot.press("home", "down", "end", "0")
+        await pilot.pause()
+        row = weights[2, 0, 13, :14]
+        assert "without the start" in strip_lines(app)[0]
+        assert selected_value(attention_strips(app)) == pytest.approx(float(row[13] / row[1:].sum()), rel=1e-4)
+        assert strip_lines(app)[4][12:17] == "     "
+
+
+async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(make_host, session_model):
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        strips = attention_strips(app)
+        weights = expected_record(session_model).weights
+        for keys, row, position in [
+            (("home", "up"), 0, 0),
+            (("down", "down", "down", "g"), 3, int(weights[2, 1, 13].argmax())),
+            (("down", "down", "down", "end"), 5, 13),
+        ]:
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert screen.selection == (2, row, position), keys
+        assert selected_value(strips) == pytest.approx(float(weights[2, 3, 13, 13]), rel=1e-5)
+        await pilot.click(HeatStrips, offset=(1 + 12 + 7, 2 + 2))  # below "Bilbo", first head
+        await pilot.pause()
+        assert (strips.row, strips.item) == (2, 1)
+
+
+COLUMN_NAMES = st.lists(st.text("ab·日", min_size=1, max_size=20), min_size=1, max_size=40)
+
+
+@given(COLUMN_NAMES, st.integers(1, 80), st.data())
+def test_named_columns_fit_and_contain_the_cursor(names, num_cells, data):
+    first, cursor = (data.draw(st.integers(0, len(names) - 1)) for _ in range(2))
+    columns = named_columns(names, num_cells, first, cursor)
+    assert columns.column_of(cursor) is not None
+    assert len(columns.widths) == 1 or sum(columns.widths) + len(columns.widths) - 1 <= num_cells
+    for name, width in zip(columns.names, columns.widths, strict=True):
+        assert cell_len(name) == width <= heat_strip.MAX_NAME_WIDTH
+    for index in range(len(columns.widths)):
+        assert columns.column_at(int(columns.edges[index])) == index
+    again = named_columns(names, num_cells, int(columns.first_positions[0]), cursor)
+    assert again.first_positions.tolist() == columns.first_positions.tolist()
+
+
+def test_shades_start_at_their_thresholds_and_positions_that_were_not_read_are_blank():
+    assert shade_levels(np.array([0.0, 0.019, *heat_strip.THRESHOLDS, 1.0])).tolist() == [0, 0, 1, 2, 3, 4, 4]
+    columns = even_columns(6, 3)
+    assert columns.reduce(np.array([0.2, 0.8], np.float32)).tolist() == pytest.approx([0.8, 0, 0])
+    assert columns.largest_position(2, np.array([0.2, 0.8], np.float32)) == 4
+
+
+def test_a_token_is_predicted_by_the_position_before_it():
+    model = RandomAttentionModel(VOCABULARY)
+    tokens = tokenize_with_offsets(TEXT, VOCABULARY, eos_per_line=True)
+    reading = read_attention(model, VOCABULARY, tokens)
+    weights = model.record_attention(tokens.ids).weights
+    names = ["start", "Bilbo", "Baggins", "is", "a", "friend", "¶", "the", "‹wizard›", "was", "lit"]
+    assert reading.position_names == names == ["start", *reading.names]
+    for token in range(len(tokens)):
+        attended = reading.attended(1, 4, token)
+        np.testing.assert_array_equal(attended, weights[1, 2, token, : token + 1])
+        assert attended.sum() == pytest.approx(1, abs=1e-5)
+        mean = reading.attended(1, MEAN, token)
+        np.testing.assert_allclose(mean, weights[1, :, token, : token + 1].mean(0), atol=1e-6)
+        rollout = attention_rollouts(weights)[token]
+        np.testing.assert_allclose(reading.attended(0, ROLLOUT, token), rollout[: token + 1], atol=1e-5)
+
+
+def test_without_the_start_the_other_weights_sum_to_one():
+    tokens = tokenize_with_offsets(TEXT, VOCABULARY, eos_per_line=True)
+    reading = read_attention(RandomAttentionModel(VOCABULARY), VOCABULARY, tokens)
+    all_weights = reading.attended(0, 2, 5)
+    others = reading.attended(0, 2, 5, without_start=True)
+    assert others[0] == 0
+    assert others.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(others[1:] / others[1], all_weights[1:] / all_weights[1], rtol=1e-4)
+    assert reading.attended(0, 2, 0, without_start=True).tolist() == [0]
+
+
+def test_names_of_speakers_are_positions_of_their_own():
+    tokenizer = bpe_tokenizer()
+    tokens = tokenize_with_offsets(SCRIPT, tokenizer, cast=("GANDALF", "FRODO"))
+    reading = read_attention(RandomAttentionModel(tokenizer), tokenizer, tokens)
+    written = "".join(reading.position_names[1:]).replace("·", " ")
+    assert written == "Gandalf: we walked all night¶Frodo: the lamp was lit"
+    first_of_frodo = next(start for start, speaker in tokens.speakers.items() if speaker == "FRODO")
+    assert reading.position_names[reading.token_positions[first_of_frodo] - 1] == ":"
+    assert reading.names[first_of_frodo] == "·the"
+
+
+def test_the_record_is_bounded_by_memory_and_by_the_context():
+    assert max_recorded_tokens(RandomAttentionModel(VOCABULARY, context_size=64)) == 63
+    model = RandomAttentionModel(VOCABULARY, num_layers=30, num_heads=9, context_size=2048)
+    assert 500 <= max_recorded_tokens(model) < math.isqrt(attention.MAX_RECORD_BYTES // (4 * 30 * 9))
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [VOCABULARY, bpe_tokenizer(), character_tokenizer()], ids=["words", "bpe", "characters"]
+)
+@pytest.mark.parametrize("max_tokens", [1, 5, 40])
+def test_the_end_of_a_long_text_is_kept(tokenizer, max_tokens):
+    def tokenize(text):
+        return tokenize_with_offsets(text, tokenizer, eos_per_line=True)
+
+    text = "the lamp was lit 😀 and we walked\n" * 20 + "all night"
+    kept = keep_last_tokens(tokenize(text), max_tokens, tokenize)
+    assert 1 <= len(kept) <= max_tokens
+    assert text.endswith(kept.text)
+    if max_tokens == 40:
+        assert text[: -len(kept.text)][-1].isspace()
+        assert len(kept) > 25
+    short = tokenize("the lamp")
+    assert keep_last_tokens(short, len(short), tokenize) is short

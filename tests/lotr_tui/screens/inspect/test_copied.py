@@ -9,9 +9,8 @@ from engine.analysis.memorization import MIN_PASSAGE_LENGTH
 from engine.data.tokenizers import UNK_ID, split_words
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.inspect.copied import CopiedScreen
-from lotr_tui.screens.inspect.page import sanitize_text
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
-from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.screens.inspect.text_view import TextView, sanitize_text
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import load_training_data
 from tests.support.analysis import is_idle, open_memorization, painted, static_text, status_text
@@ -54,7 +53,7 @@ def metrics(app):
 
 
 def occurrences(app):
-    return "\n".join(static_text(app, f"#occurrences {selector}") for selector in ("#heading", "#lines"))
+    return static_text(app, "#lines")
 
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from(list("ab \n"))), max_size=60))
@@ -74,13 +73,13 @@ async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_ar
     app = make_host(session_model=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
         screen = await open_memorization(pilot, bundled, text)
-        copied, passages = copied_words(text, bundled), screen.result.passages
+        copied, passages = copied_words(text, bundled), screen.passages
         view = app.screen.query_one(TextView)
         assert [bool(screen.passages_at(index)) for index in range(len(copied))] == copied
         assert metrics(app).startswith(f"{format_percent(copied.count(False) / len(copied))} not in a copied passage")
         longest = max(passage.length for passage in passages)
         assert metrics(app).endswith(
-            f"{len(copied)} words   {len(passages)} passages   longest {longest} words   2 unknown"
+            f"{len(copied)} words · {len(passages)} passages · longest {longest} words · 2 unknown"
         )
 
         last = len(passages) - 1
@@ -120,11 +119,11 @@ async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
             (SessionModel("x", "", bundled.model, run=tmp_path / "gone"), "the lamp", "no training text: "),
             (SessionModel("x", "", loaded.decoder, run=bundled.run), "the lamp", "another vocabulary than this model"),
             (bundled, "?! \x1b[ ¿…", "the text has no words"),
-            (bundled, "zyzzyva " * 5, "100 % not in a copied passage (4 words or more)   5 words   0 passages   5 unk"),
+            (bundled, "zyzzyva " * 5, "100 % not in a copied passage (4 words or more) · 5 words · 0 passages · 5 unk"),
         ]:
             screen = await open_memorization(pilot, session_model, text)
             assert message in metrics(app)
-            assert screen.result is None or not screen.result.passages
+            assert not screen.passages
             if "zyzzyva" in text:
                 assert "nothing is copied" in occurrences(app)
             await pilot.press("escape")
@@ -148,6 +147,6 @@ async def test_passages_of_byte_pairs_are_whole_words_as_written(make_host, monk
         marked = "But 1[the wizard is older.] É 😀, 2[night with our pony,” said] Frodo?¶ 3[Where is Frodo? The] lamps"
         assert shown == marked
         assert metrics(app).startswith("24 % not in a copied passage (4 words or more)")
-        assert metrics(app).endswith("17 words   3 passages   longest 5 words")
+        assert metrics(app).endswith("17 words · 3 passages · longest 5 words")
         line = "ROSA  The wizard’s staff is old; [the wizard is older.] Éowyn smiled, and Théoden wept."
         assert occurrences(app) == f"passage 1 of 3 · 4 words · in 1 place:\n{line}"

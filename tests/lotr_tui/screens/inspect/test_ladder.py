@@ -139,8 +139,6 @@ async def test_stopping_keeps_the_generated_words(make_host):
 INVALID_FIELDS = [
     ("#temperatures", "0.5 3", "temperature 3.0 is out of range"),
     ("#temperatures", "  ", "there is no temperature"),
-    ("#seed Input", "99999999999999999999", "out of range"),
-    ("#max_tokens Input", "0", "max-tokens 0 is out of range"),
     ("#prompt", "   ", "type a prompt first"),
 ]
 

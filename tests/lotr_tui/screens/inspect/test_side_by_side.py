@@ -15,7 +15,7 @@ from engine.models.ngram import KneserNey
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.loading import load_model
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK
-from lotr_tui.screens.inspect.side_by_side import SideBySideScreen
+from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.session.columns import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
@@ -105,7 +105,7 @@ async def test_a_column_can_be_removed_while_its_model_loads_and_a_failure_is_on
             raise MemoryError("no\n[room]")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lotr_tui.screens.inspect.side_by_side.load_model_choice", fail)
+            patch.setattr("lotr_tui.screens.inspect.comparison.load_model_choice", fail)
             await pilot.press("a", "enter")
             await until(pilot, lambda: "MemoryError" in note_text(screen))
         assert note_text(screen) == "Kneser-Ney: MemoryError: no [room]"
@@ -216,4 +216,3 @@ async def test_words_of_models_with_different_tokenizers_are_compared(make_host)
         assert shown == [line.removeprefix("The ") for line in LINES]
         for text in ("≠ at word 5 · 43 % differ", f"{DIFFERENCE_MARK}Éowyn?”", "end of line"):
             assert text in columns_text(screen)
-        assert text_of(screen.query_one("#max_tokens Label")) == "tokens"

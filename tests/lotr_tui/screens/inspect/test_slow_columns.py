@@ -6,8 +6,7 @@ import pytest
 from textual.widgets import Input, OptionList, Static
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.inspect.comparison import LadderScreen
-from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen, ModelChoiceDialog, SideBySideScreen
 from lotr_tui.session.cast import Roles, named_speaker
 from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.training_text import ModelChoice

@@ -9,9 +9,8 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
-from lotr_tui.screens.inspect import comparison
-from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen
-from lotr_tui.screens.inspect.side_by_side import ModelChoiceDialog, SideBySideScreen
+from lotr_tui.screens.inspect import columns
+from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, ModelChoiceDialog, SideBySideScreen
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.conversation import Conversation
@@ -101,7 +100,7 @@ async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speak
         assert screen.query_one("#speaker", Input).value == name.capitalize()
         assert texts(screen)[0] == answer(model, turns, name, WIDE_TEMPERATURES[0])
 
-        monkeypatch.delattr(comparison, "read_next_token")  # a chosen speaker needs no ranking
+        monkeypatch.delattr(columns, "read_next_token")  # a chosen speaker needs no ranking
         screen = await open_columns(pilot, LadderScreen, session_model, Roles("", "GOLLUM"))
         assert "Cannot rank" not in note_text(screen)
         assert texts(screen) == [answer(model, turns, "GOLLUM", value) for value in WIDE_TEMPERATURES]

@@ -10,7 +10,7 @@ from engine.analysis.activations import find_lstm, record_activations
 from engine.data.scripts import utterance_mask
 from engine.data.tokenizers import EOS_ID
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.inspect import lens, side_by_side
+from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.session.columns import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
@@ -53,7 +53,7 @@ async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     """Compare each word of a reply in the lens with its figures in the session, and close the lens."""
     screen = await open_with(pilot, "l", name)
     await ui.until(pilot, lambda: is_idle(pilot.app))
-    scores = screen.network_scores
+    scores = screen.scores[0]
     ids = text_ids(reply)
     assert scores.tokens.ids.tolist() == ids
     assert len(reply.tokens) > 0
@@ -74,7 +74,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         figures = ui.inspector_text(app)
         app.screen.set_session_model(SessionModel("newer", "", make_decoder(5)))  # the reply keeps its model
         screen = await assert_lens_equals_session(pilot, reply)
-        score = screen.network_scores.word_score(len(reply.token_ids()) - 2)
+        score = screen.scores[0].word_score(len(reply.token_ids()) - 2)
         assert f"rank {score.rank:,}" in figures
         assert f"{score.bits:.1f} bits" in figures
         await pilot.press("escape")
@@ -95,7 +95,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
 def few_models(monkeypatch):
     """Let the baseline of every run be another small model, which needs no loading."""
     baseline = SessionModel("baseline", "", make_decoder(9))
-    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: baseline)
+    monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: baseline)
 
 
 async def open_columns(pilot, key, name):

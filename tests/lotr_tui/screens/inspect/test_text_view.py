@@ -6,8 +6,7 @@ from rich.cells import cell_len
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers import EOS_ID, WordTokenizer, skipped_spans, split_words
-from lotr_tui.screens.inspect.page import Page, break_lines, sanitize_text
-from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.screens.inspect.text_view import Page, TextView, break_lines, sanitize_text
 from tests.support.analysis import painted_lines
 from tests.support.app import VOCABULARY
 
@@ -33,9 +32,8 @@ def test_a_page_adds_only_marks_around_tokens(text, name, eos_per_line):
             assert shown == "¶"
         else:
             assert shown == (f"‹{tokens[index]}›" if tokens.unknown_mask[index] else tokens[index])
-    assert [page.text[start:end] for start, end in page.skipped_spans] == [
-        f"‹{skipped}›" for _, _, skipped in skipped_spans(text, name)
-    ]
+    skipped = [f"‹{skipped}›" for _, _, skipped in skipped_spans(text, name)]
+    assert [page.text[start:end] for start, end, _ in page.specials] == skipped
     if "‹" not in text and "›" not in text and "¶" not in text:
         assert page.text.translate({ord(mark): "" for mark in "‹›¶"}) == text
 
@@ -53,7 +51,7 @@ def test_broken_lines_fit_the_width_and_lose_only_white_space(text, width):
 
 
 def test_lines_break_at_spaces_and_keep_their_indentation():
-    page = Page.placeholder("the lamp was lit\n\n   in winter   \nabcdefghijkl")
+    page = Page.plain("the lamp was lit\n\n   in winter   \nabcdefghijkl")
     lines = [page.text[start:end] for start, end in zip(*break_lines(page, 9), strict=True)]
     assert lines == ["the lamp", "was lit", "", "   in", "winter   ", "abcdefghi", "jkl"]
 
@@ -64,7 +62,7 @@ async def test_a_scroll_bar_that_appears_covers_no_letter(make_host):
         view = TextView("", "")
         view.styles.height = 3
         await app.screen.mount(view)
-        view.show(Page.from_written_words("one two three four five sixsix " * 6))
+        view.show(Page.plain("one two three four five sixsix " * 6, [(0, 3)]))
         await pilot.pause()
         assert view.show_vertical_scrollbar
         assert max(map(cell_len, painted_lines(view))) <= view.scrollable_content_region.width

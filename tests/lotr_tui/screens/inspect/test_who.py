@@ -1,22 +1,95 @@
-"""The lens of a model that knows speakers: guesses while a line is typed, two speakers word by word, scores."""
+"""Who would say a line: the line and its context, the evidence of its words, and the pane of the lens."""
 
 import math
-import threading
 
 import numpy as np
 import pytest
 
-from engine.analysis.speakers import SpeakerPosterior
+from engine.analysis.speakers import SpeakerPosterior, explain_guess
 from engine.data.scripts import Turn
 from engine.generation.turns import read_turns
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.text_screen import TextInput
-from lotr_tui.screens.inspect.who import FIRST_WORDS, WhoPane, WhoWouldSayBars
+from lotr_tui.screens.inspect.who import (
+    MAX_CONTEXT_LINES,
+    MAX_WORDS,
+    LineEvidence,
+    UnknownLine,
+    WhoPane,
+    WhoWouldSayBars,
+    cut_words,
+    line_at,
+)
 from lotr_tui.screens.inspect.word_details import WordDetails
 from lotr_tui.session.cast import shown_name
 from tests.support.analysis import is_idle, lens_text, painted, painted_lines, status_text
-from tests.support.dialogues import dialogue_model, dialogue_session_model
+from tests.support.dialogues import CAST, dialogue_model, dialogue_session_model
 from tests.support.pilot import until
+
+SCENES = "FRODO: hello\n\nGANDALF: where is it\nno name\nGOLLUM: we wants it"
+
+
+def place(part):
+    return SCENES.index(part)
+
+
+def test_the_line_at_the_cursor_has_the_lines_of_its_scene_as_context():
+    context = (Turn("GANDALF", "where is it"), Turn("SOMEONE", "no name"))
+    assert line_at(SCENES, CAST, len(SCENES)) == UnknownLine("we wants it", "GOLLUM", context)
+    assert line_at(SCENES, CAST, place("no")) == UnknownLine("no name", "", context[:1], is_complete=True)
+    assert line_at(SCENES, CAST, place("GANDALF")) == UnknownLine("where is it", "GANDALF", (), is_complete=True)
+    assert line_at(SCENES, CAST, 0) == UnknownLine("hello", "FRODO", (), is_complete=True)
+    assert line_at(SCENES, CAST, place("GANDALF") - 1).speaker == "FRODO"  # on the empty line
+
+
+def test_a_text_without_names_is_one_line():
+    assert line_at("we wants it,\n my  precious\n", CAST, 3) == UnknownLine("we wants it, my precious")
+    assert line_at("", CAST, 0) == UnknownLine()
+
+
+def test_long_lines_and_scenes_are_cut():
+    words = " ".join(f"w{number}" for number in range(MAX_WORDS + 5))
+    assert cut_words(words).split() == words.split()[:MAX_WORDS]
+    lines = [f"FRODO: line {number}" for number in range(MAX_CONTEXT_LINES + 5)]
+    context = line_at("\n".join([*lines, "SAM"]), CAST, 10**6).context
+    assert [turn.text for turn in context] == [f"line {number}" for number in range(5, MAX_CONTEXT_LINES + 5)]
+
+
+def make_guess(evidence, prior=(0.2,) * 5):
+    """Return the guess for the words "w0", "w1" and so on with the natural-log evidence of each for each speaker."""
+    joint = np.log(prior) + np.cumsum([np.zeros(len(CAST)), *evidence], axis=0)
+    return explain_guess(CAST, [f"w{i}" for i in range(len(evidence))], joint)
+
+
+def summary_text(evidence):
+    return " | ".join(metric.plain for metric in evidence.summary())
+
+
+def test_the_word_with_the_highest_gain_gave_the_speaker_away():
+    # GANDALF, FRODO, GOLLUM, STRANGER, SOMEONE
+    guess = make_guess([[0, 0, math.log(2), 0, 0], [0, 0, math.log(8), 0, 0], [math.log(2), 0, 0, 0, 0]])
+    evidence = LineEvidence(UnknownLine("w0 w1 w2", "FRODO", (Turn("FRODO", "x"),)), guess)
+    assert evidence.giveaway == 1
+    # The odds of Gollum are 1/4, then 2/4, 16/4, and 16/5 after the last word.
+    assert summary_text(evidence) == (
+        "Gollum 76 % | given away by “w1” +3.0 bits | written as Frodo: no. 3, 4.8 % | after 1 line"
+    )
+    np.testing.assert_allclose([word.gain / math.log(2) for word in guess.words], [1, 3, math.log2(16 / 5 / 4)])
+    assert [each.name for each in evidence.ranking(0)] == list(CAST)
+    assert evidence.ranking(1)[0].name == "GOLLUM"
+    assert evidence.ranking(1)[0].prob == pytest.approx(2 / 6)
+
+
+def test_a_line_without_words_or_evidence():
+    assert summary_text(LineEvidence(UnknownLine(), make_guess([]))) == "type a line below | prior: frequencies"
+    even = LineEvidence(UnknownLine("w0"), make_guess([[0.0] * 5]))
+    assert "no word gives a speaker away" in summary_text(even)
+    uncast = LineEvidence(UnknownLine("w0", "HARRY"), make_guess([[0.0] * 5]))
+    assert "written as Harry: not in the cast" in summary_text(uncast)
+    assert even.giveaway is None
+
+
+# The pane
 
 SCRIPT = "GANDALF: where is frodo\nFRODO: we walked all night"
 LINE = "we walked all night"
@@ -95,44 +168,18 @@ async def test_lines_before_are_the_context(make_host):
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess.posterior, rtol=1e-4)
 
 
-async def test_a_long_line_is_read_in_parts_and_then_the_whole_counts(make_host, monkeypatch):
-    update, read_on = SpeakerPosterior.update, threading.Event()
-
-    def wait_before_the_last_words(posterior, text, **options):
-        assert len(text.split()) <= FIRST_WORDS or read_on.wait(20)
-        return update(posterior, text, **options)
-
-    monkeypatch.setattr(SpeakerPosterior, "update", wait_before_the_last_words)
-    line = "tower the frodo we where all night"  # its first words have another second speaker
-    app = make_host(session_model=dialogue_session_model())
-    async with app.run_test(size=(120, 35)) as pilot:
-        screen = LensScreen(app.session_model, line)
-        await app.push_screen(screen)
-        await until(pilot, lambda: screen.network_scores is not None)
-        await pilot.press("w")
-        await until(pilot, lambda: screen.query_one(WhoPane).evidence is not None)
-        assert status_text(app, "#who-summary").endswith("4 of 7 words")
-        read_on.set()
-        await until(pilot, lambda: screen.is_idle)
-        await pilot.pause()
-        assert "of 7 words" not in status_text(app, "#who-summary")
-        assert [each.name for each in screen.query_one(WhoPane).evidence.ranking()] == [
-            each.name for each in guess_of(line).ranking()
-        ]
-
-
 async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host):
     session_model = dialogue_session_model()
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 40)) as pilot:
-        screen = LensScreen(session_model, f"{SCRIPT}\n")
+        screen = LensScreen(session_model, f"{SCRIPT}\nHarry: all\n", ("HARRY",))
         await app.push_screen(screen)
         await until(pilot, lambda: screen.is_idle)
         await pilot.pause()
-        assert lens_text(app).splitlines() == ["GANDALF: where is frodo¶", "FRODO: we walked all night¶"]
-        scores = screen.network_scores
-        assert "".join(scores.tokens[index] for index in range(len(scores.tokens))) == f"where is frodo\n{LINE}\n"
+        assert lens_text(app).splitlines() == ["GANDALF: where is frodo¶", "FRODO: we walked all night¶", "Harry: all¶"]
+        scores = screen.scores[0]
+        assert "".join(scores.tokens[index] for index in range(len(scores.tokens))) == f"where is frodo\n{LINE}\nall\n"
         screen.query_one("#text").focus()
         await pilot.press("home")
         await pilot.pause()
-        assert "Gandalf · sentence 1 of 2" in painted(screen.query_one(WordDetails))
+        assert "Gandalf · sentence 1 of 3" in painted(screen.query_one(WordDetails))
