@@ -135,9 +135,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         yield TextView(placeholder, f"← → {noun}; the shades are what the head looks at before it", self._styles_of)
         yield Rule(line_style="solid")
         with Vertical(id="strips-pane"):
-            yield HeatStrips(
-                12, self._strips_help, self._position_label, num_fixed_rows=2, first_label="start of the text"
-            )
+            yield HeatStrips(12, self._strips_help, self._position_label, first_label="start of the text")
             yield StatusBar(id="legend")
         with Container(id="body"):
             with Vertical(id="along-pane"):
@@ -211,8 +209,8 @@ class AttentionScreen(LayerScreen[AttentionReading]):
     def _show_legend(self, strips: HeatStrips) -> None:
         pairs = zip(SHADES[1:], THRESHOLDS, strict=True)
         shades = "  ".join(f"{shade} {100 * weight:.0f} %" for shade, weight in pairs)
-        heads, num_heads = strips.scrolled_rows(), len(strips.rows) - 2
-        notes = f"heads {heads.start - 1} to {heads.stop - 2} of {num_heads}" if len(heads) < num_heads else ""
+        rows, num_rows = strips.visible_rows(), len(strips.rows)
+        notes = f"lines {rows.start + 1} to {rows.stop} of {num_rows}" if len(rows) < num_rows else ""
         if (count := int(strips.columns().sizes.max())) > 1:
             short = (SEPARATOR if notes else "") + f"{count} {self._noun}s per cell"
             long = short.replace(f"{count}", f"up to {count}", 1) + ": the largest weight"

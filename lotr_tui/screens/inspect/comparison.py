@@ -28,8 +28,9 @@ from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
-from lotr_tui.widgets.inputs import LineInput, NumberField
+from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.slider import TemperatureSlider
 
 WIDE_TEMPERATURES = (0.3, 0.6, 0.9, 1.2, 1.5)  # temperatures that the ladder starts with, from cautious to wild
 TEMPERATURE_STEP = 0.05
@@ -224,8 +225,7 @@ class SideBySideScreen(ColumnsScreen):
         return [slot]
 
     def compose_controls(self) -> Iterable[Widget]:
-        temperature = format_temperature(self.settings.temperature)
-        yield NumberField("temperature", temperature, id="temperature", width=4, placeholder="0.8", number_type=float)
+        yield TemperatureSlider(self.settings.temperature)
 
     def describe(self) -> str:
         return self.settings.describe()  # the columns have the names
@@ -251,19 +251,16 @@ class SideBySideScreen(ColumnsScreen):
             known[0].description = self._speaker_slot(names[0]).description
         self.slots = [*known, *map(self._speaker_slot, names[len(known) : NUM_FIRST_SPEAKERS])]
 
-    @property
-    def _typed_temperature(self) -> float:
-        typed: float | None = self.query_one("#temperature", NumberField).number()
-        return SamplerSettings().temperature if typed is None else typed
-
     def apply_controls(self) -> None:
-        self.settings = replace(self.settings, temperature=self._typed_temperature)
+        self.settings = replace(self.settings, temperature=self.query_one(TemperatureSlider).value)
         for slot in self.slots:
             slot.temperature = self.settings.temperature
 
     def action_adjust_temperature(self, steps: int) -> None:
-        temperature = step_temperature(self._typed_temperature, steps)
-        self.query_one("#temperature", NumberField).input.value = format_temperature(temperature)
+        self.query_one(TemperatureSlider).action_step(steps)
+
+    @on(TemperatureSlider.Changed)
+    def _generate_again(self) -> None:
         if self.prompt_and_seed:
             self.action_generate()
 

@@ -24,7 +24,7 @@ from lotr_tui.widgets.keys import binding_table
 
 MAX_NAME_WIDTH = 12  # maximum width in cells of the name of an item
 VALUE_WIDTH = 9
-MAX_SHOWN_ROWS = 12  # rows that scroll and are shown at once, if there is room; the others are reached with the cursor
+MAX_SHOWN_ROWS = 14  # at once, if there is room; the others are reached with the cursor
 THRESHOLDS = (0.02, 0.1, 0.25, 0.5)  # weights from which a cell has the next darker shade
 SHADES = " ░▒▓█"  # characters for weights below and from each of `THRESHOLDS`
 POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
@@ -202,26 +202,24 @@ class HeatStrips(StripWidget, can_focus=True):
         get_help_line: Callable[[], str],
         label_of: Callable[[int], str],
         *,
-        num_fixed_rows: int = 0,
         first_label: str = "",
         is_zoomed: bool = False,
     ) -> None:
         """Show rows with labels of `label_width` cells; `label_of` names the item under the cursor below them.
 
-        The first `num_fixed_rows` rows do not scroll. `first_label` stands above the strips where the names of the
-        items do not fit; without it, items have no names.
+        `first_label` stands above the strips where the names of the items do not fit; without it, items have no names.
         """
         super().__init__(id="strips")
         self.get_help_line = get_help_line
         self._label_width, self._label_of = label_width, label_of
-        self._num_fixed, self._first_label, self._is_zoomed = num_fixed_rows, first_label, is_zoomed
+        self._first_label, self._is_zoomed = first_label, is_zoomed
         self._num_heading_lines = 2 if first_label else 1
         self.rows: Sequence[StripRow] = ()
         self._message = ""  # while there are no rows
         self._names: Sequence[str] = ()
         self._heading: Sequence[str] = ()
         self._first_named = 0  # first item that columns with names show
-        self._first_row = 0  # first shown row below the fixed ones
+        self._first_row = 0  # first shown row
         self.row = self.item = 0
 
     def show(self, rows: Sequence[StripRow], heading: Sequence[str], names: Sequence[str] = ()) -> None:
@@ -240,8 +238,7 @@ class HeatStrips(StripWidget, can_focus=True):
         self.redraw()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        num_scrolling = min(max(0, len(self.rows) - self._num_fixed), MAX_SHOWN_ROWS)
-        return self._num_heading_lines + self._num_fixed + num_scrolling + 1
+        return self._num_heading_lines + min(len(self.rows), MAX_SHOWN_ROWS) + 1
 
     @property
     def num_items(self) -> int:
@@ -252,14 +249,11 @@ class HeatStrips(StripWidget, can_focus=True):
     def num_cells(self) -> int:
         return max(1, self.size.width - self._label_width - VALUE_WIDTH)
 
-    def scrolled_rows(self) -> range:
-        """Return the indices of the shown rows below the fixed ones."""
-        num_rows, row = len(self.rows) - self._num_fixed, max(0, self.row - self._num_fixed)
-        room = max(1, min(num_rows, self.size.height - self._num_heading_lines - self._num_fixed - 1))
-        if self.row >= self._num_fixed:
-            self._first_row = min(max(self._first_row, row - room + 1), row)
-        self._first_row = max(0, min(self._first_row, num_rows - room))
-        return range(self._num_fixed + self._first_row, self._num_fixed + self._first_row + room)
+    def visible_rows(self) -> range:
+        """Return the indices of the shown rows, the one with the cursor among them."""
+        room = max(1, min(len(self.rows), self.size.height - self._num_heading_lines - 1))
+        self._first_row = min(max(self._first_row, self.row - room + 1), self.row, len(self.rows) - room)
+        return range(self._first_row, self._first_row + room)
 
     def columns(self) -> StripColumns:
         """Return the columns: with names if all fit or if zoomed in, or else of all items."""
@@ -283,7 +277,7 @@ class HeatStrips(StripWidget, can_focus=True):
         lines = [Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])]
         if self._first_label:
             lines.append(self._draw_names(columns))
-        lines += [self._draw_row(index, columns) for index in (*range(self._num_fixed), *self.scrolled_rows())]
+        lines += [self._draw_row(index, columns) for index in self.visible_rows()]
         cell = self._label_width
         if (column := columns.column_of(self.item)) is not None:
             cell += int(columns.edges[column]) + columns.widths[column] // 2
@@ -356,7 +350,7 @@ class HeatStrips(StripWidget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
-        rows = [*range(self._num_fixed), *self.scrolled_rows()] if self.rows else []
+        rows = self.visible_rows() if self.rows else []
         if offset is None or not 0 <= (line := offset.y - self._num_heading_lines) < len(rows):
             return
         columns, values = self.columns(), self.rows[rows[line]].values

@@ -48,13 +48,13 @@ def describe_scores(network: TokenScores, baseline: TokenScores | None) -> list[
     metrics += unreadable_parts(tokens)
     # Punctuation, and a line end read as a token, are not words to the reader.
     num_words = int(np.count_nonzero(tokens.counts_as_word[: network.num_scored_words]))
-    counts = f"{plural(num_words, 'word')}, {plural(own.tokens, 'token')}"
-    if tokens.unk_id is not None:
-        num_unknown = int(tokens.unknown_mask[: own.tokens].sum())
-        counts = f"{num_words:,} words, {num_unknown:,} unknown ({format_percent(own.unk_rate)})"
     noun = "token" if tokens.unk_id is None else "word"
     surprise = Content.assemble(("surprise ", MUTED), f"{own.bits_per_token:.2f}", (f" bits per {noun}", MUTED))
-    return [*metrics, Content(counts), surprise]
+    if tokens.unk_id is None:
+        return [*metrics, Content(f"{plural(num_words, 'word')}, {plural(own.tokens, 'token')}"), surprise]
+    num_unknown = int(tokens.unknown_mask[: own.tokens].sum())
+    unknown = f"{num_words:,} words, {num_unknown:,} unknown ({format_percent(own.unk_rate)})"
+    return [*metrics, surprise, Content(unknown)]
 
 
 class WordDetails(StripWidget):
