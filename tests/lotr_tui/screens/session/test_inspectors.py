@@ -14,6 +14,7 @@ from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.session.columns import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
+from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support import pilot as ui
 from tests.support.analysis import is_idle, painted
 from tests.support.app import make_decoder
@@ -101,7 +102,10 @@ def few_models(monkeypatch):
 async def open_columns(pilot, key, name):
     """Open a screen of columns, and generate at one temperature."""
     screen = await open_with(pilot, key, name)
-    screen.query_one("#temperature Input, #temperatures", Input).value = "0.8"
+    for field in screen.query("#temperatures").results(Input):
+        field.value = "0.8"
+    for slider in screen.query(TemperatureSlider):
+        slider.value = 0.8
     await pilot.press("enter")
     await until_columns_ended(pilot, screen)
     return screen
