@@ -45,8 +45,7 @@ def refuse_proc(event, arguments):
 sys.addaudithook(refuse_proc)
 from lotr_tui.__main__ import main
 main()
-"""
-"""The program without the functions, signals and files that macOS does not have."""
+"""  # the program without the functions, signals and files that macOS does not have
 
 
 @pytest.fixture

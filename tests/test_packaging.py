@@ -10,8 +10,7 @@ import pytest
 from tests.support.files import CHECKOUT
 
 METADATA = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-NOT_IN_WHEEL = {".svg", ".gif"}
-"""Suffixes of pictures, which only the README shows."""
+NOT_IN_WHEEL = {".svg", ".gif"}  # suffixes of pictures, which only the README shows
 
 
 def test_the_changelog_begins_with_this_version():

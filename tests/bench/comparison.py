@@ -26,8 +26,7 @@ from engine.training.trainer import Trainer
 from tests.bench.measuring import Skip, call
 from tests.bench.speeds import load_playable
 
-BLOCK_TOKENS = 16_384
-"""Tokens that stay together where a part of a text is chosen."""
+BLOCK_TOKENS = 16_384  # tokens that stay together where a part of a text is chosen
 COMMON = {"precision": "fp32", "device": "cpu", "keep_epoch_checkpoints": False}
 SMALL = {"embedding_size": 400, "hidden_size": 400, "shuffle_lines": False, "weight_drop": 0.3}
 NO_SHUFFLE, MANY_WORDS = {"shuffle_lines": False}, {"tokenizer": "words", "min_count": 12, "softmax_samples": 2000}
@@ -39,15 +38,13 @@ FROM_SCRATCH = {
     ("Transformer", "words"): NO_SHUFFLE,
     ("Transformer", "characters"): NO_SHUFFLE | {"context_size": 192, "bptt": 192},
     ("Transformer", "bpe"): NO_SHUFFLE | {"vocabulary_size": 500, "context_size": 96, "bptt": 96},
-}
-"""Changes of the presets `default` and `gpt-tiny`; more epochs would only overfit."""
+}  # changes of the presets `default` and `gpt-tiny`; more epochs would only overfit
 ON_TALES = {
     ("LSTM", "words"): MANY_WORDS | {"punctuation": True},
     ("LSTM", "characters"): {"tokenizer": "characters", "bptt": 128},
     ("Transformer", "words"): MANY_WORDS,
     ("Transformer", "characters"): {"tokenizer": "characters", "context_size": 256, "bptt": 256, "batch_size": 16},
-}
-"""Changes of the presets `base` and `gpt`."""
+}  # changes of the presets `base` and `gpt`
 
 
 def train_within(preset, values, name, options, seconds):

@@ -21,13 +21,11 @@ from engine.runs.loading import load_model_by_name
 from lotr_tui.session.session_model import default_num_answers, default_settings
 from tests.bench.measuring import Figure, Skip
 
-MIN_LINES, MIN_WORDS = 20, 4
-"""Lines in the corpus of a speaker who is to be recognized, and words of such a line."""
+MIN_LINES, MIN_WORDS = 20, 4  # lines in the corpus of a speaker who is to be recognized, and words of such a line
 NUM_RANDOM_CONTEXTS, NUM_CANDIDATES = 3, 10
 NUM_BINS = 10
 """Bins of the expected calibration error (Guo et al. 2017), which is over all lines and the whole cast."""
-MIN_SPEAKER_PROB = 0.05
-"""Probability below which a speaker who may say a line is left out of the sum over all speakers."""
+MIN_SPEAKER_PROB = 0.05  # probability below which a speaker who may say a line is left out of the sum over all speakers
 
 
 def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100, num_scenes=None):

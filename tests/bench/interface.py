@@ -38,8 +38,7 @@ Bare().run()
 """
 BARE_COMMAND, BARE_READY_TEXT = [sys.executable, "-c", BARE_APP], "palette"
 """A minimal Textual app, and the text that it paints last."""
-TYPED_KEYS = "#@&~"
-"""Keys without a completion, which occur in no word and in no control sequence."""
+TYPED_KEYS = "#@&~"  # keys without a completion, which occur in no word and in no control sequence
 LOADING_KEYS = "¡¢£¤¥¦§¨©ª«¬®¯°±²³´µ¶·¸¹º»¼½¾¿×÷ßðþøæåäöü"
 """Keys that are typed once each, so that nothing else that is painted looks like their echo."""
 BACKSPACE, COOLER, HOTTER = b"\x7f", b"\x1b[1;5B", b"\x1b[1;5A"

@@ -25,8 +25,7 @@ from engine.training.job import configure, load_training_input
 from engine.training.trainer import Trainer
 from tests.bench.measuring import seconds_of, tokens_per_second
 
-HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, BPTT, VOCABULARY_SIZE = 512, 2, 64, 50, 879
-"""Sizes of the notebook."""
+HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, BPTT, VOCABULARY_SIZE = 512, 2, 64, 50, 879  # sizes of the notebook
 
 
 class NotebookLSTM(nn.Module):

@@ -49,8 +49,7 @@ SHORTEST = {
     "completion": {"num_presses": 1},
     "serve": {"num_keys": 4},
     "dialogue": {"max_hidden": 1, "max_shown": 1, "num_prompts": 2, "num_scenes": 2},
-}
-"""Sizes of the groups that would otherwise take minutes."""
+}  # sizes of the groups that would otherwise take minutes
 
 
 @pytest.mark.slow

@@ -37,12 +37,10 @@ from tests.faults.mutations import Mutator
 from tests.faults.readers import READERS, run_dir, use_home
 
 CPU_SECONDS = 5
-LONG_CPU_SECONDS = 60
-"""Maximum processor time of a batch of mutations, of a training, and of making the valid home."""
+LONG_CPU_SECONDS = 60  # maximum processor time of a batch of mutations, of a training, and of making the valid home
 MAX_WAIT_FACTOR = 12
 MAX_MEGABYTES = 500
-ADDRESS_SPACE = 4_000_000_000
-"""Maximum bytes that a fork may allocate in addition; protects the machine."""
+ADDRESS_SPACE = 4_000_000_000  # maximum bytes that a fork may allocate in addition; protects the machine
 MUTATIONS_PER_FORK = 50
 FINDINGS_DIR = Path(tempfile.gettempdir()) / "lotr-tui-findings"
 EXPORT = "EXPORT"

@@ -28,8 +28,7 @@ from tests.support.pretrained import save_model
 FAMILIES = ("llama", "gpt2")
 COMMANDS_PER_FORK = 200
 MAX_CPU_SECONDS, MAX_SECONDS, MAX_FORK_SECONDS = 20, 200, 2000
-MAX_MEGABYTES = 100
-"""Maximum memory of a command in a process that has imported the libraries; the weights take 0.2 MB."""
+MAX_MEGABYTES = 100  # maximum memory of a command in a process that has imported the libraries; the weights take 0.2 MB
 TEXT = "Where is the Ring?"
 COMMANDS = (
     ["generate", TEXT, "--max-tokens", "4", "--seed", "1", "--json", "--run", "MODEL"],

@@ -34,10 +34,8 @@ NUM_LINES = 300
 """Lines of the corpus. A training on them takes about as long as its start-up."""
 TIMEOUT = 120.0
 REFERENCE = "reference"
-SLOWDOWN_PER_KILL = 1.05
-"""Factor on the expected duration after each kill, so that a training reaches its end at last."""
-MAX_WRITE_SECONDS = 0.002
-"""Maximum seconds between the appearance of a temporary file and an aimed kill."""
+SLOWDOWN_PER_KILL = 1.05  # factor on the expected duration after each kill, so that a training reaches its end at last
+MAX_WRITE_SECONDS = 0.002  # maximum seconds between the appearance of a temporary file and an aimed kill
 
 
 class InterruptedTrainings:

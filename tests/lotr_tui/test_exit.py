@@ -8,8 +8,7 @@ import pytest
 
 from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
-MAX_EXIT_SECONDS = 20.0
-"""Seconds in which the app must have ended on a busy machine; a busy thread takes 60."""
+MAX_EXIT_SECONDS = 20.0  # seconds in which the app must have ended on a busy machine; a busy thread takes 60
 CTRL_O, CTRL_T, CTRL_Q = b"\x0f", b"\x14", b"\x11"
 PROGRAM = """
 import sys, time

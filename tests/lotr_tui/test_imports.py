@@ -49,8 +49,7 @@ for command in commands:
                 json.dump([name for name in watched if sys.modules.get(name)], file)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     print(json.dumps([command, code, open("out").read(), open("err").read(), json.load(open("imported"))]), flush=True)
-"""
-"""Program that runs each command in a fork, without the missing packages, and prints what it has imported."""
+"""  # program that runs each command in a fork, without the missing packages, and prints what it has imported
 
 
 @pytest.fixture

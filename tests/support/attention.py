@@ -17,8 +17,7 @@ from tests.support.pilot import until
 WIDTH = 8
 TOKENS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
 """Names of the tokens of `ACTIVATIONS_TEXT`."""
-NAMES = ["start", *TOKENS]
-"""Names of the positions of `ACTIVATIONS_TEXT`."""
+NAMES = ["start", *TOKENS]  # names of the positions of `ACTIVATIONS_TEXT`
 
 
 class RandomAttentionModel:

@@ -16,14 +16,12 @@ from tests.support.open_models import bpe_tokenizer
 from tests.support.sampling import said_text_of
 
 CAST = ("GANDALF", "FRODO", "GOLLUM", "STRANGER", "SOMEONE")
-ANSWERING = ("GANDALF", "FRODO", "GOLLUM")
-"""Speakers that the model chooses from when a stranger has spoken."""
+ANSWERING = ("GANDALF", "FRODO", "GOLLUM")  # speakers that the model chooses from when a stranger has spoken
 SCENES = (
     ("GANDALF", "FRODO", "GANDALF", "GOLLUM", "FRODO"),
     ("STRANGER", "GANDALF", "STRANGER", "GANDALF"),
     ("GOLLUM", "FRODO", "GOLLUM", "SOMEONE", "FRODO", "GANDALF"),
-)
-"""Speakers of the scenes from which the models learn who speaks after whom."""
+)  # speakers of the scenes from which the models learn who speaks after whom
 
 
 def dialogue_model(cast=CAST, end_bias=-1.0, scale=0.6):

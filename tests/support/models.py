@@ -57,8 +57,7 @@ class ParallelReader(TokenByTokenModel):
 
     def __init__(self, model):
         super().__init__(model)
-        self.num_passes = 0
-        """Number of calls that have read several tokens."""
+        self.num_passes = 0  # number of calls that have read several tokens
 
     def predict_tokens(self, state, tokens, *, last_only=False):
         self.num_passes += 1

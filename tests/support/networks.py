@@ -25,8 +25,7 @@ CONFIGS = {
     "grouped heads": {"embedding_size": 20, "num_layers": 2, "num_heads": 6, "num_kv_heads": 2, "head_size": 8}
     | {"rope_base": 1000.0, "rope_scaling": "linear", "rope_factor": 2.0, "norm_eps": 1e-3}
     | {"tie_weights": False, "qkv_bias": True},
-}
-"""Sizes of small Transformers."""
+}  # sizes of small Transformers
 
 
 def seeded(seed):

@@ -22,8 +22,7 @@ TEXTS = [
 HOSTILE_TEMPLATES = {
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "it takes more than 5 seconds",
     "{{ 'A' * 10**10 }}": "it needs more than 1 GB of memory",
-}
-"""Chat templates without an end, with the reasons for which they are refused."""
+}  # chat templates without an end, with the reasons for which they are refused
 HOSTILE_TOKENIZERS = (
     {"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[A]", "type_id": 0}}],
                         "pair": [{"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {}}},

@@ -70,14 +70,12 @@ RUN_CAST = ("FRODO", "SAM", "GOLLUM", "KING OF THE DEAD", "SOMEONE")
 TURNS = (
     *(Turn("FRODO", "the road is old"), Turn("SAM", "a friend of mine"), Turn("FRODO", "the river")),
     *(Turn("GOLLUM", "mine"), Turn("SOMEONE", "bilbo baggins is a friend"), Turn("KING OF THE DEAD", "the road")),
-)
-"""Scene that the run with random weights knows its speakers from."""
+)  # scene that the run with random weights knows its speakers from
 WORDS = {
     "FRODO": ("ring", "burden", "mordor", "shadow"),
     "SAM": ("garden", "potatoes", "supper", "kettle"),
     "GOLLUM": ("precious", "wants", "nasty", "fishes"),
-}
-"""Words that only one of the speakers says."""
+}  # words that only one of the speakers says
 COMMON_WORDS = ("the", "it", "now", "here", "go")
 
 

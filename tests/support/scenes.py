@@ -61,8 +61,7 @@ SOURCE = 'class WordTokenizer(Tokenizer):\n    """Tokens are words."""\n' + "".j
     for number in range(1, 12)
 )
 STARTED = 1_600_000_000
-AGE = 3 * 3600
-"""Age in seconds of sessions and runs, which is shown as `3 h`."""
+AGE = 3 * 3600  # age in seconds of sessions and runs, which is shown as `3 h`
 
 
 def make_deterministic(monkeypatch, times=1):

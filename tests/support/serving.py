@@ -34,8 +34,7 @@ while True:
         write(b"D", b"got %d;" % len(payload))
     else:
         write(b"D", payload + b";")
-"""
-"""Program that answers every input with its length, and notes its start and its end in the file of its argument."""
+"""  # program that answers every input with its length, and notes its start and its end in the file of its argument
 
 
 def echo_command(record):

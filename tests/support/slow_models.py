@@ -13,8 +13,7 @@ from engine.models.pretrained.chat import ChatMessage, ChatTemplate
 from lotr_tui.session.session_model import SessionModel
 from tests.support.open_models import bpe_tokenizer, open_model
 
-REFUSED_TEXT = "refuse this"
-"""Text of a message that the fake template does not accept."""
+REFUSED_TEXT = "refuse this"  # text of a message that the fake template does not accept
 
 
 def line_tokenizer():
@@ -31,8 +30,7 @@ class FakeChatTemplate(ChatTemplate):
         self._fake_tokenizer = tokenizer
         self.problem = ""
         self.default_system_prompt = "You help."
-        self.encoded: list[tuple[ChatMessage, ...]] = []
-        """Messages of each call."""
+        self.encoded: list[tuple[ChatMessage, ...]] = []  # messages of each call
 
     def encode(self, messages):
         self.encoded.append(tuple(messages))
@@ -67,14 +65,10 @@ class FakeSlowModel:
         self.tokenizer = line_tokenizer()
         self.chat = FakeChatTemplate(self.tokenizer) if has_chat else None
         self.context_size = context_size
-        self.threads: set[str] = set()
-        """Names of the threads that the model has computed in."""
-        self.num_read = 0
-        """Number of tokens that the model has read."""
-        self.num_passes = 0
-        """Number of calls in which the model has read tokens."""
-        self.holds_at_pass: int | None = None
-        """Number of the call at which the model holds by itself."""
+        self.threads: set[str] = set()  # names of the threads that the model has computed in
+        self.num_read = 0  # number of tokens that the model has read
+        self.num_passes = 0  # number of calls in which the model has read tokens
+        self.holds_at_pass: int | None = None  # number of the call at which the model holds by itself
         self._model = open_model(self.tokenizer)
         self._released = threading.Event()
         self._released.set()

@@ -46,8 +46,7 @@ class BookServer:
     files: dict[str, bytes]
     break_after: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
-    continues: bool = False
-    """True if it sends the rest of a file to clients that have its start."""
+    continues: bool = False  # true if it sends the rest of a file to clients that have its start
     requests: list[str] = field(default_factory=list)
     url: str = ""
 

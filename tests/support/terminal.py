@@ -20,10 +20,8 @@ from lotr_tui.session.settings import SettingsStore
 SESSION_COMMAND = [sys.executable, "-m", "lotr_tui"]
 INPUT_READY_TEXT = "Type here"
 """Text on the screen as soon as the session accepts keys: the placeholder of the prompt, in the first paint."""
-MODEL_READY_TEXT = "Say hello"
-"""Text on the screen as soon as the model is loaded: the beginning of the welcome text."""
-TIMEOUT_SECONDS = 60.0
-"""Maximum wait for any text, key or exit."""
+MODEL_READY_TEXT = "Say hello"  # text on the screen as soon as the model is loaded: the beginning of the welcome text
+TIMEOUT_SECONDS = 60.0  # maximum wait for any text, key or exit
 _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 

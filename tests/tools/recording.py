@@ -27,8 +27,7 @@ from tests.support.terminal import (
 )
 
 TRAINING_SPEED = 0.1
-FRAME_INTERVAL = 0.1
-"""Minimum seconds between two frames."""
+FRAME_INTERVAL = 0.1  # minimum seconds between two frames
 FOREGROUND, BACKGROUND = "d8d4cc", "121212"
 PADDING, FONT_SIZE, NUM_COLORS = 12, 16, 128
 FIRST_BRAILLE, FIRST_EIGHTH, LAST_EIGHTH = 0x2800, 0x2588, 0x258F
@@ -46,8 +45,7 @@ class Recorder:
         self._screen = pyte.Screen(*terminal.size)
         self._stream = pyte.ByteStream(self._screen)
         self._screens, self._time, self._clock = [], 0.0, time.monotonic()
-        self.speed = 1.0
-        """Seconds of the recording in a second of the clock; with 0, no screen is taken."""
+        self.speed = 1.0  # seconds of the recording in a second of the clock; with 0, no screen is taken
 
     def wait(self, seconds):
         end = time.monotonic() + seconds

@@ -29,8 +29,7 @@ from tests.support.references import plain_next_probs, word_tokenizer
 
 TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
-MODES = ("line", "stream")
-"""Modes of a text without speakers."""
+MODES = ("line", "stream")  # modes of a text without speakers
 
 
 def open_tokenizers():

@@ -33,8 +33,7 @@ ENCODINGS = {
     "utf-8-sig": ("UTF-8", "Théoden"),
     "latin-1": ("Windows-1252", "Théoden"),
     "cp1252": ("Windows-1252", "“Théoden”"),
-}
-"""Detected name of each encoding, and a speaker whose name makes the encoding unambiguous."""
+}  # detected name of each encoding, and a speaker whose name makes the encoding unambiguous
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 LINE_ENDS = ["\n", "\r\n", "\r"]
 

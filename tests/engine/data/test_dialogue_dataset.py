@@ -15,8 +15,7 @@ from engine.data.summary import summarize_dataset
 from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError, CorpusError
 
-Row = tuple[str, str, str]
-"""Speaker, text and film of a row."""
+Row = tuple[str, str, str]  # speaker, text and film of a row
 FILES = ("corpus", "valid_corpus", "test_corpus")
 OTHER = [("SAM", "go on", "One"), ("FRODO", "no", "One")]
 

@@ -17,10 +17,8 @@ from engine.models.base import LogProbs
 from tests.support.models import UniformModel
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 
-DEPTH = 4
-"""Tokens of the sequences that are enumerated."""
-WORD = re.compile(r" *([a-z]+|[,;.$])")
-"""First word of an enumerated text, in which `$` is `<eos>`."""
+DEPTH = 4  # tokens of the sequences that are enumerated
+WORD = re.compile(r" *([a-z]+|[,;.$])")  # first word of an enumerated text, in which `$` is `<eos>`
 PLAIN = SamplerSettings(temperature=1.0)
 
 
@@ -38,8 +36,7 @@ class TinyTokenizer(ByteTokenizer):
 
 SPACED = TinyTokenizer([b"a", b"b", b"ab", b" a", b" b", b" ba", b","])
 """Tokenizer whose words have at most as many tokens as letters."""
-UNAMBIGUOUS = TinyTokenizer([b"a", b"b", b",", b";", b"."])
-"""Tokenizer in which each word has one token sequence."""
+UNAMBIGUOUS = TinyTokenizer([b"a", b"b", b",", b";", b"."])  # tokenizer in which each word has one token sequence
 MIN_PROB = 0.04
 
 

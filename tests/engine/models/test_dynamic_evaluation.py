@@ -17,8 +17,7 @@ CONFIGS = {
     "tied": ModelConfig(embedding_size=5, hidden_size=5),
     "two layers, untied": ModelConfig(embedding_size=4, hidden_size=6, num_layers=2, tie_weights=False),
 }
-LR = 3e-3
-"""Much higher than usual, so that the updates are larger than rounding errors."""
+LR = 3e-3  # much higher than usual, so that the updates are larger than rounding errors
 
 
 def make_ids(length, seed=0):

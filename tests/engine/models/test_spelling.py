@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from engine.models import ngram
 from engine.models.ngram import OrthographyModel, SpellingModel
 
-NUM_SYMBOLS = 257
-"""Bytes, and the end of a word."""
+NUM_SYMBOLS = 257  # bytes, and the end of a word
 WORDS = ["frodo", "gandalf", "gollum", "bilbo", "sam", "merry", "pippin", "the", "there", "other", "mother", "gather"]
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from engine.runtime.process import Cancellation, GeneratorThread, throttle
 
-DEADLINE = 10.0
-"""Timeout in seconds, long enough for a busy machine."""
+DEADLINE = 10.0  # timeout in seconds, long enough for a busy machine
 
 
 def wait_until(condition):

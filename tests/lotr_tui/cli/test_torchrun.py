@@ -15,8 +15,7 @@ from tests.support.files import CHECKOUT, TORCHRUN
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT = 120.0
-"""Seconds after which a process counts as hanging."""
+TIMEOUT = 120.0  # seconds after which a process counts as hanging
 TINY = ("--preset", "tiny", "--set", "embedding_size=16", "--set", "hidden_size=16", "--set", "epochs=100000")
 
 

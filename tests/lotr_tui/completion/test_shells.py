@@ -24,8 +24,7 @@ LOAD = {
     "zsh": 'autoload -Uz compinit; compinit -u -D; setopt no_beep; eval "$(lotr-tui completion zsh)"; '
     'lotr-tui() { printf "<%s>" "$@"; echo; }',
     "fish": "lotr-tui completion fish | source; function lotr-tui; printf '<%s>' $argv; echo; end",
-}
-"""Commands that load the completion, and then replace `lotr-tui` by a function that prints its arguments."""
+}  # commands that load the completion, and then replace `lotr-tui` by a function that prints its arguments
 READY = "shell-is-ready"
 
 
@@ -111,8 +110,7 @@ LINES = [
     ("lotr-tui train --csv data\\ set/m", ["train", "--csv", "data set/more lines.csv"]),
     ("lotr-tui eval gguf:m", ["eval", "gguf:model.gguf"]),
     ("lotr-tui generate hello --as pale", ["generate", "hello", "--as", "pale lord"]),
-]
-"""Lines before a tab, and the arguments of the program."""
+]  # lines before a tab, and the arguments of the program
 
 
 def test_a_tab_completes_the_word_so_that_the_program_gets_it(shell):

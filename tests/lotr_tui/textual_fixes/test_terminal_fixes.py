@@ -13,8 +13,7 @@ import pytest
 from lotr_tui.textual_fixes.terminal import ResilientWriterThread
 from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
-MANY_WRITES = 100
-"""More than the queue of the writer holds."""
+MANY_WRITES = 100  # more than the queue of the writer holds
 APP_SOURCE = """
 import signal
 import threading

@@ -19,12 +19,9 @@ WANDB_HEADER_BYTES, WANDB_BLOCK_BYTES, WANDB_RECORD_HEADER_BYTES = 7, 32_768, 7
 
 @dataclass
 class StoredRun:
-    metrics: dict[str, dict[int, float]]
-    """Values by metric and step."""
-    counts: dict[str, int]
-    """Number of stored values by metric, including repetitions."""
-    samples: dict[int, str]
-    """Texts by step."""
+    metrics: dict[str, dict[int, float]]  # values by metric and step
+    counts: dict[str, int]  # number of stored values by metric, including repetitions
+    samples: dict[int, str]  # texts by step
     settings: dict[str, str]
 
 

@@ -12,27 +12,21 @@ from tests.support.pilot import screen_name, until
 
 class Row(NamedTuple):
     id: str
-    observe: Callable[[Any], Any]
-    """Function of the app that returns the state that the key changes."""
+    observe: Callable[[Any], Any]  # function of the app that returns the state that the key changes
     expect: Callable[[Any, Any], bool]
     """Function that returns True if the state before and after the key differ as they should."""
-    first_keys: tuple[str, ...] = ()
-    """Keys to press before the state is observed."""
-    prepare: Callable[[Any], None] = lambda app: None
-    """Function of the app that is called before these keys."""
-    back: str = ""
-    """Id of a binding of the screen that the key opens, whose key leads back."""
+    first_keys: tuple[str, ...] = ()  # keys to press before the state is observed
+    prepare: Callable[[Any], None] = lambda app: None  # function of the app that is called before these keys
+    back: str = ""  # id of a binding of the screen that the key opens, whose key leads back
 
 
 class Stage(NamedTuple):
     """State of the app, and rows that are tested one after the other from it."""
 
-    set_up: Callable[[Any], Awaitable[None]]
-    """Function of the pilot that leads from the session to the state."""
+    set_up: Callable[[Any], Awaitable[None]]  # function of the pilot that leads from the session to the state
     rows: Sequence[Row]
     size: tuple[int, int] = (80, 24)
-    is_slow: bool = False
-    """True if the rows are about texts that are being written."""
+    is_slow: bool = False  # true if the rows are about texts that are being written
 
 
 # Observations
@@ -124,8 +118,7 @@ def with_focus(open_screen, widget_type, *first_keys):
     return set_up
 
 
-LONG_TEXT = "\n".join([scenes.LENS_TEXT, scenes.REPLY_TEXT] * 4)
-"""Text of more lines than fit on the screen."""
+LONG_TEXT = "\n".join([scenes.LENS_TEXT, scenes.REPLY_TEXT] * 4)  # text of more lines than fit on the screen
 PAGES = {"page_down": increases, "page_up": decreases, "last": increases, "first": decreases}
 LIST = {"down": moves(1), "up": moves(-1), **PAGES}
 LINE_OF_WORDS = {"right": moves(1), "left": moves(-1), "down": increases, "up": decreases, **PAGES}

@@ -22,8 +22,7 @@ from tests.support.bindings import (
 from tests.support.learn import open_chapter
 from tests.support.learn_scenes.training import live_training
 
-LAST_CUTOFF = 49
-"""Index of the highest cut-off of the first chapter."""
+LAST_CUTOFF = 49  # index of the highest cut-off of the first chapter
 
 
 @cache

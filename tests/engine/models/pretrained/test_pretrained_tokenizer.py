@@ -128,8 +128,7 @@ SYSTEM, USER, ASSISTANT = (
     lambda text: ChatMessage("assistant", text),
 )
 CONVERSATION = [SYSTEM("You are Gandalf."), USER(" Where is it?\n"), ASSISTANT("Safe."), USER("When?")]
-START, END = 2, EOS_ID
-"""Our ids of <|im_start|> and <|im_end|>."""
+START, END = 2, EOS_ID  # our ids of <|im_start|> and <|im_end|>
 
 
 def new_template(template=CHAT_TEMPLATE):

@@ -154,8 +154,7 @@ async def test_a_new_training_is_in_the_list_beside_one_of_another_process(make_
 # Saved epochs
 
 RUN = "tiny-test"
-EVENTS_BEFORE, EVENTS_OF_EPOCH = 4, 6
-"""Numbers of `training_events` before the first epoch and in each epoch."""
+EVENTS_BEFORE, EVENTS_OF_EPOCH = 4, 6  # numbers of `training_events` before the first epoch and in each epoch
 
 
 class RecordedJob(FakeJob):
