@@ -75,8 +75,7 @@ class LotrApp(TextualFixesApp):
         self.pace = settings.current.pace if pace is None else pace
         self._load_session_model, self._make_screen = load_session_model, make_screen
         self.terminal_closed = False  # the training then continues
-        self.exit_code = 0  # or 128 plus the number of the signal that ended the app
-        self._exit_requested = False
+        self.exit_code, self._exit_requested = 0, False  # 128 plus the number of a signal that has ended the app
         if self.no_color:
             self._filters[1:2] = [themes.ColorlessFilter(self)]
         for own_theme in themes.OWN_THEMES:

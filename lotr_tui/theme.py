@@ -78,9 +78,8 @@ def default_variables(foreground: str, *, dark: bool) -> dict[str, str]:
 
 
 SHIRE = _make_theme("shire", dark=True)
-_SHIRE_LIGHT = _make_theme("shire-light", dark=False)
-OWN_THEMES = (SHIRE, _SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_COLORS))  # to register; the last replace Textual's
-THEME_NAMES = (SHIRE.name, _SHIRE_LIGHT.name, *sorted(BUILTIN_THEMES))
+OWN_THEMES = (SHIRE, _make_theme("shire-light", dark=False), *map(_make_ansi_theme, _ANSI_COLORS))
+THEME_NAMES = tuple(dict.fromkeys([*(theme.name for theme in OWN_THEMES), *sorted(BUILTIN_THEMES)]))
 
 
 class ColorlessFilter(Monochrome):

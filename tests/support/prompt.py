@@ -1,5 +1,7 @@
 """App with a prompt, and helpers that type into it and read its lines."""
 
+from contextlib import asynccontextmanager
+
 from textual import events
 from textual.app import App
 from textual.containers import Vertical
@@ -30,20 +32,13 @@ class PromptApp(App[None]):
         self.notices.append(message)
 
 
-class PromptPilot:
-    """Context manager that runs a `PromptApp` and returns the pilot, the app and the prompt."""
-
-    def __init__(self, history=None):
-        self._app = PromptApp(history)
-
-    async def __aenter__(self):
-        self._context = self._app.run_test(size=(60, 20))
-        pilot = await self._context.__aenter__()
+@asynccontextmanager
+async def run_prompt(history=None):
+    """Run a `PromptApp`, and return the pilot, the app and the prompt."""
+    app = PromptApp(history)
+    async with app.run_test(size=(60, 20)) as pilot:
         await pilot.pause()
-        return pilot, self._app, self._app.query_one("#prompt", PromptInput)
-
-    async def __aexit__(self, kind, error, traceback):
-        await self._context.__aexit__(kind, error, traceback)
+        yield pilot, app, app.query_one("#prompt", PromptInput)
 
 
 async def type_text(pilot, text):

@@ -4,17 +4,8 @@ from textual.widgets import Label
 
 from lotr_tui.screens.session.roles import RoleLabels
 from lotr_tui.screens.session.side import WhoAnswersBars
+from tests.support import pilot as ui
 from tests.support.dialogues import dialogue_session_model
-from tests.support.pilot import (
-    conversation_of,
-    latest_reply,
-    lines_of,
-    send,
-    set_field,
-    text_of,
-    until,
-    until_reply_ended,
-)
 
 
 def make_speaking_app(make_app, **options):
@@ -22,31 +13,27 @@ def make_speaking_app(make_app, **options):
 
 
 async def say(pilot, text="the lamp was lit", seed="7"):
-    """Say a line with a seed, and return the complete answer."""
-    set_field(pilot.app, "seed", seed)
-    await send(pilot, text)
-    await until_reply_ended(pilot)
-    return latest_reply(pilot.app)
+    return await ui.reply_to(pilot, text, seed)
 
 
 async def run(pilot, command):
     """Send a command, and wait until all answers are complete."""
-    await send(pilot, command)
+    await ui.send(pilot, command)
     await pilot.pause()
-    await until(pilot, lambda: conversation_of(pilot.app).active_reply is None)
+    await ui.until(pilot, lambda: ui.conversation_of(pilot.app).active_reply is None)
     await pilot.pause()
 
 
 def labels(app):
-    return [text_of(label) for label in app.screen.query_one(RoleLabels).query(Label) if label.display]
+    return [ui.text_of(label) for label in app.screen.query_one(RoleLabels).query(Label) if label.display]
 
 
 def who_answers(app):
-    return [line.strip() for line in lines_of(app.screen.query_one(WhoAnswersBars)).splitlines() if line.strip()]
+    return [line.strip() for line in ui.lines_of(app.screen.query_one(WhoAnswersBars)).splitlines() if line.strip()]
 
 
 def num_turns(app):
-    reply, number = conversation_of(app).current_reply, 0
+    reply, number = ui.conversation_of(app).current_reply, 0
     while reply is not None:
         number, reply = number + 1, reply.turn.previous_reply
     return number

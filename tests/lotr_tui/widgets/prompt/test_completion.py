@@ -1,7 +1,7 @@
 """Completion of the prompt: grey text after the cursor that tab inserts."""
 
 from lotr_tui.widgets.prompt import Completion
-from tests.support.prompt import PromptPilot, type_text, visible_lines
+from tests.support.prompt import run_prompt, type_text, visible_lines
 
 
 def complete_bilbo(text):
@@ -10,7 +10,7 @@ def complete_bilbo(text):
 
 
 async def test_tab_and_right_insert_the_completion_and_enter_does_not():
-    async with PromptPilot() as (pilot, app, prompt):
+    async with run_prompt() as (pilot, app, prompt):
         prompt.completer = complete_bilbo
         for key in ("tab", "right"):
             await type_text(pilot, "the bi")
@@ -26,7 +26,7 @@ async def test_tab_and_right_insert_the_completion_and_enter_does_not():
 
 
 async def test_only_the_end_of_the_text_is_completed():
-    async with PromptPilot() as (pilot, _, prompt):
+    async with run_prompt() as (pilot, _, prompt):
         prompt.completer = complete_bilbo
         await type_text(pilot, "bi")
         await pilot.press("left")

@@ -3,11 +3,11 @@
 import base64
 
 from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS
-from tests.support.prompt import PromptPilot, paste, type_text
+from tests.support.prompt import paste, run_prompt, type_text
 
 
 async def test_long_paste_is_cut_with_a_notice():
-    async with PromptPilot() as (pilot, app, prompt):
+    async with run_prompt() as (pilot, app, prompt):
         await type_text(pilot, "is ")
         await paste(pilot, "bilbo " * 200_000)
         assert prompt.value == ("is " + "bilbo " * 200_000)[:MAX_PROMPT_CHARACTERS]
@@ -27,7 +27,7 @@ PASTES = [
 
 
 async def test_control_characters_are_removed_with_a_notice():
-    async with PromptPilot() as (pilot, app, prompt):
+    async with run_prompt() as (pilot, app, prompt):
         for pasted, value, removed in PASTES:
             prompt.value = ""
             app.notices.clear()

@@ -1,10 +1,10 @@
 """Prompt without the rest of the session: editing and sending."""
 
-from tests.support.prompt import PromptPilot, type_text
+from tests.support.prompt import run_prompt, type_text
 
 
 async def test_prompts_are_edited_sent_and_restored_by_keys():
-    async with PromptPilot() as (pilot, app, prompt):
+    async with run_prompt() as (pilot, app, prompt):
         await type_text(pilot, "Bilbo is")
         await pilot.press("enter")
         assert app.sent == ["Bilbo is"]
