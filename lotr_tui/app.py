@@ -27,6 +27,7 @@ from lotr_tui.app_state import AppState, OpenSession, WatchRun
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import fit_cells
 from lotr_tui.screens.base import AppScreen
+from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.textual_fixes.app import RobustCommandPalette, TextualFixesApp
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
@@ -57,7 +58,7 @@ class LotrApp(TextualFixesApp):
         self,
         *,
         session_model: "SessionModel | None" = None,
-        load_session_model: "Callable[[], SessionModel] | None" = None,
+        load_session_model: ModelLoader | None = None,
         job: "TrainingJob | None" = None,
         make_screen: "Callable[[], Screen[Any]] | None" = None,
         runs_dir: Path | None = None,
@@ -97,13 +98,12 @@ class LotrApp(TextualFixesApp):
             return DashboardScreen(TrainingView(), self.state.send_command, exit_on_close=True)
         from lotr_tui.screens.session.screen import SessionScreen
 
-        load = self._load_session_model
-        return SessionScreen(self.session_model, self.state.runs_dir, self.pace, load_session_model=load)
+        return SessionScreen(self.session_model or self._load_session_model or ModelLoader(), self.pace)
 
     def on_open_session(self, message: OpenSession) -> None:
         from lotr_tui.screens.session.screen import SessionScreen
 
-        self.push_screen(SessionScreen(message.session_model, self.state.runs_dir, self.pace))
+        self.push_screen(SessionScreen(message.session_model or ModelLoader(), self.pace))
 
     def on_watch_run(self, message: WatchRun) -> None:
         from lotr_tui.screens.dashboard.screen import DashboardScreen

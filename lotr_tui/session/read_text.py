@@ -14,7 +14,7 @@ from engine.data.speakers import SOMEONE, STRANGER
 from engine.data.tokenizers import EOS, EOS_ID, ByteTokenizer, Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation import generate as generation
-from engine.generation.complete_words import CompleteWordSearch, open_word
+from engine.generation.complete_words import open_word
 from engine.generation.generate import DecoderState
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
@@ -181,20 +181,6 @@ class NextTokenContext:
         speaker = self.speaker or speakers[0].name
         ids = [*self.ids, *encode_speaker(self.model.tokenizer, speaker)]
         return replace(self, ids=ids, candidates=(), speaker=speaker, speakers=speakers)
-
-    # After the text was read
-
-    def token_probs(self, settings: SamplerSettings, top_n: int) -> generation.NextTokenProbs:
-        """Return the `top_n` likeliest next tokens."""
-        return generation.next_token_probs(self._text(settings), top_n)
-
-    def search_words(self) -> CompleteWordSearch:
-        """Return a search of the complete words that can come next, for a model whose tokens are parts of words."""
-        return CompleteWordSearch(self._text(SamplerSettings()))
-
-    def _text(self, settings: SamplerSettings) -> generation.TextInProgress:
-        is_first = self.is_first_token
-        return generation.TextInProgress(self.model, self.ids, settings, state=self.state, is_first_token=is_first)
 
     def last_text(self, unit: PreviewUnit) -> str:
         """Return the last word or token of the text; empty at the start of a text."""

@@ -54,11 +54,11 @@ class SamplerPanel(Vertical):
         self.preset = CUSTOM_PRESET
         self._last_seed: int | None = None  # a random one
         self._noun, self._run = "word", ""
-        self._slider = TemperatureSlider(settings.temperature)
+        self.slider = TemperatureSlider(settings.temperature)
 
     def compose(self) -> ComposeResult:
         with Horizontal():
-            yield self._slider
+            yield self.slider
             yield Static(id="run", markup=False)
         yield Static(id="chain", markup=False)
 
@@ -110,8 +110,8 @@ class SamplerPanel(Vertical):
         self.apply(settings)
 
     def apply(self, settings: SamplerSettings) -> None:
-        self._slider.value = settings.temperature
-        settings = replace(settings, temperature=self._slider.value)
+        self.slider.value = settings.temperature
+        settings = replace(settings, temperature=self.slider.value)
         is_changed, self.settings = settings != self.settings, settings
         self._show()
         if is_changed:
@@ -124,14 +124,11 @@ class SamplerPanel(Vertical):
             raise InvalidInputError(f"there is no preset {name!r}{nearest} The presets are {names}")
         self.apply(replace(SAMPLER_PRESETS[name], max_tokens=self.settings.max_tokens))
 
-    def step_temperature(self, steps: int) -> None:
-        self._slider.action_step(steps)
-
     @on(Slider.Changed)
     def _follow_slider(self, event: Slider.Changed) -> None:
         event.stop()
-        if self._slider.value != self.settings.temperature:
-            self.apply(replace(self.settings, temperature=self._slider.value))
+        if self.slider.value != self.settings.temperature:
+            self.apply(replace(self.settings, temperature=self.slider.value))
 
     def _show(self) -> None:
         self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)

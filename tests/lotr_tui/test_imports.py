@@ -122,7 +122,7 @@ async def paint(**options):
     report_imports()
     print(json.dumps(reports[0]))
 """
-SESSION_WITHOUT_MODEL = "asyncio.run(paint(load_session_model=lambda: None))"
+SESSION_WITHOUT_MODEL = "asyncio.run(paint())"
 SESSION_WITH_MODEL = """
 import lotr_tui.screens.dashboard.screen, lotr_tui.screens.runs.screen
 from engine.runs.loading import load_model

@@ -4,7 +4,7 @@ import re
 import time
 
 from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.screens.session.side import NextTokenBars, TokenInspector
+from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import entry_blocks, reply_figures
@@ -70,16 +70,12 @@ def transcript_text(app):
 
 
 def bars_text(app):
-    return lines_of(app.screen.query_one(NextTokenBars))
-
-
-def inspector_text(app):
-    return lines_of(app.screen.query_one(TokenInspector))
+    return lines_of(app.screen.query_one(TokenBars))
 
 
 def alternative_to(app, token):
-    """Return the number and text of an alternative in the token inspector that differs from `token`."""
-    alternatives = re.findall(r"^([1-8])[ ●]([a-z']+)", inspector_text(app), re.MULTILINE)
+    """Return the number and text of an alternative to the token under the cursor that differs from `token`."""
+    alternatives = re.findall(r"^([1-8])[ ●]([a-z']+)", bars_text(app), re.MULTILINE)
     return next((int(number), text) for number, text in alternatives if text != token)
 
 

@@ -2,7 +2,7 @@
 
 from textual.widgets import Label
 
-from lotr_tui.screens.session.roles import RoleLabels
+from lotr_tui.screens.session.model_slot import RoleLabels
 from lotr_tui.screens.session.side import WhoAnswersBars
 from tests.support import pilot as ui
 from tests.support.dialogues import dialogue_session_model

@@ -1,6 +1,6 @@
 """The keys and slash commands of the session: one table, from which footer, help, palette and menu are made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -34,14 +34,14 @@ enter | enter | | | enter | | pick | Pick the marked alternative, or go to the p
 words | ctrl+g | | | call('view.put_cursor') | | words | Why each word was picked, and its alternatives
 again | ctrl+r | r | | call('view.again') | | again | Answer again with another seed
 next | ctrl+n | n | | call('view.go_on') | | go on | The next turn, or more of the reply
-as | | | NAME | call('side.ask_roles', 'speaking-as') | slot.read_speaking_as | | Speak as one of the cast or a stranger
-to | | | NAME | call('side.ask_roles') | slot.read_speaker | | Choose who answers; anyone: the model chooses
+as | | | NAME | call('slot.choose_roles', 'speaking-as') | slot.set_control | | Speak as one of the cast or a stranger
+to | | | NAME | call('slot.choose_roles') | slot.set_control | | Choose who answers; anyone: the model chooses
 scene | | | TURNS NAMES | call('view.go_on', 4) | view.play_scene | | Go on for some turns, such as /scene 6 Frodo, Sam
-system | | | TEXT | call('side.ask_roles') | slot.set_system_prompt | | Tell a chat model who it is, as: You are Gandalf
-new | | | - | call('view.begin_session') | | | Begin a new session; this one stays saved
+system | | | TEXT | call('slot.choose_roles') | slot.set_control | | Tell a chat model who it is, as: You are Gandalf
+new | | | - | call('view.open_session') | | | Begin a new session; this one stays saved
 sessions | | | - | call('view.choose_session') | | | Saved sessions: open, rename, delete, export
-hotter | ctrl+up | plus | | call('slot.sampler.step_temperature', 1) | | hotter | Raise the temperature by 0.05
-cooler | ctrl+down | minus | | call('slot.sampler.step_temperature', -1) | | cooler | Lower the temperature by 0.05
+hotter | ctrl+up | plus | | call('slot.sampler.slider.action_step', 1) | | hotter | Raise the temperature by 0.05
+cooler | ctrl+down | minus | | call('slot.sampler.slider.action_step', -1) | | cooler | Lower the temperature by 0.05
 export | ctrl+s | | PATH | call('view.export') | view.export | export | Write this session to a .md, .txt or .json file
 model | ctrl+o | | NAME | call('slot.choose') | slot.load | models | Models and runs; hf:FOLDER, hf:NAME, gguf:FILE
 train | ctrl+t | | - | call('training.open') | | train | Start a training, or watch the running one
@@ -53,7 +53,7 @@ edit | | e | | edit | | edit | Change the prompt and send it again
 copy | | y | | call('view.copy_reply') | | copy | Copy the prompt and its reply
 earlier | | left_square_bracket | | call('view.step_answer', -1) | | answer | The answer before
 later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The next answer
-who | | w | | call('side.ask_roles') | | who | Who answers and who you are
+who | | w | | call('slot.choose_roles') | | who | Who answers and who you are
 options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
 inspect | | | WHAT | | action_inspect | | Look at the text: lens, temperatures, compare, copied or inside
@@ -62,7 +62,7 @@ temperatures | | t | | inspect('temperatures') | | temperatures | The prompt at 
 compare | | c | | inspect('compare') | | compare | The prompt with several models
 inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training
-preset | | | NAME | | slot.sampler.apply_preset | | Set all sampling controls, such as /preset chat
+preset | | | NAME | | slot.set_control | | Set all sampling controls, such as /preset chat
 temperature | | | NUMBER | | slot.set_control | | Set the temperature, from 0 to 2
 penalty | | | NUMBER | | slot.set_control | | Make words that were used less likely, such as 1.1
 set | | | NAME VALUE | | slot.set_control | | Set another control, such as /set seed 7
@@ -78,7 +78,7 @@ help | | | - | app.toggle_help | | | All keys and commands
 quit | | | - | app.quit | | | Quit lotr-tui
 """
 _DIGITS = "".join(
-    f"branch-{n} | | {n} | | call('view.branch', {n}) | | pick | Branch to alternative {n}\n" for n in range(1, 9)
+    f"branch-{n} | | {n} | | call('side.branch', {n}) | | pick | Branch to alternative {n}\n" for n in range(1, 9)
 )
 _ROWS = [[field.strip() for field in line.split("|")] for line in (_TABLE + _DIGITS).strip().splitlines()]
 
@@ -97,9 +97,7 @@ STATE_HELP = {
     "words": "← → choose a {noun}; 1-8 replace it and go on; esc back",
     "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
-SETTINGS = {
-    "temperature": "From 0 to 2",
-    "penalty": "Make words that were used less likely, such as 1.1",
+SETTINGS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {
     "top-k": "Sample only from so many of the most likely words or tokens",
     "top-p": "Sample only from the most likely words with this total probability",
     "min-p": "Leave out words this much less likely than the best one",
@@ -113,19 +111,16 @@ SETTINGS = {
 INSPECTORS = {row[0]: row[7] for row in _ROWS if row[4].startswith("inspect(")}
 CAST_COMMANDS = ("as", "to", "scene")  # whose argument is a name in the cast, in any case
 SCENE_TURNS, MAX_SCENE_TURNS = 4, 100
-FIRST_HINTS = {
-    "plain": "Next: see the most likely next words, after sampling and raw from the model",
-    "conversation": "Next: /to Gollum chooses who answers, and /as Frodo who you are",
-    "chat": "Next: /system You are Gandalf … tells the model who it is",
-}
-"""The next thing to try, after the first prompt of a user, by what the model can do."""
 HINTS = (
+    "Next: see the most likely next words, after sampling and raw from the model",
     "Next: ctrl+g shows the alternatives to each word",
     "Next: ctrl+r answers again, ctrl+n goes on",
     "Next: ctrl+↑ and ctrl+↓ change the temperature: watch the bars",
     "Next: ctrl+t trains a model of your own; f1 lists all keys",
 )
-"""The next thing to try, after each of the prompts that follow."""
+"""The next thing to try, after each of the first prompts of a user."""
+CAST_HINT = "Next: /to Gollum chooses who answers, and /as Frodo who you are"
+CHAT_HINT = "Next: /system You are Gandalf … tells the model who it is"
 
 
 def _bindings() -> list[BindingType]:
@@ -177,11 +172,10 @@ def is_command(text: str) -> bool:
     return text.startswith("/") and not text.startswith("//")
 
 
-def parse_command(text: str) -> tuple[SlashCommand, str]:
-    """Return a typed command and its argument.
+def parse_command(text: str, model: "SessionModel | None") -> tuple[SlashCommand, str]:
+    """Return a typed command and the argument of its method, or raise an InvalidInputError.
 
-    Raises:
-        InvalidInputError: If there is no such command, or its argument is missing or not expected.
+    The command is unknown, its argument is missing or not expected, or the model cannot do it or is not loaded (None).
     """
     name, _, argument = text.removeprefix("/").strip().partition(" ")
     argument = argument.strip()
@@ -193,7 +187,8 @@ def parse_command(text: str) -> tuple[SlashCommand, str]:
         raise InvalidInputError(f"/{command.name} takes no argument")
     if not argument and not command.action:
         raise InvalidInputError(f"type {command.usage}: {command.help}")
-    return command, argument
+    check_usable(command.name, model)
+    return command, f"{command.name} {argument}" if argument and command.name in SETTINGS else argument
 
 
 def check_usable(command: str, model: "SessionModel | None") -> None:
@@ -211,15 +206,15 @@ def check_usable(command: str, model: "SessionModel | None") -> None:
 
 def find_hint(model: "SessionModel", num_prompts: int) -> str:
     """Return the next thing to try after so many prompts of a user; empty once all hints were shown."""
-    first = FIRST_HINTS["conversation" if model.cast else "chat" if model.chat else "plain"]
-    return dict(enumerate((first, *HINTS), 1)).get(num_prompts, "")
+    if num_prompts == 1 and (model.cast or model.chat):
+        return CAST_HINT if model.cast else CHAT_HINT
+    return dict(enumerate(HINTS, 1)).get(num_prompts, "")
 
 
 def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...] | None]:
     """Return the number of turns and the speakers of a typed scene, such as `6 Frodo, Sam`; None for all speakers.
 
-    Raises:
-        InvalidInputError: If the number is out of range, or a name is not in the cast.
+    A number out of range, or a name that is not in the cast, raises an InvalidInputError.
     """
     number, _, names = argument.partition(" ")
     if not number.isdecimal():
@@ -238,34 +233,9 @@ def find_name(name: str, known: Mapping[str, str]) -> str:
     return name.lower()
 
 
-def argument_choices(
-    command: str, cast: Sequence[str], runs_dir: Path | None, recent_models: Sequence[str]
-) -> Sequence[str] | Mapping[str, str]:
-    """Return the values that complete the argument of a command, perhaps with their help."""
-    match command:
-        case "as" | "to" | "scene":
-            others = {"to": ("anyone",), "as": (A_STRANGER,)}.get(command, ())
-            return [*(display_name(name) for name in cast if name not in (STRANGER, SOMEONE)), *others]
-        case "system":
-            return (EXAMPLE_SYSTEM_PROMPT,)
-        case "learn":
-            return [chapter.name for chapter in CHAPTERS]
-        case "inspect":
-            return INSPECTORS
-        case "preset":
-            return {name: preset.describe() for name, preset in SAMPLER_PRESETS.items()}
-        case "set":
-            return SETTINGS
-        case "model":
-            from engine.runs.directory import bundled_runs, find_run_dirs  # not needed for the first paint
-            from engine.storage.files import default_runs_dir
-
-            names = [printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())]
-            return [*sorted(names), *bundled_runs().values(), *known_model_names(recent_models)]
-    return ()
-
-
-def complete_command(text: str, choices_of: Callable[[str], Sequence[str] | Mapping[str, str]]) -> Completion:
+def complete_command(
+    text: str, cast: Sequence[str] = (), runs_dir: Path | None = None, recent_models: Sequence[str] = ()
+) -> Completion:
     """Return the commands that a typed text may become, or the values of its argument, as a menu."""
     name, space, argument = text.removeprefix("/").partition(" ")
     if not space:
@@ -279,17 +249,34 @@ def complete_command(text: str, choices_of: Callable[[str], Sequence[str] | Mapp
     command = SLASH_COMMANDS.get(name.lower())
     if command is None:
         return Completion(hint="No such command; begin with // to send it as text")
-    values = choices_of(command.name)
+    people = [display_name(name) for name in cast if name not in (STRANGER, SOMEONE)]
+    choices_of: Mapping[str, Collection[str]] = {
+        "as": [*people, A_STRANGER],
+        "to": [*people, "anyone"],
+        "scene": people,
+        "system": (EXAMPLE_SYSTEM_PROMPT,),
+        "learn": [chapter.name for chapter in CHAPTERS],
+        "inspect": INSPECTORS,
+        "preset": {name: preset.describe() for name, preset in SAMPLER_PRESETS.items()},
+        "set": SETTINGS,
+    }
+    values = choices_of.get(command.name, ())
+    if command.name == "model":
+        from engine.runs.directory import bundled_runs, find_run_dirs  # not needed for the first paint
+        from engine.storage.files import default_runs_dir
+
+        names = [printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())]
+        values = [*sorted(names), *bundled_runs().values(), *known_model_names(recent_models)]
     helps = values if isinstance(values, Mapping) else {}
     typed = argument.replace(",", " ").rpartition(" ")[2] if command.name == "scene" else argument
-    before = text[: len(text) - len(typed)]
-
-    def matches(value: str) -> bool:
-        start = value[: len(typed)]
-        return start == typed or (command.name in CAST_COMMANDS and start.casefold() == typed.casefold())
-
-    found = [value for value in values if matches(value) and len(value) > len(typed)]
+    before, is_name = text[: len(text) - len(typed)], command.name in CAST_COMMANDS
     end = " " if command.name == "set" and " " not in argument else ""
+    found = [
+        value
+        for value in values
+        if len(value) > len(typed)
+        and (value.startswith(typed) or (is_name and value[: len(typed)].casefold() == typed.casefold()))
+    ]
     choices = [Choice(f"{before}{typed}{value[len(typed) :]}{end}", value, helps.get(value, "")) for value in found]
     rest = found[0][len(typed) :] if found and typed else ""
     return Completion(rest, f"{command.usage}   {command.help}", choices, -1)

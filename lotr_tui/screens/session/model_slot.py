@@ -1,30 +1,35 @@
-"""The model of a session, the settings and roles it answers with, and the next model while it is loaded."""
+"""The model of a session, the settings and roles it answers with, their line, and the next model while it is loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from textual.timer import Timer
+from textual import app, containers, style, widgets
+from textual.content import Content
 
-from engine.data.speakers import SOMEONE, STRANGER
-from engine.errors import InvalidInputError, describe_error
+from engine.data.speakers import SOMEONE, STRANGER, display_name
+from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import token_noun
+from lotr_tui.formatting import token_noun, truncate
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.runs.open_run import choose_run
-from lotr_tui.screens.session.keys import SETTINGS, find_name
-from lotr_tui.session.cast import A_STRANGER, Roles, describe_unknown_name, read_name
+from lotr_tui.screens.session.keys import SETTINGS, check_usable, find_name
+from lotr_tui.session import cast as names
+from lotr_tui.session.cast import A_STRANGER, Roles
 from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model
-from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, check_system_prompt
+from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode
+from lotr_tui.theme import MUTED
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 
-if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.turns import SpeakerProb
     from lotr_tui.session.session_model import SessionModel
 
 SAMPLER_NAMES = {"length": "max_tokens", "penalty": "repetition_penalty"}  # where a typed name is another one
+NOBODY = {"as": (A_STRANGER, "stranger", "me"), "to": ("anyone", "anybody")}  # typed in place of a name
+ROLE_FIELDS = {"as": "speaking_as", "to": "speaker", "system": "system_prompt"}
 BEST_OF_CHOICES = (0, 1, 8, 16)  # that a click steps through; 0 is automatic
 
 
@@ -37,166 +42,146 @@ class ModelSlot:
     def __init__(
         self,
         screen: AppScreen[None],
-        use: "Callable[[SessionModel, str], None]",
+        use: "Callable[[SessionModel | None, str], None]",
         on_progress: Callable[[], None],
         on_roles: Callable[[], None],
         pace: float,
     ) -> None:
-        """Call `use` with each model that was loaded and a text about it, `on_progress` while `activity` changes, and
-        `on_roles` when the reply mode, the roles or the number of answers have changed.
+        """Call `use` with each model that was loaded (None: could not be) and a text about it, `on_progress` while
+        `activity` changes, and `on_roles` when the reply mode, the roles or the number of answers have changed.
         """
         self._screen, self._use, self._on_progress, self._on_roles = screen, use, on_progress, on_roles
+        self._state = screen.state
         self.reply_mode: ReplyMode = "continue"
         self.pace = pace  # of replies, in words per second; 0 is no limit
+        self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
+        self.answerer = ""  # whose line the bars begin
+        self._name = ""  # of the model in the settings
         self._slow_unit: PreviewUnit = "token"  # for a slow model, whose words would take seconds to find
-        self._loader: ModelLoader | None = None
-        self._timer: Timer | None = None
+        self.loader: ModelLoader | None = None  # of the next model
 
-    def put(self, session_model: "SessionModel", *, keeps_mode: bool) -> None:
-        """Use a model from the next line on."""
-        self.session_model, self._slow_unit = session_model, "token"
-        settings = self._screen.state.settings.current
-        if not keeps_mode:
+    def put(self, session_model: "SessionModel") -> None:
+        """Use a model from the next line on, in the same reply mode if it can do the same as the one before."""
+        before, settings = getattr(self, "session_model", None), self._state.settings.current
+        self.session_model, self._name, self._slow_unit = session_model, session_model.settings_name, "token"
+        abilities = (session_model.reply_modes, bool(session_model.cast))
+        if before is None or (before.reply_modes, bool(before.cast)) != abilities:
             self.reply_mode = session_model.reply_mode_at_start(settings.reply_mode)
         if session_model.source:
-            recent = add_recent_model(session_model.source, settings.recent_models)
-            self._screen.state.update_settings(recent_models=recent)
+            self._state.update_settings(recent_models=add_recent_model(session_model.source, settings.recent_models))
 
     # How it answers
 
     @property
     def settings(self) -> ModelSettings:
         """Settings by which the model answers: the user's, or else its defaults."""
-        models = self._screen.state.settings.current.models
-        return models.get(self.session_model.settings_name) or self.session_model.default_settings
+        return self._state.settings.current.models.get(self._name) or self.session_model.default_settings
 
     def change_settings(self, **changes: Any) -> None:
-        """Change some settings of the model, here and in later sessions; out of range raises an InvalidInputError."""
         before = self.settings
-        changed = replace(before, **changes)
-        if changed != before:
-            self._screen.state.update_settings(models={self.session_model.settings_name: changed})
+        if (changed := replace(before, **changes)) != before:
+            self._state.update_settings(models={self._name: changed})
 
     @property
     def roles(self) -> Roles:
-        """Saved roles of the user and of the model."""
         settings = self.settings
-        return Roles(settings.speaking_as, settings.answering, self._screen.state.settings.current.system_prompt)
+        return Roles(settings.speaking_as, settings.answering, self._state.settings.current.system_prompt)
 
     def set_roles(self, roles: Roles | None) -> None:
         """Use other roles from the next line on; None keeps the current ones."""
         if roles is not None:
+            self._state.update_settings(system_prompt=roles.system_prompt)
             self.change_settings(answering=roles.speaker, speaking_as=roles.speaking_as)
-            self._on_roles()
-
-    def set_system_prompt(self, text: str | None) -> None:
-        """Use a system prompt from the next line on; None keeps the current one."""
-        if text is not None:
-            check_system_prompt(text)
-            self._screen.state.update_settings(system_prompt=text)
             self._on_roles()
 
     def set_speaker(self, name: str) -> None:
         self.set_roles(self.roles._replace(speaker=name))
 
-    def read_speaker(self, typed: str) -> None:
-        """Choose who answers, in the cast or not, or let the model choose."""
-        self.set_speaker(self._read_name(typed, ("anyone", "anybody")))
-
-    def read_speaking_as(self, typed: str) -> None:
-        """Choose who the user is, in the cast or not, or a stranger."""
-        name = self._read_name(typed, (A_STRANGER, "stranger", "me"))
-        self.set_roles(self.roles._replace(speaking_as=name))
-
-    def _read_name(self, typed: str, nobody: Sequence[str]) -> str:
-        cast = self.session_model.cast
-        name = "" if typed.casefold() in nobody else read_name(typed, cast)
-        if note := describe_unknown_name(name, cast):
-            self._screen.notify(note, markup=False)
-        return name
-
-    def choose_roles(self, column: Literal["answering", "speaking-as"], probs: "Sequence[SpeakerProb]") -> None:
-        """Ask who answers and who the user is, or what tells a chat model who it is."""
+    def choose_roles(self, column: Literal["answering", "speaking-as"] = "answering") -> None:
+        """Ask who answers or who the user is, or what tells a chat model who it is."""
         from lotr_tui.screens.dialogs.questions import CastDialog, SystemPromptDialog
 
         cast, chat, roles, app = self.session_model.cast, self.session_model.chat, self.roles, self._screen.app
         if chat is not None:
-            system = SystemPromptDialog(roles.system_prompt, chat.default_system_prompt)
-            app.push_screen(system, self.set_system_prompt)
+            app.push_screen(
+                SystemPromptDialog(roles.system_prompt, chat.default_system_prompt),
+                lambda text: self.set_roles(None if text is None else roles._replace(system_prompt=text)),
+            )
             return
         people = [name for name in cast if name not in (STRANGER, SOMEONE)]
-        by_name = {speaker.name: speaker.prob for speaker in probs}
-        app.push_screen(CastDialog(cast, [*people, SOMEONE], people, roles, by_name, column), self.set_roles)
+        probs = {speaker.name: speaker.prob for speaker in self.speaker_probs}
+        app.push_screen(CastDialog(cast, [*people, SOMEONE], people, roles, probs, column), self.set_roles)
 
-    def footer_words(self) -> dict[str, str]:
-        """Return the noun for a token, and the word for what keeps going."""
-        is_conversation = self.reply_mode == "conversation" and self.session_model.cast
-        noun = token_noun(self.session_model.model.tokenizer)
-        return {"noun": noun, "more": "go on" if is_conversation else "more"}
-
-    def set_best_of(self, number: int) -> None:
-        self.change_settings(best_of=number)
+    def set_best_of(self, number: int | None = None) -> None:
+        """Draw so many answers for a turn (0: as many as usual); None is the next usual number."""
+        more = [choice for choice in BEST_OF_CHOICES if choice > self.settings.best_of]
+        self.change_settings(best_of=next(iter(more), BEST_OF_CHOICES[0]) if number is None else number)
         self._on_roles()
 
-    def next_best_of(self) -> None:
-        number = self.settings.best_of
-        self.set_best_of(next((choice for choice in BEST_OF_CHOICES if choice > number), BEST_OF_CHOICES[0]))
-
-    def set_reply_mode(self, mode: ReplyMode) -> None:
-        """Continue the prompt or answer it, in a conversation if the model knows speakers."""
+    def set_reply_mode(self, mode: str = "") -> None:
+        """Continue the prompt or answer it, in a conversation if the model knows speakers; "" is the next mode."""
         modes = self.session_model.reply_modes
+        mode = mode or modes[(modes.index(self.reply_mode) + 1) % len(modes)]
         if mode not in modes:
             raise InvalidInputError(f"{self.session_model.name} has no mode {mode!r}; use {' or '.join(modes)}")
         if mode != self.reply_mode:
-            self.reply_mode = mode
+            self.reply_mode = modes[modes.index(mode)]
             # The first mode of a model without speakers must not keep the next session from being a conversation.
-            self._screen.state.update_settings(reply_mode="conversation" if mode == modes[0] else mode)
+            self._state.update_settings(reply_mode="conversation" if mode == modes[0] else mode)
             self._on_roles()
-
-    def next_mode(self) -> None:
-        modes = self.session_model.reply_modes
-        self.set_reply_mode(modes[(modes.index(self.reply_mode) + 1) % len(modes)])
 
     @property
     def preview_unit(self) -> PreviewUnit:
         """Unit of what can come next: the saved one, or for a slow model tokens until the user asks for words."""
-        return self._slow_unit if self.session_model.is_slow else self._screen.state.settings.current.preview_unit
+        return self._slow_unit if self.session_model.is_slow else self._state.settings.current.preview_unit
 
     def toggle_unit(self) -> None:
         unit: PreviewUnit = "word" if self.preview_unit == "token" else "token"
         if self.session_model.is_slow:
             self._slow_unit = unit
         else:
-            self._screen.state.update_settings(preview_unit=unit)
+            self._state.update_settings(preview_unit=unit)
         self._on_roles()
+
+    def footer_words(self) -> dict[str, str]:
+        is_conversation = self.reply_mode == "conversation" and self.session_model.cast
+        noun = token_noun(self.session_model.model.tokenizer)
+        return {"noun": noun, "more": "go on" if is_conversation else "more"}
 
     # Controls
 
     def set_control(self, argument: str) -> None:
-        """Set a control by its name and value, such as `seed 7`."""
+        """Set a control or a role by its name and value, such as `seed 7` or `to Gollum`."""
         name, _, value = argument.partition(" ")
-        name, value = find_name(name, SETTINGS), value.strip()
+        name, value, cast = find_name(name, SETTINGS), value.strip(), self.session_model.cast
+        check_usable(name, self.session_model)
         if not value:
             raise InvalidInputError(f"type /set {name} VALUE: {SETTINGS[name]}")
-        if name == "mode":
-            self.set_reply_mode(value)  # type: ignore[arg-type]
+        if name in NOBODY:
+            value = "" if value.casefold() in NOBODY[name] else names.read_name(value, cast)
+            if note := names.describe_unknown_name(value, cast):
+                self._screen.notify(note, markup=False)
+        if name in ROLE_FIELDS:
+            self.set_roles(self.roles._replace(**{ROLE_FIELDS[name]: value}))
+        elif name == "preset":
+            self.sampler.apply_preset(value)
+        elif name == "mode":
+            self.set_reply_mode(value)
         elif name == "answers":
             if value != "auto" and not value.isdecimal():
                 raise InvalidInputError(f"{value[:20]!r} is no number of answers; use auto or a number from 1")
             self.set_best_of(0 if value == "auto" else int(value[:9]))
         elif name == "pace":
             try:
-                pace = float(value)
+                self._state.update_settings(pace=float(value))
             except ValueError:
                 raise InvalidInputError(f"{value!r} is not a number") from None
-            self._screen.state.update_settings(pace=pace)
-            self.pace = pace
+            self.pace = float(value)
             self._on_roles()
         else:
             self.sampler.set_texts({SAMPLER_NAMES.get(name, name.replace("-", "_")): value})
 
     def choose_controls(self) -> None:
-        """Ask for all sampling controls but the temperature."""
         from lotr_tui.screens.dialogs.questions import SamplerDialog
 
         self._screen.app.push_screen(SamplerDialog(self.sampler.texts(), self.sampler.set_texts))
@@ -206,9 +191,9 @@ class ModelSlot:
     @property
     def activity(self) -> str:
         """Progress of loading or fetching; empty if there is none."""
-        if self._loader is not None:
-            return self._loader.describe_briefly()
-        fetch = self._screen.state.model_fetch
+        if self.loader is not None:
+            return self.loader.describe_briefly()
+        fetch = self._state.model_fetch
         return fetch.describe() if fetch is not None and fetch.is_running else ""
 
     def choose(self) -> None:
@@ -221,31 +206,31 @@ class ModelSlot:
         if name in (BUNDLED, SMOLLM2) and not is_base_stored(SMOLLM2):
             self.ask_to_fetch()
         else:
-            self._screen.run_worker(self._load(name), exclusive=True, group="load")
+            self._screen.run_worker(
+                self.load_with(ModelLoader([name], self._state.runs_dir)), exclusive=True, group="load"
+            )
 
-    async def _load(self, name: str) -> None:
-        loader = None
+    async def load_with(self, loader: ModelLoader) -> None:
+        """Load and use a model, unless a later load cancels this one."""
+        self.loader = loader
+        timer = self._screen.set_interval(UPDATE_INTERVAL, self._on_progress)
         try:
-            loader = self._loader = ModelLoader([name], self._screen.state.runs_dir)
-            self._timer = self._timer or self._screen.set_interval(UPDATE_INTERVAL, self._on_progress)
             session_model = await run_in_thread(loader)
         except Exception as error:  # libraries for models raise errors of many types
-            self._screen.notify(describe_error(error), severity="error", markup=False, timeout=10)
-            return
-        finally:  # also if the user has chosen another model, which cancels this worker
-            if self._loader is loader and not is_closed(self._screen):
-                self._loader = None
-                if self._timer is not None:
-                    self._timer.stop()
-                    self._timer = None
-                    self._on_progress()
-        self._use(session_model, f"now using {session_model.name}")
+            self._use(None, describe_error(error))
+        else:
+            self._use(session_model, f"now using {session_model.name}")
+        finally:
+            timer.stop()
+            self.loader = None if self.loader is loader else self.loader
+            if not is_closed(self._screen):
+                self._on_progress()
 
     def ask_to_fetch(self, *, at_start: bool = False) -> None:
         """Ask whether to fetch SmolLM2; when the app starts, only if it is missing, and once."""
         from lotr_tui.screens.dialogs.questions import FirstModelDialog  # not needed for the first paint
 
-        state, choice = self._screen.state, self._screen.state.settings.current.first_model
+        state, choice = self._state, self._state.settings.current.first_model
 
         def choose(wants_smollm2: bool | None) -> None:
             state.update_settings(first_model="smollm2" if wants_smollm2 else "lstm")
@@ -270,3 +255,50 @@ class ModelSlot:
             return "SmolLM2 is there: /model bundled talks to it"
         self.load("bundled")
         return ""
+
+
+class RoleLabel(widgets.Label):
+    auto_links = False  # a click is an action, which a link's style would underline
+
+
+class RoleLabels(containers.Horizontal):
+    """Line above the prompt: who the user is, who answers, and how; a click on a part changes it."""
+
+    DEFAULT_CSS = """
+    RoleLabels { height: 1; padding: 0 1; }
+    RoleLabels RoleLabel { width: auto; margin-right: 3; }
+    RoleLabels #system { max-width: 70%; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+    ACTIONS: ClassVar[Mapping[str, str]] = {
+        "as": "call('slot.choose_roles', 'speaking-as')",
+        "to": "call('slot.choose_roles')",
+        "system": "call('slot.choose_roles')",
+        "reply-mode": "call('slot.set_reply_mode')",
+        "best-of": "call('slot.set_best_of')",
+    }
+
+    def compose(self) -> app.ComposeResult:
+        yield from (RoleLabel(id=id, markup=False) for id in self.ACTIONS)
+
+    def show(self, slot: ModelSlot) -> None:
+        mode, roles, cast, chat = slot.reply_mode, slot.roles, slot.session_model.cast, slot.session_model.chat
+
+        def name(relation: str, name: str, unnamed: str) -> Content:
+            color = f" ${names.speaker_style(name, cast)}" if name in cast else ""
+            shown = (truncate(display_name(name), names.MAX_NAME_WIDTH), f"bold{color}") if name else (unnamed, MUTED)
+            return Content.assemble((f"{relation} ", MUTED), shown)
+
+        texts = {"reply-mode": Content.styled(mode, MUTED)}
+        if chat is not None and mode == "conversation":
+            system = printable(roles.system_prompt or chat.default_system_prompt)
+            texts["system"] = Content.assemble(("system ", MUTED), system or ("none", MUTED))
+        elif cast and mode == "conversation":
+            texts["as"], texts["to"] = name("as", roles.speaking_as, A_STRANGER), name("to", roles.speaker, "anyone")
+            number = slot.settings.best_of
+            texts["best-of"] = Content.styled("first answer" if number == 1 else f"best of {number or 'auto'}", MUTED)
+        elif cast:
+            texts["to"] = name("a line of", roles.speaker, A_STRANGER)
+        for id, action in self.ACTIONS.items():
+            label = self.query_one(f"#{id}", RoleLabel)
+            label.display = id in texts
+            label.update(texts.get(id, Content("")).stylize(style.Style.from_meta({"@click": f"screen.{action}"})))

@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from textual.message_pump import MessagePump
-from textual.timer import Timer
 
 from engine.errors import describe_error
 from engine.generation.complete_words import CompleteWordSearch
-from engine.generation.generate import NextTokenProbs
+from engine.generation.generate import NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.runtime.process import Cancellation
-from lotr_tui.background_task import BackgroundTask, is_closed
+from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.session.read_text import NextTokenContext, TextReader, WordCompleter, read_next_token
 from lotr_tui.session.session_model import SessionModel, is_slow
 from lotr_tui.session.settings import PreviewUnit
@@ -21,8 +20,6 @@ TYPING_PAUSE = 0.15  # seconds without a key after which a slow model reads the 
 UPDATE_INTERVAL = 0.15  # seconds until a search shows the words found so far, so that the bars seldom change twice
 MIN_SHOWN_PROB = 0.005  # before and after sampling
 
-ShowCandidates = Callable[[NextTokenContext, SamplerSettings, NextTokenProbs], None]
-
 
 class Preview:
     """The candidates after the latest text. A text is read once; other settings only choose among its candidates."""
@@ -30,35 +27,36 @@ class Preview:
     def __init__(
         self,
         owner: MessagePump,
-        show: ShowCandidates,
+        reader: TextReader,
+        show: Callable[[NextTokenContext, SamplerSettings, NextTokenProbs], None],
         num_candidates: int,
         min_words: int,
         on_completion: Callable[[], None] = lambda: None,
-        *,
-        reader: TextReader,
+        pause: float = TYPING_PAUSE,
     ) -> None:
         """Prepare to call `show` with up to `num_candidates`, again if more words are found.
 
         The screen or widget `owner` calls `cancel` when it is closed. `min_words` are searched even if they are
-        unlikely. `on_completion` is called once a slow model has completed a draft.
+        unlikely. `on_completion` is called once a slow model has completed a draft, which it reads after a `pause`.
         """
-        self._reader = reader
-        self._owner, self._show, self._on_completion = owner, show, on_completion
+
+        def fail(error: BaseException) -> None:
+            owner.app.notify(describe_error(error), severity="error", markup=False)
+
+        self._reader, self._show, self._on_completion = reader, show, on_completion
         self._num_candidates, self._min_words = num_candidates, min_words
-        self._completer = WordCompleter()
-        self._reading: BackgroundTask[NextTokenContext | str] = BackgroundTask(
-            owner, "next-token", self._deliver, self._fail, interval=POLL_INTERVAL
-        )
-        self._searching: BackgroundTask[NextTokenProbs] = BackgroundTask(
-            owner, "next-words", lambda found: self._show_found(found[-1]), self._fail, interval=POLL_INTERVAL
-        )
-        self._timer: Timer | None = None
+        self._completer, self._pause = WordCompleter(), Debounce(owner, pause, self._read)
+        self._reading: BackgroundTask[NextTokenContext | str]
+        self._reading = BackgroundTask(owner, "next-token", self._deliver, fail, interval=POLL_INTERVAL)
+        self._searching: BackgroundTask[NextTokenProbs]
+        self._searching = BackgroundTask(owner, "next-words", self._show_found, fail, interval=POLL_INTERVAL)
         self._text: NextTokenContext | None = None  # that is shown, or that is shown once it is read
         self._context: NextTokenContext | None = None  # that text after it was read
         self._search: CompleteWordSearch | None = None  # in that text; keeps what the model has computed
         self._settings = SamplerSettings()
         self._unit: PreviewUnit = "word"
         self._draft = self._completion = ""
+        self._update_at = 0.0  # when words of an unfinished search are shown
 
     def request(
         self,
@@ -68,7 +66,6 @@ class Preview:
         draft: str = "",
         *,
         may_read: bool = True,
-        pause: float = TYPING_PAUSE,
     ) -> None:
         """Show the candidates after a text: a slow model that has not read it yet does so in a thread after a pause.
 
@@ -85,25 +82,33 @@ class Preview:
         elif may_read:
             self._begin(text, None)
             self._draft, self._completion = draft, ""
-            self._timer = self._owner.set_timer(pause, self._read)
+            self._pause.request()
 
     def update(self, settings: SamplerSettings) -> None:
         """Show the candidates after the same text with other settings."""
-        self._settings, context, unit = settings, self._context, self._unit
+        self._settings, context = settings, self._context
         if context is None:
             return
-        self._searching.cancel()
-        if unit == "token" or not context.model.tokenizer.is_open:
+        if self._search is not None:
+            self._searching.cancel()
+
+        def text(settings: SamplerSettings) -> TextInProgress:
+            is_first = context.is_first_token
+            return TextInProgress(context.model, context.ids, settings, state=context.state, is_first_token=is_first)
+
+        if self._unit == "token" or not context.model.tokenizer.is_open:
             self._search = None
-            self._show(context, settings, context.token_probs(settings, self._num_candidates))
+            self._show(context, settings, next_token_probs(text(settings), self._num_candidates))
             return
         is_new = self._search is None
-        search = self._search = self._search or context.search_words()
-        for words in search.search(settings, self._num_candidates, MIN_SHOWN_PROB, self._min_words, runs_model=False):
+        search = self._search = self._search or CompleteWordSearch(text(SamplerSettings()))
+        arguments = settings, self._num_candidates, MIN_SHOWN_PROB, self._min_words
+        for words in search.search(*arguments, runs_model=False):  # the words that are known already
             if words.is_final or not is_new:
                 self._show(context, settings, words)
             if not words.is_final:
-                self._searching.start(lambda cancellation: self._find_words(search, settings, cancellation))
+                self._update_at = time.monotonic() + UPDATE_INTERVAL
+                self._searching.start(lambda cancellation: search.search(*arguments, cancellation))
 
     def complete(self, session_model: SessionModel, text: str) -> str:
         """Return the rest of the last word of a typed text; of a slow model only if it is known already."""
@@ -120,16 +125,14 @@ class Preview:
     def _begin(self, text: NextTokenContext | None, context: NextTokenContext | None) -> None:
         self._reading.cancel()
         self._searching.cancel()
-        if self._timer is not None:
-            self._timer.stop()
-        self._timer = None
+        self._pause.cancel()
         self._text, self._context, self._search = text, context, None
         if context is not None:
             self.update(self._settings)
 
     def _read(self) -> None:
         text, draft = self._text, self._draft
-        if text is None or is_closed(self._owner):
+        if text is None:
             return
 
         def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
@@ -149,19 +152,8 @@ class Preview:
                 self._completion = item
                 self._on_completion()
 
-    def _find_words(
-        self, search: CompleteWordSearch, settings: SamplerSettings, cancellation: Cancellation
-    ) -> Iterator[NextTokenProbs]:
-        """Yield the words now and then while they are found, and the final ones."""
-        update_at = time.monotonic() + UPDATE_INTERVAL
-        for words in search.search(settings, self._num_candidates, MIN_SHOWN_PROB, self._min_words, cancellation):
-            if words.is_final or time.monotonic() >= update_at:
-                update_at = time.monotonic() + UPDATE_INTERVAL
-                yield words
-
-    def _show_found(self, words: NextTokenProbs) -> None:
-        if self._context is not None:
-            self._show(self._context, self._settings, words)
-
-    def _fail(self, error: BaseException) -> None:
-        self._owner.app.notify(describe_error(error), severity="error", markup=False)
+    def _show_found(self, found: list[NextTokenProbs]) -> None:
+        """Show the words that a search has found, now and then and at its end."""
+        if self._context is not None and (found[-1].is_final or time.monotonic() >= self._update_at):
+            self._update_at = time.monotonic() + UPDATE_INTERVAL
+            self._show(self._context, self._settings, found[-1])

@@ -2,45 +2,38 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events, on
-from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.containers import Horizontal
+from textual import app, binding, containers, events, on
 from textual.content import Content
 from textual.widgets import Label, Rule, TextArea
 
-from engine.errors import LotrError, describe_error
+from engine.errors import LotrError
 from lotr_tui.app_state import ModelFetchChanged, TrainingChanged
-from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import token_noun
-from lotr_tui.learn.chapters import find_chapter
-from lotr_tui.learn.progress import progress_file
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.learn import chapters, progress
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.session import keys
-from lotr_tui.screens.session.model_slot import ModelSlot
-from lotr_tui.screens.session.roles import RoleLabels
+from lotr_tui.screens.session import keys, model_slot
 from lotr_tui.screens.session.training import TrainingFollower
 from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader
+from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets import prompt, sampler_panel, screen_lines
 from lotr_tui.widgets.keys import FooterKey, KeyFooter
-from lotr_tui.widgets.prompt import PLACEHOLDER, Completion, PromptInput, PromptMenu
-from lotr_tui.widgets.sampler_panel import SamplerPanel
-from lotr_tui.widgets.screen_lines import HelpLine, PaneTabs, StatusBar, find_help_line
+from lotr_tui.widgets.screen_lines import HelpLine, PaneTabs
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
-    from lotr_tui.screens.session.conversation_view import ConversationView, InspectedToken
+    from lotr_tui.screens.session.conversation_view import ConversationView
     from lotr_tui.screens.session.side import SidePane
+    from lotr_tui.session.reply import Reply
     from lotr_tui.session.session_model import SessionModel
 
 TWO_LINE_CONTROLS_WIDTH = 72  # least width at which the controls take two lines
 MODEL_FREE_ACTIONS = ("slot.choose", "training.open", "learn", "stop", "interrupt", "redraw")  # that need no model
-PAUSE = 0.02  # seconds between two steps of showing the panes, in which keys are handled
+PAUSE = 0.02  # seconds between the creation of two panes
 CLASS_HINT = "New to language models? /learn opens a short class"
 
 
@@ -51,156 +44,111 @@ class SessionScreen(AppScreen[None]):
     """
 
     AUTO_FOCUS = "#prompt"
-    BINDINGS: ClassVar[list[BindingType]] = keys.SESSION_BINDINGS
+    BINDINGS: ClassVar[list[binding.BindingType]] = keys.SESSION_BINDINGS
 
-    def __init__(
-        self,
-        session_model: "SessionModel | None",
-        runs_dir: Path | None,
-        pace: float,
-        *,
-        load_session_model: "Callable[[], SessionModel] | None" = None,
-    ) -> None:
-        """Show a session with `session_model`, or without one with what `load_session_model` loads in a thread.
-
-        Words appear at a pace in words per second; 0 is no limit.
-        """
+    def __init__(self, model: "SessionModel | ModelLoader", pace: float) -> None:
+        """Show a session with a model, or with the one that is loaded, at a pace in words per second; 0 is no limit."""
         super().__init__()
         self.view: ConversationView  # once `is_ready`, like the side, and the model and the sampler in the slot
         self.side: SidePane
-        self.slot = ModelSlot(self, self.set_session_model, self.show_status, self.show_roles, pace)
+        self.slot = model_slot.ModelSlot(self, self.set_session_model, self.show_status, self.show_roles, pace)
         self.training = TrainingFollower(self, self.set_session_model, self.slot.load, self._note, self.show_training)
         self.is_ready = False
-        self._initial = session_model, load_session_model
-        self._runs_dir = runs_dir
+        self._initial = model
         self._open_started = False  # True from the moment the panes are being created
         self._history = PromptHistory()
         self._num_prompts = len(self._history.entries)  # of this user, which the hints follow
-        self._knows_class = bool(self._history.entries) or os.path.lexists(progress_file())
+        self._knows_class = bool(self._history.entries) or os.path.lexists(progress.progress_file())
         self._panes = {"transcript": "conversation", "next": "next word"}  # of a narrow terminal, with their names
         self._shown_keys: object = None  # state and words of the footer
-        self._pending: PromptInput.Submitted | None = None
+        self._pending: prompt.PromptInput.Submitted | None = None
         self._told_how_to_quit = False
 
     # Opening
 
-    def compose(self) -> ComposeResult:
+    def compose(self) -> app.ComposeResult:
         width = self.app.size.width  # Textual sets its class after the first paint, and restyles everything
-        self.add_class(max(item for item in self.app.HORIZONTAL_BREAKPOINTS or () if item[0] <= width)[1])
-        menu = PromptMenu()
-        yield StatusBar(id="status")
+        breakpoint = max(item for item in self.app.HORIZONTAL_BREAKPOINTS or () if item[0] <= width)
+        self.add_class(breakpoint[1], "-opening")
+        menu = prompt.PromptMenu()
+        yield screen_lines.StatusBar(id="status")
         yield PaneTabs(self._panes, id="panes")
         yield Rule(line_style="solid", id="top-rule")
-        yield Horizontal(Label(id="loading", markup=False), id="body")
+        yield containers.Horizontal(Label(id="loading", markup=False), id="body")
         yield Rule(line_style="solid")
-        yield Horizontal(id="controls")
-        yield RoleLabels(id="roles")
+        yield containers.Horizontal(id="controls")
+        yield model_slot.RoleLabels(id="roles")
         yield menu
-        with Horizontal(id="prompt-line"):
+        with containers.Horizontal(id="prompt-line"):
             yield Label("❯", id="prompt-mark")
-            yield PromptInput(history=self._history, menu=menu, id="prompt")
+            yield prompt.PromptInput(history=self._history, menu=menu, id="prompt")
         yield HelpLine()
         yield KeyFooter(self._footer_keys)
 
     async def on_mount(self) -> None:
+        self.prompt = self.query_one("#prompt", prompt.PromptInput)
         self.prompt.completer = self._complete
         self.show_status()
-        session_model, loader = self._initial
-        if session_model is not None:
-            await self._show_panes(session_model, pause=0)
+        if not isinstance(self._initial, ModelLoader):
+            await self._show_panes(self._initial, pause=0)
             return
         # The height that the controls will have, so that nothing moves when they appear.
         self.query_one("#controls").styles.height = 2 if self.app.size.width >= TWO_LINE_CONTROLS_WIDTH else 1
-        self.call_after_refresh(lambda: self.run_worker(self._open_in_background(), group="open"))
-        if isinstance(loader, ModelLoader) and not loader.names:
+        load = self.slot.load_with(self._initial)
+        self.call_after_refresh(self.run_worker, load, exclusive=True, group="load")
+        if not self._initial.names:
             self.call_after_refresh(self.slot.ask_to_fetch, at_start=True)
-
-    async def _open_in_background(self) -> None:
-        """Load the model and the modules of its panes in a thread; the prompt accepts keys meanwhile."""
-        load, loading = self._initial[1], self.query_one("#loading", Label)
-        assert load is not None
-        describe = load.describe if isinstance(load, ModelLoader) else lambda: "loading the model"
-
-        def load_with_panes() -> "SessionModel":
-            from lotr_tui.screens.session import side  # noqa: F401 - as slow as the model
-
-            return load()
-
-        timer = self.set_interval(UPDATE_INTERVAL, lambda: loading.update(f"{describe()} …"))
-        model = None
-        try:
-            model = await run_in_thread(load_with_panes)
-        except Exception as error:  # the user can still choose a run or train a model
-            problem = describe_error(error)
-        finally:
-            timer.stop()
-        if self._open_started or is_closed(self):  # a run may have been chosen meanwhile
-            return
-        if model is not None:
-            await self._show_panes(model)
-            return
-        body = self.query_one("#body")
-        hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
-        await body.remove_children()
-        await body.mount(Label(f"No model: {problem}\n\n{hint}", id="no-model", markup=False))
 
     async def _show_panes(self, session_model: "SessionModel", pause: float = PAUSE) -> None:
         """Create the panes and controls for a model. If several models arrive at once, the last one is shown."""
-        from lotr_tui.screens.session.conversation_view import ConversationView
-        from lotr_tui.screens.session.side import SidePane
-
-        self.slot.session_model = session_model
+        self._initial, slot = session_model, self.slot
         if self._open_started:
             return
         self._open_started = True
-        self.slot.sampler = SamplerPanel(self.slot.settings.sampler, id="sampler")
-        self.view = ConversationView(self.slot, self._conversation_changed, self._inspection_changed)
+        await run_in_thread(import_module, "lotr_tui.screens.session.side")  # meanwhile the prompt accepts keys
+        from lotr_tui.screens.session.conversation_view import ConversationView
+        from lotr_tui.screens.session.side import SidePane
+
+        slot.put(session_model)
+        slot.sampler = sampler_panel.SamplerPanel(slot.settings.sampler, id="sampler")
+        self.view = ConversationView(slot, self._follow_reply, self._inspect, lambda: self.side.branch())
         self.side = SidePane(self.view, self.prompt.update_suggestion)
         body, controls = self.query_one("#body"), self.query_one("#controls")
-        panes = (self.view, self.side, self.slot.sampler)
-        for pane in panes:  # created and then shown one after the other, so that keys are handled in between
-            pane.styles.display = "none"
-            await (controls if pane is self.slot.sampler else body).mount(pane)
-            await asyncio.sleep(pause)
+        for parent, pane in ((body, self.view), (body, self.side), (controls, slot.sampler)):
+            await parent.mount(pane)
+            await asyncio.sleep(pause)  # keys are handled in between
         self.is_ready = True
-        self._adapt_to(self.slot.session_model)
+        self.set_session_model(self._initial)
         self.show_training()
         if self._pending is not None:
             self.submit_prompt(self._pending)
-        for pane in reversed(panes):
-            await asyncio.sleep(pause)
-            if pane is self.view:
-                await body.remove_children(Label)
-            pane.styles.display = None
+        await self.query_one("#loading").remove()
+        self.remove_class("-opening")
         controls.styles.height = None
-
-    @property
-    def prompt(self) -> PromptInput:
-        return self.query_one("#prompt", PromptInput)
 
     # The model
 
-    def set_session_model(self, session_model: "SessionModel", message: str = "") -> None:
-        """Replace the model, and note a message about it."""
-        self._note(message)
-        if not self.is_ready:
+    def set_session_model(self, session_model: "SessionModel | None", message: str = "") -> None:
+        """Replace the model, and note a message about it, or (None) show why another one could not be loaded."""
+        if session_model is None and self.is_ready:
+            self.notify(message, severity="error", markup=False, timeout=10)
+        elif session_model is None:
+            hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
+            self.query_one("#loading", Label).update(f"No model: {message}\n\n{hint}")
+        elif not self.is_ready:
+            self.workers.cancel_group(self, "load")  # what is still being loaded is not wanted any more
             self.run_worker(self._show_panes(session_model), group="open")
-            return
-        old = self.slot.session_model
-        self.side.preview.cancel()
-        is_alike = (old.reply_modes, bool(old.cast)) == (session_model.reply_modes, bool(session_model.cast))
-        self._adapt_to(session_model, keeps_mode=is_alike)
-        if session_model.settings_name != old.settings_name:
+        else:
+            self._note(message)
+            self.side.preview.cancel()
+            self.slot.put(session_model)
+            self.training.corpus = session_model.corpus or self.training.corpus
+            self.slot.sampler.set_token_noun(self.slot.footer_words()["noun"])
             self.slot.sampler.apply(self.slot.settings.sampler)
-
-    def _adapt_to(self, model: "SessionModel", *, keeps_mode: bool = False) -> None:
-        self.slot.put(model, keeps_mode=keeps_mode)
-        self.training.corpus = model.corpus or self.training.corpus
-        self.slot.sampler.set_token_noun(token_noun(model.model.tokenizer))
-        self.view.adapt_to_model()
-        self.show_status()
-        self.show_roles()
-        self.refresh_bindings()
+            self.view.adapt_to_model()
+            self.show_status()
+            self.show_roles()
+            self.refresh_bindings()
 
     def on_model_fetch_changed(self, message: ModelFetchChanged) -> None:
         has_begun = self.is_ready and self.view.conversation.current_reply is not None
@@ -243,57 +191,58 @@ class SessionScreen(AppScreen[None]):
         if self.is_ready:
             model = self.slot.session_model
             left = Content.assemble(left, "  ", (model.name, "bold"), (f" · {model.description}", MUTED))
-        right = Content.styled(self.slot.activity or self.training.status(), "$accent")
-        self.query_one("#status", StatusBar).show(left, right)
+        elif (loader := self.slot.loader) is not None:
+            self.query_one("#loading", Label).update(Content.styled(f"{loader.describe()} …", MUTED))
+        right = Content.styled((self.slot.activity if self.is_ready else "") or self.training.status(), "$accent")
+        self.query_one("#status", screen_lines.StatusBar).show(left, right)
 
     def show_roles(self) -> None:
-        """Show the roles and the reply mode around the prompt, and the preview that follows from them."""
-        model, mode, roles = self.slot.session_model, self.slot.reply_mode, self.slot.roles
-        self.query_one(RoleLabels).show(model, roles, mode, self.slot.settings.best_of)
+        """Show the roles and the reply mode around the prompt, and what can come next with them."""
+        mode, model = self.slot.reply_mode, self.slot.session_model
+        self.query_one(model_slot.RoleLabels).show(self.slot)
         self.view.conversation.pace = self.slot.pace
         self.side.set_class(mode == "conversation" and bool(model.cast), "-conversation")
-        self.prompt.placeholder = "say something; / lists commands" if mode == "conversation" else PLACEHOLDER
+        self.prompt.placeholder = "say something; / lists commands" if mode == "conversation" else prompt.PLACEHOLDER
         self.side.show_who()
-        self.view.update_preview_unit()
+        if (reply := self.side.next.reply) is not None:
+            self.side.inspect(reply, self.side.next.index)  # words or tokens as its alternatives
         self.show_preview()
         self.update_keys()
 
-    def _compute_state(self) -> keys.SessionState:
-        """Return the state that decides which keys matter."""
+    def _footer_state(self) -> tuple[keys.SessionState, dict[str, str]]:
+        """Return the state that decides which keys matter, and the words of their labels."""
+        words = self.slot.footer_words() if self.is_ready else {"noun": "word", "more": "more"}
         if not self.is_ready:
-            return "start"
-        conversation = self.view.conversation
+            return "start", words
         around = () if self.focused is None else self.focused.ancestors_with_self
-        if conversation.active_reply is not None:
-            return "writing"
-        if self.view.inspected is not None:
-            return "words"
+        if self.view.conversation.active_reply is not None:
+            return "writing", words
+        if self.side.next.reply is not None:
+            return "words", words
         if self.slot.sampler in around:
-            return "controls"
+            return "controls", words
         if self.view.search_bar in around:
-            return "search"
-        if not isinstance(self.focused, PromptInput):
-            return "panes"
-        return "start" if conversation.current_reply is None else "idle"
-
-    def _words(self) -> dict[str, str]:
-        return self.slot.footer_words() if self.is_ready else {"noun": "word", "more": "more"}
+            return "search", words
+        if self.focused is not self.prompt:
+            return "panes", words
+        return "start" if self.view.conversation.current_reply is None else "idle", words
 
     def _footer_keys(self) -> Sequence[FooterKey]:
-        state, words = self._shown_keys = self._compute_state(), self._words()
+        state, words = self._shown_keys = self._footer_state()
         return [key._replace(description=key.description.format_map(words)) for key in keys.FOOTER_KEYS[state]]
 
     def get_help_line(self) -> str:
         """Return the offer of a training, the help for the state, or the next thing to try."""
-        state, pane = self._compute_state(), self.query_one("#panes", PaneTabs).pane
+        state, words = self._footer_state()
         if state in keys.STATE_HELP:
-            return keys.STATE_HELP[state].format_map(self._words())
+            return keys.STATE_HELP[state].format_map(words)
         if self.training.offer is not None:
             return self.training.offer[0]
         if not self.is_ready or state == "writing":
             return ""
+        pane = self.query_one("#panes", PaneTabs).pane
         if self.has_class("-narrow") and pane != "transcript":
-            return find_help_line(self.query_one(f"#{pane}"), below=self)
+            return screen_lines.find_help_line(self.query_one(f"#{pane}"), below=self)
         model = self.slot.session_model
         if self.view.conversation.current_reply is None:
             return model.introduction(self.slot.roles.speaker) if self._knows_class else CLASS_HINT
@@ -303,22 +252,21 @@ class SessionScreen(AppScreen[None]):
         if self.is_ready:
             modes = ["edit" if self.view.edited_reply else "", "reply" if self.slot.reply_mode == "reply" else ""]
             self.query_one("#prompt-mark", Label).update(" ".join(filter(None, [*modes, "❯"])))
-        if (self._compute_state(), self._words()) != self._shown_keys:
+        if self._footer_state() != self._shown_keys:
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return None for an action that waits for the model, and False where it has no effect."""
+        name = parameters[0] if action == "call" else action
         if not self.is_ready:
-            name = parameters[0] if action == "call" else action
             return True if name in MODEL_FREE_ACTIONS else None
         model = self.slot.session_model
-        if parameters == ("slot.toggle_unit",):
+        if name == "slot.toggle_unit":
             return model.model.tokenizer.is_open
-        return parameters[:1] != ("side.ask_roles",) or bool(model.cast) or model.chat is not None
+        return name != "slot.choose_roles" or bool(model.cast) or model.chat is not None
 
     def action_pane(self, offset: int) -> None:
-        """Go to the next pane; a narrow terminal shows it."""
         panes = ["prompt", *(self._panes if self.has_class("-narrow") else ["transcript"]), "temperature"]
         focused = () if self.focused is None else [node.id for node in self.focused.ancestors_with_self]
         at = next((index for index, pane in enumerate(panes) if pane in focused), 0)
@@ -352,7 +300,7 @@ class SessionScreen(AppScreen[None]):
 
     # Prompt
 
-    async def on_prompt_input_submitted(self, event: PromptInput.Submitted) -> None:
+    async def on_prompt_input_submitted(self, event: prompt.PromptInput.Submitted) -> None:
         if not keys.is_command(event.value):
             if not event.value.strip() and self.training.offer and not (self.is_ready and self.view.edited_reply):
                 self.training.talk()
@@ -360,46 +308,40 @@ class SessionScreen(AppScreen[None]):
                 self.submit_prompt(event)
             return
         try:
-            command, argument = keys.parse_command(event.value)
-            keys.check_usable(command.name, self.slot.session_model if self.is_ready else None)
+            command, argument = keys.parse_command(event.value, self.slot.session_model if self.is_ready else None)
             if argument:
-                is_control = command.name in keys.SETTINGS  # /temperature 0.9 is short for /set temperature 0.9
-                attrgetter(command.method)(self)(f"{command.name} {argument}" if is_control else argument)
+                attrgetter(command.method)(self)(argument)
             self._clear_submitted(event)  # before the action, which may read or fill the prompt
             if not argument:
                 await self.app.run_action(command.action, self)
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
 
-    def submit_prompt(self, event: PromptInput.Submitted) -> None:
+    def submit_prompt(self, event: prompt.PromptInput.Submitted) -> None:
         """Send a prompt, or keep it until the model is loaded."""
         self._pending = None if self.is_ready else event
-        if not self.is_ready:
-            return
-        if self.view.submit(event.value.removeprefix("/")):  # of a text that begins with //
+        if self.is_ready and self.view.submit(event.value.removeprefix("/")):  # of a text that begins with //
             self._num_prompts += 1
             self.view.edited_reply = None
             self._clear_submitted(event)
             self.update_keys()
 
-    def _clear_submitted(self, event: PromptInput.Submitted) -> None:
-        """Remove a submitted text from the prompt, and keep later keys."""
-        typed_since = event.prompt_input.value.removeprefix(event.value)
-        event.prompt_input.clear()
+    def _clear_submitted(self, event: prompt.PromptInput.Submitted) -> None:
+        typed_since = self.prompt.value.removeprefix(event.value)
+        self.prompt.clear()
         if typed_since:
-            event.prompt_input.value = typed_since
+            self.prompt.value = typed_since
 
     @property
     def _draft(self) -> str:
         """Prompt that is being typed; empty while a command is typed."""
         return "" if keys.is_command(self.prompt.value) else self.prompt.value.removeprefix("/")
 
-    def _complete(self, text: str) -> Completion:
+    def _complete(self, text: str) -> prompt.Completion:
         if keys.is_command(text):
             cast = self.slot.session_model.cast if self.is_ready else ()
-            known = cast, self._runs_dir, self.state.settings.current.recent_models
-            return keys.complete_command(text, lambda command: keys.argument_choices(command, *known))
-        return Completion(self.side.preview.complete(self.slot.session_model, text) if self.is_ready else "")
+            return keys.complete_command(text, cast, self.state.runs_dir, self.state.settings.current.recent_models)
+        return prompt.Completion(self.side.preview.complete(self.slot.session_model, text) if self.is_ready else "")
 
     # What can come next
 
@@ -414,20 +356,19 @@ class SessionScreen(AppScreen[None]):
             self.side.show_next(self._draft)
 
     def on_sampler_panel_changed(self) -> None:
-        """Remember the settings, and show what can come next with them."""
         self.slot.change_settings(sampler=self.slot.sampler.settings)
         self.side.preview.update(self.slot.sampler.settings)
 
-    def _conversation_changed(self, ended: bool) -> None:
+    def _follow_reply(self, ended: bool) -> None:
         self.update_keys()
         self.side.follow_reply(self._draft, ended=ended)
 
-    def _inspection_changed(self, inspected: "InspectedToken | None") -> None:
-        """Show the token under the cursor instead of the bars."""
-        self.set_class(inspected is not None, "-inspecting")
-        if inspected is not None:
-            self.side.inspector.show(inspected)
+    def _inspect(self, reply: "Reply | None", index: int) -> None:
+        self.set_class(reply is not None, "-inspecting")
+        self.side.inspect(reply, index)
         self.update_keys()
+
+    # Actions
 
     def action_call(self, method: str, *arguments: Any) -> None:
         """Call a method of one of the objects of the session, such as `view.again`."""
@@ -444,7 +385,7 @@ class SessionScreen(AppScreen[None]):
             return
         elif self.view.conversation.active_reply is not None:
             self.view.conversation.stop()
-        elif self.view.search_bar.close() or not isinstance(self.focused, PromptInput):
+        elif self.view.search_bar.close() or self.focused is not self.prompt:
             self.set_focus(self.prompt)
         elif not self.prompt.value:
             self.view.transcript.put_cursor()
@@ -462,8 +403,8 @@ class SessionScreen(AppScreen[None]):
             self.notify("ctrl+q quits", timeout=3)
 
     def action_enter(self) -> None:
-        if self.view.inspected is not None:
-            self.view.branch()
+        if self.side.next.reply is not None:
+            self.side.branch()
         else:
             self.set_focus(self.prompt)
 
@@ -471,7 +412,6 @@ class SessionScreen(AppScreen[None]):
         self.app.refresh(layout=True)
 
     def action_edit(self) -> None:
-        """Put the prompt of the reply into the prompt input."""
         if (reply := self.view.target_reply) is not None:
             self.view.edited_reply = reply
             self.prompt.value = reply.prompt or ""
@@ -488,13 +428,10 @@ class SessionScreen(AppScreen[None]):
         model = self.slot.session_model if self.is_ready else None
         self._knows_class = True
         self.app.push_screen(
-            ChapterScreen(lambda: Material.from_session(model), find_chapter(chapter) if chapter else None),
+            ChapterScreen(lambda: Material.from_session(model), chapters.find_chapter(chapter) if chapter else None),
             lambda _: self.query_one(HelpLine).update_text(),
         )
 
     def action_inspect(self, inspector: str) -> None:
-        """Open an inspector on the typed prompt, or on the reply under the cursor or the latest one."""
-        from lotr_tui.screens.session.inspectors import create_inspector_screen
-
         name = keys.find_name(inspector, keys.INSPECTORS)
-        self.app.push_screen(create_inspector_screen(name, self.view, self._draft, self.side.answerer))
+        self.app.push_screen(self.view.create_inspector(name, self._draft))

@@ -1,37 +1,37 @@
 """Right side of the session: who answers, what comes next, the token under the cursor, and the curve of a training."""
 
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import exp, log
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
-from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual import app, containers, events
 from textual.strip import Strip
 
 from engine.data.speakers import display_name
+from engine.data.tokenizers import EOS, UNK
 from engine.errors import LotrError
+from engine.generation.complete_words import word_around
 from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, fit_cells, format_lone_token, format_percent, truncate
-from lotr_tui.screens.session.conversation_view import ConversationView, InspectedToken
+from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.preview import MIN_SHOWN_PROB, Preview
+from lotr_tui.session import read_text
 from lotr_tui.session.cast import MODEL_CHOOSES
-from lotr_tui.session.read_text import MAX_CANDIDATES, NextTokenContext, find_context
-from lotr_tui.session.reply import Token
+from lotr_tui.session.read_text import NextTokenContext
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import reads_line_ends
 from lotr_tui.session.settings import PreviewUnit
 from lotr_tui.textual_fixes.app import paint
+from lotr_tui.widgets import charts, drawing, speaker_bars
 from lotr_tui.widgets.bars import bar
-from lotr_tui.widgets.charts import PerplexityChart
-from lotr_tui.widgets.drawing import StripWidget
-from lotr_tui.widgets.speaker_bars import SpeakerBars
 
 PREVIEW_INTERVAL = 0.2  # least seconds between two updates of the bars while words are written
 PERCENT_WIDTH = 7  # cells of a probability, as ` 14.1%`
@@ -40,47 +40,31 @@ MAX_NAME_WIDTH = 14
 HEADING_HEIGHT = 7  # least height for the line with the headings of the columns
 MIN_COLUMN_WIDTH = 18  # cells of a column of alternatives in a low pane
 MIN_BAR_WIDTH = 6
-_CSS = """
-NextTokenBars, TokenInspector {
-    height: 1fr; min-height: 5; padding: 0 1;
-    .candidates--bar { color: $accent; }
-    .candidates--title { text-style: bold; }
-    .candidates--muted { color: $muted; text-style: $muted-style; }
-    .candidates--special { color: $muted; text-style: italic $muted-style; }
-    .candidates--marked { text-style: reverse; }
-}
-NextTokenBars:focus > .candidates--title { text-style: bold reverse; }
-"""
-_CLASSES = {f"candidates--{name}" for name in ("bar", "title", "muted", "special", "marked")}
 
 
-class SidePane(Vertical):
-    """All panes at the side of the conversation."""
-
+class SidePane(containers.Vertical):
     def __init__(self, view: ConversationView, on_completion: Callable[[], None]) -> None:
         """Show what can come next in a conversation; `on_completion` is called once a slow model completes a draft."""
         super().__init__(id="side")
-        self._view, self._slot = view, view.slot
-        self.who, self.next = WhoAnswersBars(view.slot.set_speaker), NextTokenBars(id="next")
-        self.inspector, self.chart = TokenInspector(view.branch), PerplexityChart(id="training")
+        self._view, self._slot, reader = view, view.slot, view.conversation.reader
+        self.who, self.next = WhoAnswersBars(view.slot.set_speaker), TokenBars(self.branch)
+        self.chart = charts.PerplexityChart(id="training")
         self.chart.can_focus = True
-        reader = view.conversation.reader
-        self.preview = Preview(self, self._show_candidates, MAX_CANDIDATES, MIN_ROWS, on_completion, reader=reader)
-        self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
-        self.answerer = ""  # whose line the bars begin
-        self._shown_text: tuple[NextTokenContext, str] | None = None  # with the unit of the bars
+        num_rows = read_text.MAX_CANDIDATES, MIN_ROWS
+        self.preview = Preview(self, reader, self._show_candidates, *num_rows, on_completion)
+        num_rows = NUM_TOP_TOKENS, NUM_TOP_TOKENS
+        self._inspection = Preview(self, reader, lambda *shown: self.next.inspect(shown[-1]), *num_rows, pause=0)
+        self._shown_text: tuple[NextTokenContext, PreviewUnit] | None = None  # with the unit of the bars
         self._updated_at = 0.0  # when the bars were asked for
         self._is_opening = False  # before anything is said or typed, when the people of the welcome line are shown
 
-    def compose(self) -> ComposeResult:
-        yield Vertical(self.who, self.next, self.inspector, id="previews")
+    def compose(self) -> app.ComposeResult:
+        yield containers.Vertical(self.who, self.next, id="previews")
         yield self.chart
 
     def on_unmount(self) -> None:
         self.preview.cancel()
-
-    def ask_roles(self, column: Literal["answering", "speaking-as"] = "answering") -> None:
-        self._slot.choose_roles(column, self.speaker_probs)
+        self._inspection.cancel()
 
     def show_next(self, draft: str) -> None:
         """Show what can come next after the typed prompt, or after the latest reply if nothing is typed."""
@@ -92,7 +76,7 @@ class SidePane(Vertical):
         previous = self._view.previous_reply()
         latest = conversation.active_reply or conversation.current_reply
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
-            text = find_context(slot.session_model, latest, draft, slot.reply_mode, previous, roles)
+            text = read_text.find_context(slot.session_model, latest, draft, slot.reply_mode, previous, roles)
         if text is None:
             self.preview.cancel()
             self.next.clear()
@@ -111,8 +95,7 @@ class SidePane(Vertical):
             self.show_next(draft)
 
     def show_who(self) -> None:
-        """Show who answers, and who is chosen."""
-        model, probs = self._slot.session_model, self.speaker_probs
+        model, probs = self._slot.session_model, self._slot.speaker_probs
         if self._is_opening and model.cast:
             by_name = {speaker.name: speaker for speaker in probs}
             probs = [by_name[name] for name in model.introduced_speakers() if name in by_name]
@@ -123,7 +106,7 @@ class SidePane(Vertical):
         if (context, probs.candidate_unit) != self._shown_text:  # a temperature key changes the probabilities alone
             self._shown_text = context, probs.candidate_unit
             if context.speakers:
-                self.speaker_probs, self.answerer = context.speakers, context.speaker
+                self._slot.speaker_probs, self._slot.answerer = context.speakers, context.speaker
                 self.show_who()
             is_answer = context.is_chat and context.is_first_token
             speaker = self._slot.session_model.label if is_answer else display_name(context.speaker)
@@ -131,8 +114,39 @@ class SidePane(Vertical):
             self.next.set_place(last_text, probs.candidate_unit, speaker, ends_text=ends_text)
         self.next.show(probs, settings.describe(only_filters=True))
 
+    # The token under the cursor
 
-class WhoAnswersBars(SpeakerBars):
+    def inspect(self, reply: Reply | None, index: int) -> None:
+        """Show a token at once, and its alternatives once the text before it is read; None shows the bars again."""
+        is_idle = self._view.conversation.active_reply is None
+        if reply is None or (self.next.reply, self.next.index) != (reply, index):
+            self.next.reply, self.next.index = reply, index
+            self.next.inspect(None)
+        if reply is None:
+            self._inspection.cancel()
+        else:  # a slow model reads the text when no reply is written
+            text = NextTokenContext.of_reply(reply, index)
+            self._inspection.request(text, reply.settings, self._slot.preview_unit, may_read=is_idle)
+
+    def branch(self, number: int | None = None) -> None:
+        """Branch to an alternative of the token under the cursor, counted from 1; None is the marked one."""
+        bars, reply = self.next, self.next.reply
+        number = bars.marked if number is None else number
+        if reply is None or number > len(bars.alternatives):
+            return
+        candidate, problem = bars.alternatives[number - 1], reply.read_only_reason
+        name = repr(format_lone_token(candidate.text))
+        if not problem and candidate.text == bars.written_text:
+            problem = f"{name} is already the {bars.unit} here; choose another one."
+        elif not problem and candidate.text in (EOS, UNK):
+            problem = f"{name} is not a {bars.unit}; choose another one to branch to."
+        if problem:
+            self.notify(problem, severity="warning", markup=False)
+        else:
+            self._view.branch(reply, bars.index, candidate.ids, ends_word=bars.unit == "word")
+
+
+class WhoAnswersBars(speaker_bars.SpeakerBars):
     """The most likely next speakers, and the one that the user has chosen, with a mark. A click chooses a speaker."""
 
     DEFAULT_CSS = "WhoAnswersBars { height: 7; padding: 1 1 0 1; }"
@@ -145,7 +159,6 @@ class WhoAnswersBars(SpeakerBars):
         self._chosen = ""
 
     def show(self, probs: Sequence[SpeakerProb], cast: Sequence[str], chosen: str) -> None:
-        """Show probabilities of the next speaker, in their order, and who is `chosen`, if anyone."""
         if cast != self._cast:
             self.set_cast(cast)
         self._probs, self._chosen = probs, chosen
@@ -164,15 +177,59 @@ class WhoAnswersBars(SpeakerBars):
         return self.draw_rows(note, shown, {self._chosen: "●"}, highest, width)
 
 
-class NextTokenBars(StripWidget, can_focus=True):
-    """The most likely tokens or words after the sampler chain; those below the cutoff line cannot be sampled."""
+def _bar_segments(candidate: Candidate, max_prob: float, width: int, styles: dict[str, Style]) -> list[Segment]:
+    """Return `████│██░░  14.1%   9.3%`: the raw probability is where the shade ends, or at the mark in the bar."""
+    sampled = f"{candidate.sampling_prob:{PERCENT_WIDTH}.1%}" if candidate.sampling_prob > 0 else " " * PERCENT_WIDTH
+    raw = f"{candidate.model_prob:{PERCENT_WIDTH}.1%}"
+    room = max(4, width - len(sampled) - len(raw))
+    sampled_length, raw_length = candidate.sampling_prob / max_prob * room, candidate.model_prob / max_prob * room
+    cells = bar(sampled_length / room, room)
+    num_removed, mark_at = max(0, round(raw_length) - len(cells)), int(raw_length)
+    drawn = [Segment(cells, styles["bar"])]
+    if sampled_length - raw_length >= 1 and mark_at < cells.count("█"):  # not too close to mark
+        mark = Segment("│", styles["bar"] + Style(reverse=True))
+        drawn = [Segment(cells[:mark_at], styles["bar"]), mark, Segment(cells[mark_at + 1 :], styles["bar"])]
+    return [
+        *drawn,
+        Segment("░" * num_removed, styles["muted"]),
+        Segment(f"{' ' * (room - len(cells) - num_removed)}{sampled}", styles[""]),
+        Segment(raw, styles["muted"]),
+    ]
+
+
+class TokenBars(drawing.StripWidget, can_focus=True):
+    """The most likely tokens or words after the sampler chain; those below the cutoff line cannot be sampled.
+
+    With the cursor on a token of a reply, its figures and its alternatives, with the digits that branch to them.
+    """
 
     FOCUS_ON_CLICK = False
-    DEFAULT_CSS = _CSS
-    COMPONENT_CLASSES: ClassVar[set[str]] = _CLASSES
-    _probs: NextTokenProbs | None = None
-    _place = _filters = ""
-    _ends_text = False
+    DEFAULT_CSS = """
+    TokenBars {
+        height: 1fr; min-height: 5; padding: 0 1;
+        .candidates--bar { color: $accent; }
+        .candidates--title { text-style: bold; }
+        .candidates--muted { color: $muted; text-style: $muted-style; }
+        .candidates--special { color: $muted; text-style: italic $muted-style; }
+        .candidates--marked { text-style: reverse; }
+        &:focus > .candidates--title { text-style: bold reverse; }
+    }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"candidates--{name}" for name in ("bar", "title", "muted", "special", "marked")
+    }
+
+    def __init__(self, branch: Callable[[int], None] = lambda number: None) -> None:
+        super().__init__(id="next")
+        self.reply: Reply | None = None  # whose token `index` is under the cursor
+        self.index = 0
+        self.inspect(None)
+        self._branch = branch
+        self._probs: NextTokenProbs | None = None  # of the next token
+        self._place = self._filters = ""
+        self._ends_text = False
+        self._click_targets: dict[tuple[int, int], int] = {}  # number of the alternative by line and column
+        self._num_columns = 1
 
     def get_help_line(self) -> str:
         has_subwords = self._probs is not None and self._probs.token_unit == "token"
@@ -183,8 +240,7 @@ class NextTokenBars(StripWidget, can_focus=True):
 
         With `ends_text`, `<eos>` ends a whole text instead of a line.
         """
-        self._ends_text = ends_text
-        is_special = previous_text in SPECIAL_TOKEN_NAMES
+        self._ends_text, is_special = ends_text, previous_text in SPECIAL_TOKEN_NAMES
         is_token = is_special or unit == "token"
         shown = format_lone_token(previous_text, ends_text=ends_text) if is_token else previous_text
         self._place = f"after {shown}" if is_special else f'after "{shown}"' if shown else "at the start"
@@ -198,22 +254,49 @@ class NextTokenBars(StripWidget, can_focus=True):
         paint(self)
 
     def clear(self) -> None:
-        """Show nothing, because no text is read yet."""
         if self._probs is not None:
             self._probs = None
             self.redraw()
 
+    def inspect(self, probs: NextTokenProbs | None) -> None:
+        """Show the token under the cursor, and the alternatives to it once they are known."""
+        self.unit = "token" if probs is None else probs.candidate_unit
+        self.alternatives = () if probs is None else probs.candidates[:NUM_TOP_TOKENS]
+        self._num_expected = NUM_TOP_TOKENS if probs is None or not probs.is_final else len(self.alternatives)
+        self.word = self.written_text = "" if self.reply is None else self.reply.tokens[self.index].text
+        if self.reply is not None and not self.reply.read_only_reason:  # whose token ids belong to another model
+            ids = [*self.reply.context_ids, *self.reply.ids]
+            at, tokenizer = len(self.reply.context_ids) + self.index, self.reply.session_model.model.tokenizer
+            self.word = word_around(tokenizer, ids, at)
+        self.written_text = self.word if self.unit == "word" else self.written_text
+        others = [number for number, each in enumerate(self.alternatives, 1) if each.text != self.written_text]
+        self.marked = next(iter(others), 1)  # the alternative that enter branches to, counted from 1
+        self.redraw()
+
+    def on_click(self, event: events.Click) -> None:
+        if (offset := event.get_content_offset(self)) is not None:
+            column = offset.x * self._num_columns // max(1, self.size.width)
+            if (number := self._click_targets.get((offset.y, column))) is not None:
+                self._branch(number)
+
     def draw(self, width: int, height: int) -> list[Strip]:
+        self._click_targets = {}
+        styles = {name.rpartition("--")[2]: style for name, style in self.component_styles().items()}
+        if self.reply is not None:
+            return self._draw_token(self.reply, width, height, styles)
+        return [] if self._probs is None else self._draw_bars(self._probs, width, height, styles)
+
+    def _draw_bars(self, probs: NextTokenProbs, width: int, height: int, styles: dict[str, Style]) -> list[Strip]:
         """Return a title, headings, the tokens that can be sampled, the cutoff line, and the other tokens."""
-        probs = self._probs
-        if probs is None:
-            return []
-        styles = _styles(self)
         title = f"NEXT {probs.candidate_unit.upper()}  "
         context = Segment(truncate(self._place, max(0, width - len(title))), styles["muted"])
         lines = [[Segment(title, styles["title"]), context]]
         if height >= HEADING_HEIGHT:
-            lines.append([Segment(_headings(probs, width), styles["muted"])])
+            headings, bits = f"after sampling{'raw':>{PERCENT_WIDTH}}", f"{probs.entropy:.1f} bits"
+            label = "entropy" if probs.token_unit == probs.candidate_unit else f"{probs.token_unit} entropy"
+            room = max(0, width - len(headings) - 1)
+            entropy = f"{label} {bits}" if len(label) + len(bits) < room else bits
+            lines.append([Segment(f"{truncate(entropy, room):{room}} {headings}", styles["muted"])])
         # A token that cannot continue the last word of the prompt has the probability 0 and is never shown.
         candidates = [
             candidate
@@ -230,146 +313,58 @@ class NextTokenBars(StripWidget, can_focus=True):
             shown = Segment(f"{fit_cells(name, name_width)} ", style)
             bars.append([shown, *_bar_segments(candidate, max_prob, width - name_width - 1, styles)])
         num_kept = sum(candidate.sampling_prob > 0 for candidate in candidates)
-        cutoff = [Segment(_cutoff(probs, self._filters, width), styles["muted"])]
-        return [Strip(line) for line in [*lines, *bars[:num_kept], cutoff, *bars[num_kept:]]]
+        counts = f"{probs.num_kept:,} of {probs.vocabulary_size:,}"
+        texts = [f"{counts} {probs.token_unit}s can be sampled", f"{counts} can be sampled", counts]
+        texts[:0] = [f"{self._filters}: {texts[0]}"] if self._filters else []
+        cutoff = next((text for text in texts if len(text) <= width - 6), counts)  # the longest that fits
+        line = [Segment(f"{f' {cutoff} ':─^{width}}"[:width], styles["muted"])]
+        return [Strip(row) for row in [*lines, *bars[:num_kept], line, *bars[num_kept:]]]
 
-
-def _styles(widget: StripWidget) -> dict[str, Style]:
-    return {name.rpartition("--")[2]: style for name, style in widget.component_styles().items()}
-
-
-def _headings(probs: NextTokenProbs, width: int) -> str:
-    """Return the entropy of the model's distribution, and the headings of the two columns of probabilities."""
-    headings = f"after sampling{'raw':>{PERCENT_WIDTH}}"
-    bits = f"{probs.entropy:.1f} bits"
-    label = "entropy" if probs.token_unit == probs.candidate_unit else f"{probs.token_unit} entropy"
-    room = max(0, width - len(headings) - 1)
-    entropy = f"{label} {bits}" if len(label) + len(bits) < room else bits
-    return f"{truncate(entropy, room):{room}} {headings}"
-
-
-def _bar_segments(candidate: Candidate, max_prob: float, width: int, styles: dict[str, Style]) -> list[Segment]:
-    """Return `████│██░░  14.1%   9.3%`: the raw probability is where the shade ends, or at the mark in the bar."""
-    sampled = f"{candidate.sampling_prob:{PERCENT_WIDTH}.1%}" if candidate.sampling_prob > 0 else " " * PERCENT_WIDTH
-    raw = f"{candidate.model_prob:{PERCENT_WIDTH}.1%}"
-    room = max(4, width - len(sampled) - len(raw))
-    sampled_length, raw_length = candidate.sampling_prob / max_prob * room, candidate.model_prob / max_prob * room
-    cells = bar(sampled_length / room, room)
-    num_removed, mark_at = max(0, round(raw_length) - len(cells)), int(raw_length)
-    if sampled_length - raw_length < 1 or mark_at >= cells.count("█"):  # too close to mark
-        drawn = [Segment(cells, styles["bar"])]
-    else:
-        mark = Segment("│", styles["bar"] + Style(reverse=True))
-        drawn = [Segment(cells[:mark_at], styles["bar"]), mark, Segment(cells[mark_at + 1 :], styles["bar"])]
-    return [
-        *drawn,
-        Segment("░" * num_removed, styles["muted"]),
-        Segment(f"{' ' * (room - len(cells) - num_removed)}{sampled}", styles[""]),
-        Segment(raw, styles["muted"]),
-    ]
-
-
-def _cutoff(probs: NextTokenProbs, filters: str, width: int) -> str:
-    """Return the line below the tokens that can be sampled, with the longest text that fits."""
-    counts, noun = f"{probs.num_kept:,} of {probs.vocabulary_size:,}", f"{probs.token_unit}s can be sampled"
-    texts = [f"{filters}: {counts} {noun}" if filters else "", f"{counts} {noun}", f"{counts} can be sampled"]
-    text = next((text for text in texts if text and len(text) <= width - 6), counts)
-    return f"{f' {text} ':─^{width}}"[:width]
-
-
-class TokenInspector(StripWidget):
-    """Figures of one token, and its alternatives with the digits that branch to them, in columns if the pane is low."""
-
-    DEFAULT_CSS = _CSS
-    COMPONENT_CLASSES: ClassVar[set[str]] = _CLASSES
-
-    def __init__(self, branch: Callable[[int], None]) -> None:
-        super().__init__(id="inspector")
-        self._branch = branch
-        self._inspected: InspectedToken | None = None
-        self._click_targets: dict[tuple[int, int], int] = {}  # number of the alternative by line and column
-        self._column_count = 1
-
-    def show(self, inspected: InspectedToken) -> None:
-        self._inspected = inspected
-        self.redraw()
-
-    def on_click(self, event: events.Click) -> None:
-        if (offset := event.get_content_offset(self)) is not None:
-            column = offset.x * self._column_count // max(1, self.size.width)
-            if (number := self._click_targets.get((offset.y, column))) is not None:
-                self._branch(number)
-
-    def draw(self, width: int, height: int) -> list[Strip]:
-        inspected = self._inspected
-        self._click_targets = {}
-        if inspected is None:
-            return []
-        styles, token, alternatives = _styles(self), inspected.reply.tokens[inspected.index], inspected.alternatives
+    def _draw_token(self, reply: Reply, width: int, height: int, styles: dict[str, Style]) -> list[Strip]:
+        """Return a title, the figures of the token, and its alternatives, in columns if the pane is low."""
+        token, alternatives = reply.tokens[self.index], self.alternatives
         shown = format_lone_token(token.text)
         shown = shown if token.text in SPECIAL_TOKEN_NAMES else f'"{shown}"'
-        if token.text.strip(" ") not in ("", inspected.word):  # a lone space is the gap between two words
-            shown += f' in "{inspected.word}"'
-        place = f"{inspected.index + 1} of {len(inspected.reply.tokens)}"
-        title = f"{inspected.preview.token_unit.upper()} {place}  {shown}"
+        if token.text.strip(" ") not in ("", self.word):  # a lone space is the gap between two words
+            shown += f' in "{self.word}"'
+        title = f"{reply.noun.upper()} {self.index + 1} of {len(reply.tokens)}  {shown}"
+        figures = [
+            None if token.logprob is None else f"raw {format_percent(exp(token.logprob))}",
+            None if token.prob is None else f"after sampling {format_percent(token.prob)}",
+            f"rank {token.rank:,}",
+            None if token.logprob is None else f"surprise {-token.logprob / log(2):.1f} bits",
+            None if token.entropy is None else f"entropy {token.entropy:.1f} bits",
+        ]
+        unbroken = "  ".join(figure.replace(" ", "\xa0") for figure in figures if figure)
         lines = [[Segment(title[:width], styles["title"])]]
-        lines += [[Segment(line, styles["muted"])] for line in _wrap_figures(token, width)]
-        if height >= len(lines) + NUM_TOP_TOKENS + 3 and _shows_raw(width):
+        lines += [[Segment(line.replace("\xa0", " "), styles["muted"])] for line in textwrap.wrap(unbroken, width)]
+        room, num_expected = max(1, height - len(lines)), self._num_expected
+        self._num_columns = min(-(-num_expected // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
+        cells = width // self._num_columns
+        name_width = max(4, min(MAX_NAME_WIDTH, cells - 12))  # without the number and the mark
+        shows_bars = cells - name_width >= PERCENT_WIDTH * 2 + MIN_BAR_WIDTH + 4
+        if room >= NUM_TOP_TOKENS + 3 and shows_bars:
             heads = f"{'after sampling':>{width - PERCENT_WIDTH}}{'raw':>{PERCENT_WIDTH}}"
             lines.append([Segment(heads, styles["muted"])])
-        room = max(1, height - len(lines))
-        num_expected = len(alternatives) if inspected.preview.is_final else NUM_TOP_TOKENS
-        self._column_count = min(-(-num_expected // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
-        rows = min(room, -(-num_expected // self._column_count))
-        for row in range(rows):
+            room -= 1
+        num_rows = min(room, -(-num_expected // self._num_columns))
+        max_prob = max((each.highest_prob for each in alternatives), default=0.0) or 1.0
+        ends_text = reads_line_ends(reply.session_model.model)
+        for row in range(num_rows):
             line: list[Segment] = []
-            for column in range(self._column_count):
-                number = column * rows + row + 1
-                if number <= len(alternatives):
-                    self._click_targets[len(lines), column] = number
-                    line += _alternative(inspected, number, width // self._column_count, styles)
+            for number, candidate in list(enumerate(alternatives, 1))[row::num_rows][: self._num_columns]:
+                self._click_targets[len(lines), (number - 1) // num_rows] = number
+                is_special, is_written = candidate.text in SPECIAL_TOKEN_NAMES, candidate.text == self.written_text
+                name = fit_cells(format_lone_token(candidate.text, ends_text=ends_text), name_width)
+                style = styles["marked" if number == self.marked else "special" if is_special else ""]
+                line.append(Segment(f"{number}{'●' if is_written else ' '}{name}", style))
+                rest = cells - name_width - 3
+                if shows_bars:
+                    line += [Segment(" "), *_bar_segments(candidate, max_prob, rest, styles)]
+                else:
+                    line.append(Segment(f" {candidate.sampling_prob:{PERCENT_WIDTH}.1%}".ljust(rest + 1), styles[""]))
             lines.append(line)
-        if room > rows + 1:
-            hint = f"1-8 or a click: branch to that {inspected.preview.candidate_unit}"
+        if room > num_rows + 1:
+            hint = f"1-8 or a click: branch to that {self.unit}"
             lines += [[], [Segment(hint[:width], styles["muted"])]]
         return [Strip(line) for line in lines]
-
-
-def _alternative(inspected: InspectedToken, number: int, cells: int, styles: dict[str, Style]) -> list[Segment]:
-    """Return `1 word  ████  14.1%   9.3%`; the bar and the raw probability only where there is room."""
-    candidate = inspected.alternatives[number - 1]
-    mark = "●" if candidate.text == inspected.written_text else " "
-    ends_text = reads_line_ends(inspected.reply.session_model.model)
-    text = fit_cells(format_lone_token(candidate.text, ends_text=ends_text), _name_width(cells))
-    is_special = candidate.text in SPECIAL_TOKEN_NAMES
-    style = styles["marked" if number == inspected.marked else "special" if is_special else ""]
-    name = Segment(f"{number}{mark}{text}", style)
-    room = cells - name.cell_length - 1
-    if not _shows_raw(cells):
-        return [name, Segment(f" {candidate.sampling_prob:{PERCENT_WIDTH}.1%}".ljust(room + 1), styles[""])]
-    highest = max(each.highest_prob for each in inspected.alternatives) or 1.0
-    return [name, Segment(" "), *_bar_segments(candidate, highest, room, styles)]
-
-
-def _name_width(cells: int) -> int:
-    """Return the width of an alternative's word in a column of `cells`, without its number and mark."""
-    return max(4, min(14, cells - 12))
-
-
-def _shows_raw(cells: int) -> bool:
-    """Return True if a column of `cells` has room for a bar and the raw probability."""
-    return cells - _name_width(cells) >= PERCENT_WIDTH * 2 + MIN_BAR_WIDTH + 4
-
-
-def _wrap_figures(token: Token, width: int) -> list[str]:
-    """Return the figures of a token, with two spaces between them, in as few lines of `width` cells as possible."""
-    figures = [] if token.logprob is None else [f"raw {format_percent(exp(token.logprob))}"]
-    figures += [] if token.prob is None else [f"after sampling {format_percent(token.prob)}"]
-    figures.append(f"rank {token.rank:,}")
-    figures += [] if token.logprob is None else [f"surprise {-token.logprob / log(2):.1f} bits"]
-    figures += [] if token.entropy is None else [f"entropy {token.entropy:.1f} bits"]
-    lines = [figures.pop(0)]
-    for figure in figures:
-        longer = f"{lines[-1]}  {figure}"
-        lines[-1:] = [longer] if len(longer) <= width else [lines[-1], figure]
-    return [line[:width] for line in lines]

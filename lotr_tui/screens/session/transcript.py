@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise, takewhile
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -17,19 +17,9 @@ from textual.strip import Strip
 from textual.widgets import Input, Label
 
 from lotr_tui.formatting import fit_cells
+from lotr_tui.session import transcript as text
 from lotr_tui.session.cast import MIN_NAME_WIDTH
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.transcript import (
-    Block,
-    Entry,
-    Note,
-    Span,
-    entry_blocks,
-    reply_figures,
-    token_index_at,
-    token_span,
-    wrap,
-)
 from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.line_list import LineScrollView
 from lotr_tui.widgets.speaker_bars import speaker_classes, speaker_css
@@ -43,11 +33,22 @@ MAX_QUERY_CHARACTERS = 200
 MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"
 
 
+Line = tuple[int, int, int]
+"""Index of a block of an entry, and the first and last character that are on one line of the screen."""
+
+
+class Layout(NamedTuple):
+    """Blocks of an entry and the lines that they take; an empty one follows, for the figures of a reply."""
+
+    blocks: Sequence[text.Block]
+    lines: Sequence[Line]
+
+
 class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     """Prompts, replies and notes, the latest last; the view follows the end unless the reader has scrolled away.
 
-    Entries are painted, because a growing text must not lay out the screen; their lines are built only while visible.
-    The empty line after an entry shows the number of answers, or the figures of a reply under the cursor.
+    Entries are painted, because a growing text must not lay out the screen; only visible ones are drawn. The empty line
+    after an entry shows the number of answers, or the figures of a reply under the cursor.
     """
 
     FOCUS_ON_CLICK = False
@@ -84,12 +85,12 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         """
         super().__init__(id="transcript")
         self._on_cursor, self._branch, self._step_answer = on_cursor, branch, step_answer
-        self.entries: list[Entry] = [Note(welcome)]
+        self.entries: list[text.Entry] = [text.Note(welcome)]
         self.cursor: tuple[int, int] | None = None  # indices of the entry and of its token
-        self._heights: list[int] = []
+        self._layouts: list[Layout] = []
         self._end_lines: list[int] = []  # line after each entry
+        self._strips: dict[int, list[Strip]] = {}  # of the entries that were visible
         self._min_height = 0  # kept when a reply is replaced by a shorter one, so that nothing moves
-        self._strips: dict[int, list[Strip]] = {}
         self._style_cache: dict[str, Style] = {}
         self._name_width = MIN_NAME_WIDTH
         self._layout_size = Size(0, 0)  # that the lines are wrapped for
@@ -101,44 +102,37 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
 
     # Content
 
-    def append(self, entry: Entry, *, follow: bool | None = None) -> None:
-        """Append an entry, and scroll to it if `follow`.
-
-        By default, the view scrolls to a reply; a note does not move a reader who has scrolled away.
-        """
-        if follow is None:
-            follow = isinstance(entry, Reply) or self.is_vertical_scroll_end
+    def append(self, entry: text.Entry, *, follow: bool = False) -> None:
+        """Append an entry, and scroll to it if `follow`, or unless the reader has scrolled away."""
+        follow = follow or self.is_vertical_scroll_end
         self.entries.append(entry)
         self._min_height = 0
         self._update_layout(follow=follow)
 
     def refresh_entry(self, index: int) -> None:
-        """Repaint an entry after a change."""
+        """Repaint an entry after a change, from its first line that differs."""
         follow = self.is_vertical_scroll_end and index == max(self._reply_indices(empty=True), default=-1)
-        start = self._end_lines[index] - self._heights[index]
         before = self._strips.pop(index, [])
-        self._heights[index] = self._measure(index)
-        unchanged = sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, self._lines(index), strict=False))
-        )
-        self._update_layout(follow=follow, changed_from=start + unchanged)
+        self._layouts[index] = self._lay_out(self.entries[index])
+        pairs = zip(before, self._draw(index), strict=False)
+        unchanged = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self._update_layout(follow=follow, changed_from=self._top(index) + unchanged)
 
-    def replace_entries(self, start: int, entries: Sequence[Entry]) -> None:
+    def replace_entries(self, start: int, entries: Sequence[text.Entry]) -> None:
         """Replace all entries from index `start` on; a cursor on one of them is removed."""
         if self.cursor is not None and self.cursor[0] >= start:
             self.cursor = None
         shown = self.scroll_offset.y + self.scrollable_content_region.height
         self._min_height = min(self.virtual_size.height, shown) if start else 0
         self.entries[start:] = entries
-        del self._heights[start:]
+        del self._layouts[start:]
         self._strips = {index: strips for index, strips in self._strips.items() if index < start}
         self._update_layout(follow=False)
 
     def set_name_width(self, width: int) -> None:
-        """Set the width in cells of the column with the names of speakers."""
         if width != self._name_width:
             self._name_width = width
-            self._forget_lines()
+            self._layouts.clear()
             self._update_layout(follow=self.is_vertical_scroll_end)
 
     # Layout
@@ -148,7 +142,7 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         before, self._layout_size = self._layout_size, self.scrollable_content_region.size
         follow = not self._end_lines or self.scroll_offset.y >= self._end_lines[-1] - before.height
         if self._layout_size.width != before.width:
-            self._forget_lines()
+            self._layouts.clear()
         self._min_height = 0
         self._update_layout(follow=follow)
         self._scroll_to_cursor()
@@ -158,33 +152,28 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         self._strips.clear()
         self._style_cache.clear()
 
-    def _forget_lines(self) -> None:
-        self._strips.clear()
-        self._heights.clear()
-
     @property
-    def _shown_name_width(self) -> int:
-        """Width in cells of the names, which are cut on a narrow terminal."""
+    def _name_cells(self) -> int:
         room = self._layout_size.width - 1 - MARK_WIDTH - NAME_GAP - MIN_TEXT_WIDTH
         return min(self._name_width, max(MIN_NAME_WIDTH, room))
 
-    def _indent(self, block: Block) -> int:
-        return block.indent + (MARK_WIDTH + self._shown_name_width + NAME_GAP if block.is_beside_names else 0)
+    def _indent(self, block: text.Block) -> int:
+        return block.indent + (MARK_WIDTH + self._name_cells + NAME_GAP if block.is_beside_names else 0)
 
-    def _wrap(self, block: Block) -> list[tuple[int, int]]:
-        """Return the start and end character of each line of a block."""
-        return wrap(block.text, max(1, min(MAX_LINE_WIDTH, self._layout_size.width - 1 - self._indent(block))))
-
-    def _measure(self, index: int) -> int:
-        return 1 + sum(len(self._wrap(block)) for block in entry_blocks(self.entries[index]))
+    def _lay_out(self, entry: text.Entry) -> Layout:
+        blocks = text.entry_blocks(entry)
+        widths = [min(MAX_LINE_WIDTH, self._layout_size.width - 1 - self._indent(block)) for block in blocks]
+        wrapped = [text.wrap(block.text, max(1, width)) for block, width in zip(blocks, widths, strict=True)]
+        return Layout(blocks, [(index, *line) for index, lines in enumerate(wrapped) for line in lines])
 
     def _update_layout(self, *, follow: bool, changed_from: int = 0) -> None:
-        """Measure new entries, scroll to the end if `follow`, and repaint from the line `changed_from` on."""
-        self._heights += [self._measure(index) for index in range(len(self._heights), len(self.entries))]
-        self._end_lines = list(accumulate(self._heights))
+        """Lay out new entries, scroll to the end if `follow`, and repaint from the line `changed_from` on."""
+        if not self._layouts:
+            self._strips.clear()
+        self._layouts += map(self._lay_out, self.entries[len(self._layouts) :])
+        self._end_lines = list(accumulate(len(layout.lines) + 1 for layout in self._layouts))
         top = self.scroll_offset.y
-        height = max(self._min_height, self._end_lines[-1] if self._end_lines else 0)
-        self.virtual_size = Size(self.size.width, height)
+        self.virtual_size = Size(self.size.width, max(self._min_height, *self._end_lines[-1:]))
         if follow:
             self.scroll_end(animate=False, immediate=True, x_axis=False)
         if self.scroll_offset.y == top and changed_from:
@@ -192,74 +181,65 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         else:
             self.refresh()
 
+    def _top(self, index: int) -> int:
+        return self._end_lines[index - 1] if index else 0
+
     def _scroll_to_character(self, index: int, block_index: int, character: int) -> None:
         """Scroll the shortest distance that brings a character into view, and figures directly below it."""
-        blocks = entry_blocks(self.entries[index])
-        above = sum(len(self._wrap(block)) for block in blocks[:block_index])
-        starts = [start for start, _ in self._wrap(blocks[block_index])]
-        line = self._end_lines[index] - self._heights[index] + above + bisect_right(starts, character) - 1
-        figures_line = self._end_lines[index] - 1
-        bottom = figures_line if line == figures_line - 1 else line
+        lines = self._layouts[index].lines
+        line = self._top(index) + bisect_right(lines, (block_index, character), key=lambda line: line[:2]) - 1
+        bottom = line + 1 if line + 2 == self._end_lines[index] else line
         top, height = self.scroll_offset.y, self.scrollable_content_region.height
-        if line < top:
-            self.scroll_to(y=line, animate=False, immediate=True)
-        elif bottom >= top + height:
-            self.scroll_to(y=bottom - height + 1, animate=False, immediate=True)
+        if line < top or bottom >= top + height:
+            self.scroll_to(y=line if line < top else bottom - height + 1, animate=False, immediate=True)
 
     # Painting
 
     def render_line(self, y: int) -> Strip:
         width, line = self.size.width, y + self.scroll_offset.y
         index = bisect_right(self._end_lines, line)
-        if index == len(self._end_lines):
-            return Strip.blank(width, self.rich_style)
-        strips, line_in_entry = self._lines(index), line - self._end_lines[index] + self._heights[index]
-        if line_in_entry < len(strips):
-            strip = strips[line_in_entry]
-        elif line_in_entry == self._heights[index] - 1 and (figures := self._figures(index)):
-            strip = Strip([Segment(" " * self._figures_indent(index)), Segment(figures, self._text_style("muted"))])
-        else:
-            strip = Strip([])
+        strip = Strip([])
+        if index < len(self._end_lines):
+            strips, line_in_entry = self._draw(index), line - self._top(index)
+            if line_in_entry < len(strips):
+                strip = strips[line_in_entry]
+            elif figures := self._figures(index):
+                strip = Strip([Segment(" " * self._figures_indent(index)), Segment(figures, self._style("muted"))])
         return strip.adjust_cell_length(width, self.rich_style)
 
-    def _lines(self, index: int) -> list[Strip]:
+    def _draw(self, index: int) -> list[Strip]:
         """Return the lines of an entry, cached until the entry changes."""
-        strips = self._strips.get(index)
-        if strips is None:
-            strips = self._strips[index] = []
-            for block_index, block in enumerate(entry_blocks(self.entries[index])):
-                spans = [*block.spans, *self._highlights(index, block_index, block)]
-                lines = self._wrap(block)
-                strips += [self._line(block, spans, *line, is_first=line is lines[0]) for line in lines]
-        return strips
+        if index not in self._strips:
+            entry, layout, spans = self.entries[index], self._layouts[index], []
+            for block_index, block in enumerate(layout.blocks):
+                found = list(block.spans)
+                for start in _find_matches(block.text, self._query):
+                    is_current = (index, block_index, start) == self._current_match
+                    found.append((start, start + len(self._query), "current-match" if is_current else "match"))
+                if block.is_reply and isinstance(entry, Reply) and self.cursor is not None and self.cursor[0] == index:
+                    found.append((*text.token_span(entry, self.cursor[1]), "cursor"))
+                spans.append(found)
+            lines = layout.lines
+            self._strips[index] = [
+                self._draw_line(layout.blocks[at], start, end, spans[at]) for at, start, end in lines
+            ]
+        return self._strips[index]
 
-    def _line(self, block: Block, spans: Sequence[Span], start: int, end: int, *, is_first: bool) -> Strip:
-        line_spans = [span for span in spans if span[0] < end and span[1] > start]
-        cuts = sorted({start, end, *(min(max(at, start), end) for span in line_spans for at in span[:2])})
-        label, width = block.label if is_first else None, self._shown_name_width
+    def _draw_line(self, block: text.Block, start: int, end: int, spans: Sequence[text.Span]) -> Strip:
+        spans = [span for span in spans if span[0] < end and span[1] > start]
+        cuts = sorted({start, end, *(min(max(at, start), end) for span in spans for at in span[:2])})
         segments = [Segment(" " * self._indent(block), self.rich_style)]
-        if label is not None:
-            name = fit_cells(label.text, width) + " " * NAME_GAP
-            mark = Segment(label.mark.ljust(MARK_WIDTH), self._text_style("accent"))
-            segments = [mark, Segment(name, self._text_style(label.style))]
+        if (label := block.label) is not None and start == 0:
+            name = fit_cells(label.text, self._name_cells) + " " * NAME_GAP
+            mark = Segment(label.mark.ljust(MARK_WIDTH), self._style("accent"))
+            segments = [mark, Segment(name, self._style(label.style))]
         for left, right in pairwise(cuts):
-            style = self._text_style(block.style)
-            for span_start, span_end, name in line_spans:
+            style = self._style(block.style)
+            for span_start, span_end, name in spans:
                 if span_start <= left < span_end:
-                    style += self._text_style(name)
+                    style += self._style(name)
             segments.append(Segment(block.text[left:right], style))
         return Strip(segments)
-
-    def _highlights(self, index: int, block_index: int, block: Block) -> list[Span]:
-        """Return the spans of the matches and of the cursor in a block."""
-        spans: list[Span] = []
-        for start in _find_matches(block.text, self._query):
-            is_current = (index, block_index, start) == self._current_match
-            spans.append((start, start + len(self._query), "current-match" if is_current else "match"))
-        entry = self.entries[index]
-        if block.is_reply and isinstance(entry, Reply) and self.cursor is not None and self.cursor[0] == index:
-            spans.append((*token_span(entry, self.cursor[1]), "cursor"))
-        return spans
 
     def _figures(self, index: int) -> str:
         """Return the figures of the reply under the cursor, or the number of answers; an ellipsis ends a cut line."""
@@ -269,57 +249,50 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         if self.cursor is None or self.cursor[0] != index:
             answers = entry.turn.replies
             return f"‹ {answers.index(entry) + 1}/{len(answers)} ›" if len(answers) > 1 and entry in answers else ""
-        text, width = reply_figures(entry), max(1, self._layout_size.width - 1 - self._figures_indent(index))
-        if cell_len(text) <= width:
-            return text
-        return f"{set_cell_size(text, width - 1).rpartition(' ')[0].rstrip(' ·→')} …"  # without half of a number
+        figures = text.reply_figures(entry)
+        width = max(1, self._layout_size.width - 1 - self._figures_indent(index))
+        if cell_len(figures) <= width:
+            return figures
+        return f"{set_cell_size(figures, width - 1).rpartition(' ')[0].rstrip(' ·→')} …"  # without half of a number
 
     def _figures_indent(self, index: int) -> int:
-        blocks = entry_blocks(self.entries[index])
-        return self._indent(Block("", is_beside_names=True)) if blocks[0].is_beside_names else FIGURES_INDENT
+        is_beside_names = self._layouts[index].blocks[0].is_beside_names
+        return MARK_WIDTH + self._name_cells + NAME_GAP if is_beside_names else FIGURES_INDENT
 
-    def _text_style(self, name: str) -> Style:
+    def _style(self, name: str) -> Style:
         if name not in self._style_cache:
             self._style_cache[name] = self.get_component_rich_style(f"transcript--{name}")
         return self._style_cache[name]
 
-    def _repaint_entry(self, index: int) -> None:
-        """Repaint an entry whose highlights have changed; its height stays the same."""
+    def _repaint(self, index: int) -> None:
         self._strips.pop(index, None)
-        top = self._end_lines[index] - self._heights[index] - self.scroll_offset.y
-        self.refresh(Region(0, top, self.size.width, self._heights[index]))
+        height = len(self._layouts[index].lines) + 1
+        self.refresh(Region(0, self._top(index) - self.scroll_offset.y, self.size.width, height))
 
     # Cursor
 
-    def put_cursor(self, index: int | None = None, token_index: int = -1) -> bool:
-        """Take the focus, and put the cursor on a token of an entry, by default the last of the latest reply.
-
-        Return True if there is a reply.
-        """
-        replies = self._reply_indices()
-        if replies:
+    def put_cursor(self, index: int | None = None, token_index: int = -1) -> None:
+        """Take the focus, and put the cursor on a token of an entry, by default the last of the latest reply."""
+        if replies := self._reply_indices():
             self._move_cursor(replies[-1] if index is None else index, token_index)
         self.screen.set_focus(self, scroll_visible=False)  # at once, because the next keys are for the cursor
-        return bool(replies)
 
     def remove_cursor(self) -> None:
         if self.cursor is not None:
             index, self.cursor = self.cursor[0], None
-            self._repaint_entry(index)
+            self._repaint(index)
 
     def step(self, offset: int) -> None:
         """Move the cursor by one token, at the end of a reply to the next reply."""
-        if self.cursor is None:
-            return
-        index, token_index = self.cursor
-        entry = self.entries[index]
-        if isinstance(entry, Reply) and 0 <= token_index + offset < len(entry.tokens):
-            self._move_cursor(index, token_index + offset)
-        else:
-            self.step_reply(offset, -1 if offset < 0 else 0)
+        if self.cursor is not None:
+            index, token_index = self.cursor
+            entry = self.entries[index]
+            if isinstance(entry, Reply) and 0 <= token_index + offset < len(entry.tokens):
+                self._move_cursor(index, token_index + offset)
+            else:
+                self.step_reply(offset, -1 if offset < 0 else 0)
 
     def step_reply(self, offset: int, token_index: int = 0) -> None:
-        """Move the cursor to a token of the next or previous reply."""
         if self.cursor is not None:
             others = [other for other in self._reply_indices() if (other - self.cursor[0]) * offset > 0]
             if others:
@@ -331,25 +304,23 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
             self._move_cursor(self.cursor[0], token_index)
 
     def _reply_indices(self, *, empty: bool = False) -> list[int]:
-        """Return the indices of the replies, of those with tokens unless `empty`."""
+        """Return the indices of the replies with tokens, or also of the ones that are still `empty`."""
         return [i for i, entry in enumerate(self.entries) if isinstance(entry, Reply) and (empty or entry.tokens)]
 
     def _move_cursor(self, index: int, token_index: int) -> None:
         reply = self.entries[index]
         assert isinstance(reply, Reply)
         before, self.cursor = self.cursor, (index, token_index % len(reply.tokens))
-        if before is not None and before[0] != index:
-            self._repaint_entry(before[0])
-        self._repaint_entry(index)
+        for changed in {index} if before is None else {before[0], index}:
+            self._repaint(changed)
         self._scroll_to_cursor()
         self._on_cursor(reply, self.cursor[1])
 
     def _scroll_to_cursor(self) -> None:
         if self.cursor is not None and isinstance(reply := self.entries[self.cursor[0]], Reply):
-            block_index = next(i for i, block in enumerate(entry_blocks(reply)) if block.is_reply)
-            self._scroll_to_character(self.cursor[0], block_index, token_span(reply, self.cursor[1])[0])
-
-    # Mouse
+            blocks = self._layouts[self.cursor[0]].blocks
+            block_index = next(index for index, block in enumerate(blocks) if block.is_reply)
+            self._scroll_to_character(self.cursor[0], block_index, text.token_span(reply, self.cursor[1])[0])
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the clicked token, or on the first one after a clicked prompt, or show another answer."""
@@ -362,30 +333,22 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         entry = self.entries[index] if index < len(self.entries) else None
         if offset is None or not isinstance(entry, Reply):
             return
-        line_in_entry = line - self._end_lines[index] + self._heights[index]
-        if line_in_entry == self._heights[index] - 1:
+        blocks, lines = self._layouts[index]
+        if (row := line - self._top(index)) == len(lines):
             at, figures = offset.x - self._figures_indent(index), self._figures(index)
             if figures.startswith("‹") and 0 <= at < len(figures):
                 self._step_answer(-1 if at < len(figures) // 2 else 1, entry)
-        elif (token_index := self._token_at(entry, line_in_entry, offset.x)) >= 0:
-            self.put_cursor(index, token_index)
-
-    def _token_at(self, entry: Reply, line: int, x: int) -> int:
-        """Return the index of the token at a place in an entry, or -1; a prompt counts as the first token."""
-        for block_index, block in enumerate(entry_blocks(entry) if entry.tokens else ()):
-            lines = self._wrap(block)
-            if line >= len(lines):
-                line -= len(lines)
-                continue
-            start, end = lines[line]
-            cells = x - self._indent(block)
-            while start < end and cells >= cell_len(block.text[start]):
-                cells -= cell_len(block.text[start])
-                start += 1
-            if cells < 0 or start == end:
-                return -1
-            return token_index_at(entry, start) if block.is_reply else 0 if block_index == 0 else -1
-        return -1
+            return
+        block_index, start, end = lines[row]
+        block = blocks[block_index]
+        cells = offset.x - self._indent(block)
+        while start < end and cells >= cell_len(block.text[start]):
+            cells -= cell_len(block.text[start])
+            start += 1
+        if entry.tokens and cells >= 0 and start < end and (block.is_reply or block_index == 0):
+            token_index = text.token_index_at(entry, start) if block.is_reply else 0
+            if token_index >= 0:
+                self.put_cursor(index, token_index)
 
     # Search
 
@@ -399,8 +362,8 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
             self._strips.clear()
         matches = [
             (index, block_index, start)
-            for index, entry in enumerate(self.entries if self._query else [])
-            for block_index, block in enumerate(entry_blocks(entry))
+            for index, layout in enumerate(self._layouts)
+            for block_index, block in enumerate(layout.blocks)
             for start in _find_matches(block.text, self._query)
         ]
         self.refresh()
@@ -410,15 +373,14 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         at = len(matches) - 1
         if self._current_match is not None:
             at = (bisect_right(matches, self._current_match) - 1 + offset) % len(matches)
-            self._repaint_entry(self._current_match[0])
+            self._repaint(self._current_match[0])
         self._current_match = matches[at]
-        self._repaint_entry(self._current_match[0])
+        self._repaint(self._current_match[0])
         self._scroll_to_character(*self._current_match)
         return at + 1, len(matches)
 
 
 def _find_matches(text: str, query: str) -> list[int]:
-    """Return the positions of a lower-case query in a text."""
     return [match.start() for match in re.finditer(re.escape(query), text.lower())] if query else []
 
 
@@ -454,19 +416,19 @@ class SearchBar(Horizontal):
         self._transcript.find("")
         return was_open
 
+    @on(Input.Submitted)
+    def _step_up(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.step_match(-1)
+
+    @on(Input.Changed)
+    def _find(self, event: Input.Changed) -> None:
+        event.stop()
+        if self.has_class("-open"):
+            self.step_match(0)
+
     def step_match(self, offset: int) -> None:
         query = self.query_one(Input).value
         current, total = self._transcript.find(query, offset)
         text = f"{current} of {total:,}" if total else "no match" if query else ""
         self.query_one("#matches", Label).update(text)
-
-    @on(Input.Changed)
-    def _query_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        if self.has_class("-open"):
-            self.step_match(0)
-
-    @on(Input.Submitted)
-    def _query_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.step_match(-1)

@@ -5,7 +5,7 @@ import pytest
 
 from engine.data.scripts import Turn, encode_speaker
 from engine.data.tokenizers import EOS, UNK, WordTokenizer
-from engine.generation.generate import prefill, prefill_prompt
+from engine.generation.generate import TextInProgress, next_token_probs, prefill, prefill_prompt
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
@@ -110,7 +110,8 @@ def test_next_token_is_the_first_of_the_answer_by_the_chosen_or_likeliest_speake
     expected = begin_turn(model, prefill(model, reply.context_ids_before_speaker), reply.speaker, SETTINGS, 0).state
     assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4)
     assert context.is_first_token
-    candidates = context.token_probs(SETTINGS, 1000).candidates
+    text = TextInProgress(model, context.ids, SETTINGS, state=context.state, is_first_token=True)
+    candidates = next_token_probs(text, 1000).candidates
     assert sum(each.model_prob for each in candidates) == pytest.approx(1, abs=1e-3)
     ends = model.tokenizer.line_end_ids.tolist()
     assert all(each.sampling_prob == 0 for each in candidates if each.ids[0] in ends)

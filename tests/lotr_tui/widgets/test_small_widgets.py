@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.events import Paste
 
 from lotr_tui.app import iter_binding_tables
-from lotr_tui.screens.session.keys import FIRST_HINTS, HINTS
+from lotr_tui.screens.session.keys import CAST_HINT, CHAT_HINT, HINTS
 from lotr_tui.screens.session.transcript import MOUSE_HELP
 from lotr_tui.widgets.bars import bar, sparkline
 from lotr_tui.widgets.inputs import LineInput
@@ -80,6 +80,6 @@ async def test_text_that_is_too_long_for_an_input_is_refused_with_a_notice(make_
 
 def test_help_of_every_part_fits_a_terminal_of_80_columns():
     texts = [getattr(node_type, "HELP_LINE", "") for node_type, _ in iter_binding_tables()]
-    texts += [*FIRST_HINTS.values(), *HINTS, MOUSE_HELP]
+    texts += [CAST_HINT, CHAT_HINT, *HINTS, MOUSE_HELP]
     assert len(set(texts)) > 10
     assert [text for text in texts if cell_len(text) > 78] == []

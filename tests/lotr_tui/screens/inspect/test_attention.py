@@ -19,7 +19,7 @@ from lotr_tui.screens.inspect.attention import MEAN, ROLLOUT, AttentionScreen, m
 from lotr_tui.screens.inspect.heat_strip import SHADES, HeatStrips, even_columns, named_columns, shade_levels
 from lotr_tui.screens.inspect.layers import keep_last_tokens
 from lotr_tui.screens.inspect.text_view import TextView
-from lotr_tui.screens.session.inspectors import create_inside_screen
+from lotr_tui.screens.session.conversation_view import create_inside_screen
 from lotr_tui.session.session_model import SessionModel
 from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, selected_value, status_text
 from tests.support.app import VOCABULARY

@@ -13,7 +13,7 @@ from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from engine.generation.complete_words import CompleteWordSearch
 from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.session.side import NextTokenBars
+from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
@@ -30,7 +30,7 @@ WIDE = (160, 45)
 
 class BarsApp(ThemedApp):
     def compose(self):
-        yield NextTokenBars()
+        yield TokenBars()
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def drawn():
 
         async def draw(probs, after="is", filters="", size=(60, 14)):
             await pilot.resize_terminal(*size)
-            bars = app.query_one(NextTokenBars)
+            bars = app.query_one(TokenBars)
             bars.set_place(after, probs.candidate_unit)
             bars.show(probs, filters)
             await pilot.pause()
@@ -48,7 +48,7 @@ async def drawn():
             assert all(cell_len(line) == bars.size.width for line in lines)
             return lines
 
-        draw.bars = app.query_one(NextTokenBars)
+        draw.bars = app.query_one(TokenBars)
         yield draw
 
 
@@ -199,21 +199,21 @@ async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes
     async with app.run_test(size=WIDE) as pilot:
         reply = await ui.reply_to(pilot, "Where is the ")
         await pilot.press("ctrl+g", "home", "right", "right", "right")
-        await ui.until(pilot, lambda: len(rows(ui.inspector_text(app))) == NUM_TOP_TOKENS)
+        await ui.until(pilot, lambda: len(rows(ui.bars_text(app))) == NUM_TOP_TOKENS)
         token, word = reply.tokens[3], written_word(reply, 3)
         suffix = f' in "{word}"' if token.text.strip() != word else ""
         title = f'TOKEN 4 of {len(reply.tokens)}  "{token.text.replace(" ", "·")}"{suffix}'
-        assert title in ui.inspector_text(app)
-        assert "branch to that word" in ui.inspector_text(app)
+        assert title in ui.bars_text(app)
+        assert "branch to that word" in ui.bars_text(app)
         await pilot.press("u")
-        await ui.until(pilot, lambda: "branch to that token" in ui.inspector_text(app))
+        await ui.until(pilot, lambda: "branch to that token" in ui.bars_text(app))
         log_probs = ui.conversation_of(app).reader.read(NextTokenContext.of_reply(reply, 3)).log_probs
         probs = next_token_probs(text_after(log_probs, reply.settings, reply.token_ids(3), tokenizer), NUM_TOP_TOKENS)
         expected = [[f"{each.sampling_prob:.1%}", f"{each.model_prob:.1%}"] for each in probs.candidates]
-        assert [row[1:] for row in rows(ui.inspector_text(app))] == expected
+        assert [row[1:] for row in rows(ui.bars_text(app))] == expected
         await pilot.press("u")
-        await ui.until(pilot, lambda: "branch to that word" in ui.inspector_text(app))
-        words = [row[0] for row in rows(ui.inspector_text(app))]
+        await ui.until(pilot, lambda: "branch to that word" in ui.bars_text(app))
+        words = [row[0] for row in rows(ui.bars_text(app))]
         number = next(n for n, each in enumerate(words, 1) if len(each) > 1 and each.isalpha() and each != word)
         await pilot.press(str(number))
         await ui.until(pilot, lambda: ui.latest_reply(app) is not reply and not ui.latest_reply(app).is_generating)

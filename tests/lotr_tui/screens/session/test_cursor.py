@@ -6,7 +6,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.generation.generate import TextInProgress, TokenEvent, generate, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.session.side import NextTokenBars, TokenInspector
+from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
@@ -23,7 +23,7 @@ async def inspect_third_word(pilot):
     """Generate a reply, and put the cursor on its third word."""
     reply = await ui.reply_to(pilot)
     await pilot.press("ctrl+g", "home", "right", "right")
-    await ui.until(pilot, lambda: "WORD 3 of" in ui.inspector_text(pilot.app))
+    await ui.until(pilot, lambda: "WORD 3 of" in ui.bars_text(pilot.app))
     return reply
 
 
@@ -40,11 +40,10 @@ async def test_inspector_shows_why_a_word_was_picked(make_app):
         reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g", "left", "left")
         number = len(reply.tokens) - 3
-        await ui.until(pilot, lambda: f"WORD {number + 1} of" in ui.inspector_text(app))
-        shown = ui.inspector_text(app)
+        await ui.until(pilot, lambda: f"WORD {number + 1} of" in ui.bars_text(app))
+        shown = ui.bars_text(app)
         assert segments_of(app, "reverse") == [reply.tokens[number].text]
-        for widget_type, is_visible in ((TokenInspector, True), (Transcript, True), (NextTokenBars, False)):
-            assert bool(app.screen.query_one(widget_type).region.area) == is_visible
+        assert all(app.screen.query_one(pane).region.area for pane in (TokenBars, Transcript))
     ids = ids_of("bilbo is")
     words = [
         e for e in generate(TextInProgress(make_decoder(), ids, SamplerSettings(), 7)) if isinstance(e, TokenEvent)
@@ -72,17 +71,17 @@ async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(
             elif method == "enter":
                 await pilot.press("enter")
             else:
-                lines = ui.inspector_text(app).splitlines()
+                lines = ui.bars_text(app).splitlines()
                 line = next(row for row, text in enumerate(lines) if text.startswith(f"{number} "))
-                padding = app.screen.query_one(TokenInspector).styles.padding
-                await pilot.click(TokenInspector, offset=(padding.left + 3, padding.top + line))
+                padding = app.screen.query_one(TokenBars).styles.padding
+                await pilot.click(TokenBars, offset=(padding.left + 3, padding.top + line))
             await ui.until(pilot, lambda old=old: ui.latest_reply(app) is not old)
             await ui.until_reply_ended(pilot)
             branch = ui.latest_reply(app)
             assert [w.text for w in branch.tokens[:3]] == [*(w.text for w in reply.tokens[:2]), word]
             assert len(ui.entries(app, Reply)) == 1
             assert f"branch {number_of_branches} of {number_of_branches}" in ui.exchange_text(app)
-            assert f'WORD 3 of {len(branch.tokens)}  "{word}"' in ui.inspector_text(app)
+            assert f'WORD 3 of {len(branch.tokens)}  "{word}"' in ui.bars_text(app)
 
 
 async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
@@ -94,14 +93,14 @@ async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
         reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g")
         await pilot.pause()
-        shown = ui.inspector_text(app).splitlines()
+        shown = ui.bars_text(app).splitlines()
         for name in ("end of line", "rare word"):
             await pilot.press(next(line[0] for line in shown if line[2:].startswith(name)))
             await ui.until(pilot, lambda name=name: f"{name!r} is not a word" in ui.notices(app))
         await pilot.press(next(line[0] for line in shown if line[1:].startswith(f"●{reply.tokens[-1].text}")))
         await ui.until(pilot, lambda: "already the word here" in ui.notices(app))
         assert len(ui.conversation_of(app).replies) == 1
-        assert not {"<eos>", "<unk>"} & set(ui.inspector_text(app).split())
+        assert not {"<eos>", "<unk>"} & set(ui.bars_text(app).split())
 
 
 async def test_branches_are_selected_compared_and_saved(make_app, tmp_path):
@@ -206,7 +205,7 @@ async def test_click_inspects_a_word_and_double_click_branches_to_the_likeliest_
             x, y = position_of(app, text)
             await pilot.click(Transcript, offset=(x + len(" ".join(words[: index + 1])) - 1, y))
             title = f'WORD {index + 1} of 5  "{words[index]}"'
-            await ui.until(pilot, lambda title=title: title in ui.inspector_text(app))
+            await ui.until(pilot, lambda title=title: title in ui.bars_text(app))
         await pilot.press("escape")
         x, y = position_of(app, text)
         await pilot.click(Transcript, offset=(x + len(words[0]) + 1, y), times=2)
@@ -215,4 +214,4 @@ async def test_click_inspects_a_word_and_double_click_branches_to_the_likeliest_
         branch = [token.text for token in ui.latest_reply(app).tokens]
         assert branch[0] == words[0]
         assert branch[1] != words[1]
-        assert f'WORD 2 of {len(branch)}  "{branch[1]}"' in ui.inspector_text(app)
+        assert f'WORD 2 of {len(branch)}  "{branch[1]}"' in ui.bars_text(app)

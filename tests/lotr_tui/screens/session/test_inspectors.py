@@ -72,7 +72,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         reply = await converse(pilot, "reply")
         assert EOS_ID in reply.token_ids()
         await pilot.press("ctrl+g", "left")
-        figures = ui.inspector_text(app)
+        figures = ui.bars_text(app)
         app.screen.set_session_model(SessionModel("newer", "", make_decoder(5)))  # the reply keeps its model
         screen = await assert_lens_equals_session(pilot, reply)
         score = screen.scores[0].word_score(len(reply.token_ids()) - 2)

@@ -23,10 +23,11 @@ from tests.support.runs import append_events
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 
-class HeldLoader:
+class HeldLoader(ModelLoader):
     """Function that loads a model once it is released, or raises an error."""
 
     def __init__(self, session_model):
+        super().__init__(["held"])
         self.session_model = session_model
         self.released = threading.Event()
         self.failure = None
@@ -111,10 +112,10 @@ async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_pat
     async with opening.run_test(size=(80, 24)) as pilot:
         app = pilot.app
         loader.release(RunError("model.safetensors is [damaged]" + 60 * " x"))
-        await ui.until(pilot, lambda: app.screen.query("#no-model"))
+        await ui.until(pilot, lambda: "No model" in ui.text_of(app.screen.query_one("#loading")))
         for text in ("model.safetensors is [damaged]", "ctrl+o", "ctrl+t"):
-            assert text in ui.text_of(app.screen.query_one("#no-model"))
-        await ui.until(pilot, lambda: app.screen.query_one("#no-model").region.height > 4)  # wrapped, not cut
+            assert text in ui.text_of(app.screen.query_one("#loading"))
+        await ui.until(pilot, lambda: app.screen.query_one("#loading").region.height > 4)  # wrapped, not cut
         await type_text(pilot, "the road")
         await ui.send(pilot, "the road")
         await pilot.press("ctrl+down", "ctrl+o")
@@ -124,7 +125,7 @@ async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_pat
         await pilot.press("slash", *"mine", "enter", "enter")
         await ui.until(pilot, lambda: ui.screen_name(app) == "SessionScreen" and is_ready(app))
         await ui.until(pilot, lambda: "words/s" in ui.exchange_text(app))
-        await ui.until(pilot, lambda: not app.screen.query("#no-model"))
+        await ui.until(pilot, lambda: not app.screen.query("#loading"))
         assert "mine" in status(app)
         assert ui.exchange_text(app).startswith("❯ the road\n")
 
@@ -177,10 +178,9 @@ async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_h
         assert text.startswith("loading slowpoke: reading the weights · needs 1.0 GiB · ")
         await pilot.press(*"hello", "enter")
         loader.release(RunError("gguf:slowpoke.gguf is damaged; download it again"))
-        await ui.until(pilot, lambda: app.screen.query("#no-model"))
-        text = ui.text_of(app.screen.query_one("#no-model"))
+        await ui.until(pilot, lambda: "No model" in ui.text_of(app.screen.query_one("#loading")))
+        text = ui.text_of(app.screen.query_one("#loading"))
         assert text.startswith("No model: gguf:slowpoke.gguf is damaged; download it again\n")
-        assert not app.screen.query("#loading")
         loader.release()
         await ui.send(pilot, f"/model {name}")
         await ui.until(pilot, lambda: is_ready(app))

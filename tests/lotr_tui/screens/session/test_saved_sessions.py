@@ -35,8 +35,8 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
         branch = ui.latest_reply(app)
         before = ui.entries(app, Reply)
         await pilot.press("escape", "ctrl+g", "left")
-        await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.inspector_text(app))
-        inspected = ui.inspector_text(app)
+        await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.bars_text(app))
+        inspected = ui.bars_text(app)
     never_closed, path = Conversation(0), only_session(tmp_path)
     never_closed.replies.update({reply.id: reply for reply in branch.turn.replies})
 
@@ -48,8 +48,8 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
         assert "branch 2 of 2" in ui.exchange_text(app)
         assert app.screen.focused is app.screen.query_one("#prompt", PromptInput)
         await pilot.press("ctrl+g", "left")
-        await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.inspector_text(app))
-        assert ui.inspector_text(app) == inspected
+        await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.bars_text(app))
+        assert ui.bars_text(app) == inspected
         ui.set_field(app, "seed", "9")
         await pilot.press("enter")
         await ui.until(pilot, lambda: len(ui.conversation_of(app).replies) == 4)

@@ -26,19 +26,17 @@ async def run(pilot, command):
     await pilot.pause()
 
 
-def test_arguments_are_completed_with_the_choices_of_their_command():
-    for text, choices, rest in [
-        ("/model mo", ["bree", "moria", "mordor"], "ria"),
-        ("/model moria", ["moria", "moria-2"], "-2"),
-        ("/model x", ["moria"], ""),
-        ("/mod", [], "el"),
-        ("/to", [], ""),
-    ]:
-        assert keys.complete_command(text, lambda command, choices=choices: choices).rest == rest
-    assert "No such command" in keys.complete_command("/zz", lambda command: []).hint
-    assert keys.parse_command("/temperature  0.7 ")[1] == "0.7"
+def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
+    for name in ("bree", "mordor", "moria", "moria-2"):
+        write_run(tmp_path / name)
+    for text, rest in [
+        ("/model mo", "rdor"), ("/model mori", "a"), ("/model moria", "-2"), ("/model x", ""), ("/mod", "el"),
+        ("/to", ""), ("/as gan", "dalf"), ("/scene 6 Frodo, GAN", "dalf"), ("/set to", "p-k"),
+    ]:  # fmt: skip
+        assert keys.complete_command(text, ["FRODO", "GANDALF"], tmp_path).rest == rest, text
+    assert "No such command" in keys.complete_command("/zz").hint
     with pytest.raises(InvalidInputError, match="type /temperature NUMBER"):
-        keys.parse_command("/temperature")
+        keys.parse_command("/temperature", None)
 
 
 async def test_commands_open_the_screens_of_their_keys(make_app):
