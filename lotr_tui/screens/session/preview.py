@@ -125,14 +125,13 @@ class Preview:
     def _begin(self, text: NextTokenContext | None, context: NextTokenContext | None) -> None:
         self._reading.cancel()
         self._searching.cancel()
-        self._pause.cancel()
         self._text, self._context, self._search = text, context, None
         if context is not None:
             self.update(self._settings)
 
     def _read(self) -> None:
         text, draft = self._text, self._draft
-        if text is None:
+        if text is None or self._context is not None:  # another text was shown meanwhile
             return
 
         def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
