@@ -1,7 +1,5 @@
 """Helpers for tests of the screens that compare generated texts in columns."""
 
-from textual.widgets import Static
-
 from engine.generation.generate import TokenEvent
 from lotr_tui.screens.inspect.columns import GenerationColumns
 from tests.support.analysis import painted_lines
@@ -22,7 +20,7 @@ def columns_text(screen):
 
 
 def note_text(screen):
-    return text_of(screen.query_one("#note", Static))
+    return text_of(screen.query_one("#note")).strip()
 
 
 def generated_words(output):

@@ -6,12 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 from rich.cells import cell_len
-from textual import on
+from textual import containers, on, widgets
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.widgets import Rule
 
 from engine.analysis.activations import LayerPrediction, attention_rollouts, find_attention_model, logit_lens
 from engine.analysis.tokenized_text import TokenizedText
@@ -133,17 +131,17 @@ class AttentionScreen(LayerScreen[AttentionReading]):
     def compose_body(self) -> ComposeResult:
         noun, placeholder = self._noun, "Type a text below and press enter to see what the Transformer attends to."
         yield TextView(placeholder, f"← → {noun}; the shades are what the head looks at before it", self._styles_of)
-        yield Rule(line_style="solid")
-        with Vertical(id="strips-pane"):
+        yield widgets.Rule(line_style="solid")
+        with containers.Vertical(id="strips-pane"):
             yield HeatStrips(12, self._strips_help, self._position_label, first_label="start of the text")
             yield StatusBar(id="legend")
-        with Container(id="body"):
-            with Vertical(id="along-pane"):
+        with containers.Container(id="body"):
+            with containers.Vertical(id="along-pane"):
                 yield StatusBar(id="along-heading")
                 yield StatusBar(id="along-columns")
                 help_line = f"Where the head looks before each {noun}; ↑ ↓ choose, space pins"
                 yield RowList("Head along the text", help_line, id="along")
-            with Vertical(id="lens-pane"):
+            with containers.Vertical(id="lens-pane"):
                 yield StatusBar(id="lens-heading")
                 yield StatusBar(id="lens-columns")
                 yield RowList("Logit lens", "Logit lens: what each layer would predict; ↑ ↓ choose one", id="lens")

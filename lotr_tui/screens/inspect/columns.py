@@ -9,15 +9,12 @@ from typing import ClassVar
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
-from textual import events, on
+from textual import containers, events, message, on, widgets
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
 from textual.content import Content
-from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Input, Label, Rule, Static
 
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.generate import IndexedEvent
@@ -59,7 +56,7 @@ class GenerationColumns(StripWidget, can_focus=True):
     }
 
     @dataclass
-    class ColumnSelected(Message):
+    class ColumnSelected(message.Message):
         """Posted when a column was clicked."""
 
         index: int
@@ -318,14 +315,14 @@ class ColumnsScreen(AppScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
-        yield Rule(line_style="solid")
+        yield widgets.Rule(line_style="solid")
         yield GenerationColumns(self.MIN_COLUMN_WIDTH, compares_with_first=self.COMPARES_WITH_FIRST)
-        yield Static("", id="note", markup=False)
-        yield Rule(line_style="solid")
-        with Horizontal(id="controls"):
+        yield StatusBar(id="note")
+        yield widgets.Rule(line_style="solid")
+        with containers.Horizontal(id="controls"):
             yield from self.compose_controls()
-        with Horizontal(id="prompt-line"):
-            yield Label(self.prompt_context.prompt_mark, id="prompt-mark", markup=False)
+        with containers.Horizontal(id="prompt-line"):
+            yield widgets.Label(self.prompt_context.prompt_mark, id="prompt-mark", markup=False)
             placeholder = "type a line to answer" if self.prompt_context.is_answer else "type a text to continue"
             yield LineInput(
                 self._prompt,
@@ -356,7 +353,7 @@ class ColumnsScreen(AppScreen[None]):
 
     @property
     def _has_prompt(self) -> bool:
-        return bool(self.query_one("#prompt", Input).value.strip()) or self.prompt_context.is_next_turn
+        return bool(self.query_one("#prompt", widgets.Input).value.strip()) or self.prompt_context.is_next_turn
 
     async def _rank_speakers(self) -> None:
         """Find out who may answer the prompt, or may begin a scene that is continued."""
@@ -381,8 +378,8 @@ class ColumnsScreen(AppScreen[None]):
         hidden = f"columns {visible.start + 1}–{visible.stop} of {len(self.slots)} · "
         other = "first column" if self.COMPARES_WITH_FIRST else "left column"
         text = f"{hidden * (len(visible) < len(self.slots))}{DIFFERENCE_MARK} first word unlike the {other}"
-        text = problem or f"{text} · bits/word: surprise"
-        self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if problem else MUTED))
+        text, style = (problem, "$warning") if problem else (f"{text} · bits/word: surprise", MUTED)
+        self.query_one("#note", StatusBar).show(Content.styled(printable(text), style))
 
     def _show_status(self) -> None:
         is_answer = self.prompt_context.is_answer
@@ -409,7 +406,7 @@ class ColumnsScreen(AppScreen[None]):
         except InvalidInputError as error:
             self.show_note(str(error))
             return
-        self.prompt_and_seed = (self.query_one("#prompt", Input).value, self._seed)
+        self.prompt_and_seed = (self.query_one("#prompt", widgets.Input).value, self._seed)
         for task in self._tasks:
             task.cancel()
         for slot in self.slots:
@@ -492,7 +489,7 @@ class ColumnsScreen(AppScreen[None]):
             self.dismiss()
 
     def action_edit(self) -> None:
-        self.query_one("#prompt", Input).focus()
+        self.query_one("#prompt", widgets.Input).focus()
 
     def action_export(self) -> None:
         export_picture(self, "columns")

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import on, widgets
 from textual.binding import BindingType
 from textual.widget import Widget
-from textual.widgets import Input, Label, OptionList
 
 from engine.config import LSTM
 from engine.data.speakers import display_name
@@ -81,11 +80,11 @@ class LadderScreen(ColumnsScreen):
         return [self._make_slot(temperature) for temperature in WIDE_TEMPERATURES]
 
     def compose_controls(self) -> Iterable[Widget]:
-        yield Label("temps")
+        yield widgets.Label("temps")
         text = " ".join(map(format_temperature, WIDE_TEMPERATURES))
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
         if self.session_model.cast:
-            yield Label("to" if self.prompt_context.is_answer else "as", id="role")
+            yield widgets.Label("to" if self.prompt_context.is_answer else "as", id="role")
             yield LineInput(display_name(self._speaker), id="speaker", placeholder="a name", compact=True)
 
     def use_ranking(self) -> None:
@@ -95,7 +94,7 @@ class LadderScreen(ColumnsScreen):
 
     def _set_speaker(self, name: str) -> None:
         self._speaker = name
-        self.query_one("#speaker", Input).value = display_name(name)
+        self.query_one("#speaker", widgets.Input).value = display_name(name)
         self.slots = [self._make_slot(slot.temperature) for slot in self.slots]
 
     def describe(self) -> str:
@@ -103,9 +102,9 @@ class LadderScreen(ColumnsScreen):
         return " · ".join(filter(None, [self.session_model.name, self.session_model.description, *stages]))
 
     def apply_controls(self) -> None:
-        if self.session_model.cast and (name := self.query_one("#speaker", Input).value.strip()):
+        if self.session_model.cast and (name := self.query_one("#speaker", widgets.Input).value.strip()):
             self._set_speaker(read_name(name, self.session_model.cast))
-        temperatures = parse_temperatures(self.query_one("#temperatures", Input).value)
+        temperatures = parse_temperatures(self.query_one("#temperatures", widgets.Input).value)
         self.slots = list(map(self._make_slot, temperatures))
         self._show_temperatures()
 
@@ -130,7 +129,8 @@ class LadderScreen(ColumnsScreen):
         super().show_change(selected_index)
 
     def _show_temperatures(self) -> None:
-        self.query_one("#temperatures", Input).value = " ".join(format_temperature(s.temperature) for s in self.slots)
+        temperatures = " ".join(format_temperature(slot.temperature) for slot in self.slots)
+        self.query_one("#temperatures", widgets.Input).value = temperatures
 
     def _make_slot(self, temperature: float) -> Column:
         column = Column(f"temp {format_temperature(temperature)}", self.session_model.model, temperature, self._speaker)
@@ -161,16 +161,16 @@ class ModelChoiceDialog(Dialog[ColumnChoice]):
         self._rows = rows
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        self.query_one(widgets.Input).focus()
 
     def action_step(self, offset: int) -> None:
-        rows = self.query_one(OptionList)
+        rows = self.query_one(widgets.OptionList)
         rows.action_cursor_down() if offset > 0 else rows.action_cursor_up()
 
-    @on(Input.Changed)
-    def _filter(self, event: Input.Changed) -> None:
+    @on(widgets.Input.Changed)
+    def _filter(self, event: widgets.Input.Changed) -> None:
         self.show_problem("")
-        typed, rows = event.value.strip().casefold(), self.query_one(OptionList)
+        typed, rows = event.value.strip().casefold(), self.query_one(widgets.OptionList)
         matches = [row for row in self._rows if typed in row[0].casefold()]
         matches.sort(key=lambda row: not row[0].casefold().startswith(typed))
         self.answers = matches
@@ -178,7 +178,7 @@ class ModelChoiceDialog(Dialog[ColumnChoice]):
         rows.highlighted = 0 if self.answers else None
 
     async def use(self, texts: Mapping[str, str]) -> None:
-        typed, highlighted = texts["name"].strip(), self.query_one(OptionList).highlighted
+        typed, highlighted = texts["name"].strip(), self.query_one(widgets.OptionList).highlighted
         if is_pretrained_name(typed):
             parse_pretrained_name(typed)
             self.dismiss(ModelChoice("run", typed))

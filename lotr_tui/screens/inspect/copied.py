@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from textual import on
+from textual import containers, on, widgets
 from textual.app import ComposeResult
-from textual.containers import Container, VerticalScroll
 from textual.content import Content
-from textual.widgets import Rule, Static
 
 from engine.analysis.memorization import MIN_PASSAGE_LENGTH, MemorizationReport, Occurrence, Passage, occurrence_span
 from engine.analysis.tokenized_text import TokenizedText
@@ -39,13 +37,13 @@ class CopiedScreen(TextScreen[MemorizationReport]):
 
     def compose_body(self) -> ComposeResult:
         yield StatusBar(id="metrics")
-        yield Rule(line_style="solid")
-        with Container(id="body"):
+        yield widgets.Rule(line_style="solid")
+        with containers.Container(id="body"):
             help_line = "1[…] is in the training text word for word; n, N: next, previous passage"
             yield TextView(PLACEHOLDER, help_line, self._styles_of, self._gap_styles_of)
-            with VerticalScroll(id="occurrences"):  # lines of the training text with the passage in brackets
-                yield Static("", id="lines", markup=False)
-        yield Rule(line_style="solid")
+            with containers.VerticalScroll(id="occurrences"):  # lines of the training text with the passage in brackets
+                yield widgets.Static("", id="lines", markup=False)
+        yield widgets.Rule(line_style="solid")
 
     def passages_at(self, index: int) -> list[int]:
         """Return the indices of the passages that contain a word."""
@@ -103,7 +101,7 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         self._show_occurrences()
 
     def _show_occurrences(self, *lines: Content) -> None:
-        self.query_one("#lines", Static).update(Content("\n").join(lines))
+        self.query_one("#lines", widgets.Static).update(Content("\n").join(lines))
         self.query_one("#occurrences").scroll_home(animate=False)
 
     @on(TextView.CursorMoved)

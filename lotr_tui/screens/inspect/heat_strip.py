@@ -10,10 +10,9 @@ import numpy.typing as npt
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
+from textual import events, message
 from textual.binding import BindingType
 from textual.geometry import Size
-from textual.message import Message
 from textual.strip import Strip
 
 from engine.data.arrays import Float32Array, Int64Array
@@ -193,7 +192,7 @@ class HeatStrips(StripWidget, can_focus=True):
     )
     ALLOW_SELECT = False
 
-    class CursorMoved(Message):
+    class CursorMoved(message.Message):
         """Posted when the cursor has moved or the columns may have changed."""
 
     def __init__(

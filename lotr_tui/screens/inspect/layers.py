@@ -6,11 +6,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from rich.cells import set_cell_size
-from textual import on
+from textual import on, widgets
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
-from textual.widgets import Rule
 
 from engine.analysis.activations import (
     ACTIVATION_NAMES,
@@ -219,7 +218,7 @@ class ActivationsScreen(LayerScreen[ActivationReading]):
     def compose_body(self) -> ComposeResult:
         noun, placeholder = self._noun, "Type a text below and press enter to see the gates of the LSTM."
         yield TextView(placeholder, f"← → {noun}: the strips show the layer after it")
-        yield Rule(line_style="solid")
+        yield widgets.Rule(line_style="solid")
         yield HeatStrips(LABEL_WIDTH, self._strips_help, lambda unit: f"unit {unit}")
         mogrifier = StatusBar(id="mogrifier")
         mogrifier.display = self._lstm is not None and self._lstm.config.mogrifier_rounds > 0

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
-from textual import on
+from textual import containers, on, widgets
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Input, Rule, Static
 
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import TokenizedText
@@ -119,18 +117,18 @@ class LensScreen(TextScreen[TokenScores]):
 
     def compose_body(self) -> ComposeResult:
         yield StatusBar(id="metrics")
-        yield Rule(line_style="solid", id="metrics-rule")
-        with Horizontal(id="body"):
+        yield widgets.Rule(line_style="solid", id="metrics-rule")
+        with containers.Horizontal(id="body"):
             help_line = "← → word; n, N: surprising ones; v: Kneser-Ney, difference"
             yield TextView(PLACEHOLDER, help_line, self._styles_of)
-            with Vertical(id="side"):
+            with containers.Vertical(id="side"):
                 yield WordDetails(id="word")
-                yield Static("", id="heading", markup=False)
+                yield widgets.Static("", id="heading", markup=False)
                 yield RowList("Sentences", "Perplexity: lower is more expected; s: the hardest first", id="sentences")
         yield StatusBar(id="legend")
         if isinstance(self.session_model.model, DialogueModel):
             yield WhoPane(self.session_model.model)
-        yield Rule(line_style="solid")
+        yield widgets.Rule(line_style="solid")
 
     def on_mount(self) -> None:
         self.watch(self.query_one(TextInputBar).input, "selection", self._follow_text_cursor, init=False)
@@ -148,8 +146,8 @@ class LensScreen(TextScreen[TokenScores]):
 
     # Text
 
-    @on(Input.Changed)
-    def _schedule_scoring(self, event: Input.Changed) -> None:
+    @on(widgets.Input.Changed)
+    def _schedule_scoring(self, event: widgets.Input.Changed) -> None:
         if event.value != text_screen.newlines_to_marks(self.text):  # otherwise the screen itself has filled the line
             self._typing.request()
             if self.shows_who:
@@ -266,7 +264,7 @@ class LensScreen(TextScreen[TokenScores]):
         """Show the details of the word under the cursor, and select its sentence."""
         details, sentences = self.query_one(WordDetails), self.query_one("#sentences", RowList)
         if not self.scores or not len(self.scores[0].tokens):
-            details.clear()
+            details.show("", "", (None, None), 0)
             sentences.show(0, self._draw_sentence, None)
             return
         tokens = self.scores[0].tokens
@@ -291,7 +289,7 @@ class LensScreen(TextScreen[TokenScores]):
         perplexities = self._perplexities[0]
         self._order = np.argsort(-perplexities, kind="stable") if self._hardest_first else np.arange(len(perplexities))
         last = "hardest first" if self._hardest_first else "sentence"
-        self.query_one("#heading", Static).update(f"{'perplexity':>11}{'Kneser-Ney':>12}  {last}")
+        self.query_one("#heading", widgets.Static).update(f"{'perplexity':>11}{'Kneser-Ney':>12}  {last}")
 
     def _draw_sentence(self, row: int, width: int) -> Row:
         index, tokens = int(self._order[row]), self.scores[0].tokens

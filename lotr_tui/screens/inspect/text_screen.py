@@ -7,13 +7,10 @@ from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rich.segment import Segment
-from textual import events, on
+from textual import containers, events, message, on, widgets
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal
 from textual.content import Content
-from textual.message import Message
-from textual.widgets import Input, Label
 
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.data.tokenizers import EOS
@@ -68,7 +65,7 @@ class TextInput(LineInput):
         self.replace(newlines_to_marks(event.text), *self.selection)
 
 
-class TextInputBar(Horizontal):
+class TextInputBar(containers.Horizontal):
     """A prompt mark and a one-line input; line ends are shown as `¶`. Enter posts `Input.Submitted`."""
 
     DEFAULT_CSS = """
@@ -91,7 +88,7 @@ class TextInputBar(Horizontal):
         )
 
     def compose(self) -> ComposeResult:
-        yield Label("❯")
+        yield widgets.Label("❯")
         yield self.input
 
     @property
@@ -116,7 +113,7 @@ class RowList(LineList):
     BINDINGS: ClassVar[list[BindingType]] = line_bindings("row-list")
 
     @dataclass
-    class Selected(Message):
+    class Selected(message.Message):
         """Posted when the cursor is to move to a row."""
 
         rows: "RowList"
@@ -335,7 +332,7 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
                 self.show_message(self.BUSY_MESSAGE)
             self.analysis.start(lambda cancelled: iter(self.compute(tokens, cancelled)))
 
-    @on(Input.Submitted)
+    @on(widgets.Input.Submitted)
     def _submit_text(self) -> None:
         self.text = self.query_one(TextInputBar).text
         self.analyse()

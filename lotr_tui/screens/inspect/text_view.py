@@ -11,10 +11,9 @@ import numpy.typing as npt
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
+from textual import events, message
 from textual.binding import BindingType
 from textual.geometry import Region, Size
-from textual.message import Message
 from textual.strip import Strip
 
 from engine.analysis.tokenized_text import LINE_END, TokenizedText
@@ -25,9 +24,9 @@ from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.line_list import LineScrollView
 
 UNKNOWN_MARKS = ("‹", "›")
-SHADES = ("level-1", "level-2", "level-3", "level-4")
+LEVELS = ("level-1", "level-2", "level-3", "level-4")  # shades of attention
 DIFFERENCES = ("much-worse", "worse", "even", "better", "much-better")
-_STYLES = ("gap", "token", "label", "unknown", "cursor", "dim", "usual", "surprising", "strong", *SHADES, *DIFFERENCES)
+_STYLES = ("gap", "token", "label", "unknown", "cursor", "dim", "usual", "surprising", "strong", *LEVELS, *DIFFERENCES)
 Marks = Mapping[int, tuple[str, str]]  # texts before and after some items, by their indices
 NO_MARKS: Marks = {}
 BoolArray = npt.NDArray[np.bool_]
@@ -203,10 +202,10 @@ class TextView(LineScrollView, can_focus=True):
         """,
     )
 
-    class CursorMoved(Message):
+    class CursorMoved(message.Message):
         """Posted when the cursor has moved to another word or token."""
 
-    class FocusChanged(Message):
+    class FocusChanged(message.Message):
         """Posted when the view gets or loses the focus, and with it its cursor."""
 
     def __init__(

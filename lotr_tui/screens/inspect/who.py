@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from textual import on
+from textual import containers, on, widgets
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.strip import Strip
-from textual.widgets import Rule
 
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior
 from engine.analysis.tokenized_text import labelled_lines
@@ -152,7 +150,7 @@ class WhoWouldSayBars(SpeakerBars):
         return self.draw_rows(self._note or others, rows, {self._written: WRITTEN_MARK}, 1.0, width)
 
 
-class WhoPane(Vertical):
+class WhoPane(containers.Vertical):
     """Line with its telling words, the bars of its likely speakers, and a summary in one line.
 
     Each guess reads only the words and the context that are new since the previous guess.
@@ -177,8 +175,8 @@ class WhoPane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="who-summary")
-        yield Rule(line_style="solid")
-        with Horizontal(id="who-body"):
+        yield widgets.Rule(line_style="solid")
+        with containers.Horizontal(id="who-body"):
             placeholder = "Type a line below: who of the cast would say it?"
             help_line = "← → word by word: the bars show who was likely after it; e: another line"
             yield TextView(placeholder, help_line, self._styles_of, id="who-text")

@@ -19,11 +19,7 @@ from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 
 PROBABILITY_WIDTH = 8
-TEXT_FORM_NAMES: dict[TextForm, str] = {
-    "original": "",
-    "whitespace": " (words only)",
-    "words": " (lower-case words)",
-}
+TEXT_FORM_NAMES: dict[TextForm, str] = {"original": "", "whitespace": " (words only)", "words": " (lower-case words)"}
 
 
 def describe_scores(network: TokenScores, baseline: TokenScores | None) -> list[Content]:
@@ -69,9 +65,6 @@ class WordDetails(StripWidget):
         """Show a word with its scores by the network and by Kneser-Ney; `shown` is whose alternatives are listed."""
         self._word, self._location, self._scores, self._shown = word, location, scores, scores[shown]
         self.redraw_changes()
-
-    def clear(self) -> None:
-        self.show("", "", (None, None), 0)
 
     def draw(self, width: int, height: int) -> list[Strip]:
         if not self._word:

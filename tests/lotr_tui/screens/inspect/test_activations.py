@@ -17,19 +17,7 @@ from lotr_tui.screens.inspect.layers import LABEL_WIDTH, MAX_TOKENS, SIGMOID_GAT
 from lotr_tui.screens.inspect.text_view import TextView, token_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS
-from tests.support.analysis import (
-    ACTIVATIONS_TEXT,
-    ONE_LAYER_LSTM,
-    TWO_LAYER_LSTM,
-    gate_strips,
-    is_idle,
-    make_kneser_ney,
-    open_activations,
-    painted,
-    painted_lines,
-    selected_value,
-    status_text,
-)
+from tests.support import analysis as ui
 from tests.support.app import VOCABULARY
 from tests.support.attention import TOKENS
 from tests.support.models import random_lstm
@@ -40,27 +28,27 @@ from tests.support.pilot import notices, until
 
 @pytest.fixture
 def session_model(tmp_path):
-    return SessionModel("two", "2 layers", TWO_LAYER_LSTM, run=tmp_path)
+    return SessionModel("two", "2 layers", ui.TWO_LAYER_LSTM, run=tmp_path)
 
 
-def expected_activations(lstm=TWO_LAYER_LSTM):
-    return record_activations(lstm, tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids)
+def expected_activations(lstm=ui.TWO_LAYER_LSTM):
+    return record_activations(lstm, tokenize_with_offsets(ui.ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids)
 
 
 def gate_of(app):
-    return ACTIVATION_NAMES[gate_strips(app).row]
+    return ACTIVATION_NAMES[ui.gate_strips(app).row]
 
 
 def strip_heading(app):
-    return painted_lines(gate_strips(app))[0]
+    return ui.painted_lines(ui.gate_strips(app))[0]
 
 
 def unit_heading(app):
-    return status_text(app, "#along-heading")
+    return ui.status_text(app, "#along-heading")
 
 
 def unit_lines(app):
-    return painted_lines(app.screen.query_one("#along"))
+    return ui.painted_lines(app.screen.query_one("#along"))
 
 
 def kind_of(gate):
@@ -88,11 +76,11 @@ async def test_painted_strips_fill_the_width_with_the_activations(make_host, ses
     layers = expected_activations()
     app = make_host(session_model=session_model)
     async with app.run_test(size=(60, 20)) as pilot:
-        await open_activations(pilot, session_model)
-        strips = gate_strips(app)
+        await ui.open_activations(pilot, session_model)
+        strips = ui.gate_strips(app)
 
         def check(layer, first=0):
-            for gate, row in zip(ACTIVATION_NAMES, painted_lines(strips)[1:7], strict=True):
+            for gate, row in zip(ACTIVATION_NAMES, ui.painted_lines(strips)[1:7], strict=True):
                 values = layer.get(gate)[-1]
                 scale = 1.0 if gate in SIGMOID_GATES else float(np.abs(layer.get(gate)).max())
                 assert row[1:].startswith(gate)
@@ -119,17 +107,12 @@ async def test_painted_strips_fill_the_width_with_the_activations(make_host, ses
 async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await open_activations(pilot, session_model)
-        strips, layer = gate_strips(app), expected_activations()[0]
+        await ui.open_activations(pilot, session_model)
+        strips, layer = ui.gate_strips(app), expected_activations()[0]
         assert (strips.item, gate_of(app)) == (int(np.abs(layer.cell[-1]).argmax()), "cell")
-        for key, unit, gate in [
-            ("end", 69, "cell"),
-            ("down", 69, "hidden"),
-            ("g", int(np.abs(layer.hidden[-1]).argmax()), "hidden"),
-        ]:
-            await pilot.press(key)
-            assert (strips.item, gate_of(app)) == (unit, gate), key
-            assert selected_value(strips) == pytest.approx(float(layer.get(gate)[-1, unit]))
+        await pilot.press("down", "g")
+        assert (strips.item, gate_of(app)) == (int(np.abs(layer.hidden[-1]).argmax()), "hidden")
+        assert ui.selected_value(strips) == pytest.approx(float(layer.hidden[-1, strips.item]))
         for row, gate in enumerate(ACTIVATION_NAMES, 1):
             expected = strips.columns().largest_position(5, layer.get(gate)[-1])
             await pilot.click(HeatStrips, offset=(1 + LABEL_WIDTH + 5, row))
@@ -139,14 +122,14 @@ async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(make_host, s
 async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await open_activations(pilot, session_model)
-        text, strips = app.screen.query_one(TextView), gate_strips(app)
+        await ui.open_activations(pilot, session_model)
+        text, strips = app.screen.query_one(TextView), ui.gate_strips(app)
         layer = expected_activations()[0]
 
         def check(position):
             assert text.cursor == position
             assert f'on reading "{TOKENS[position]}" · word {position + 1} of {len(TOKENS)}' in strip_heading(app)
-            assert selected_value(strips) == pytest.approx(float(layer.get(gate_of(app))[position, strips.item]))
+            assert ui.selected_value(strips) == pytest.approx(float(layer.get(gate_of(app))[position, strips.item]))
             assert any(line.startswith(f"▸{TOKENS[position]}") for line in unit_lines(app))
 
         check(13)
@@ -162,17 +145,17 @@ async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_
         await pilot.press("e")  # edits the text
         app.screen.query_one(Input).value = "the lamp zyzzyva"
         await pilot.press("enter")
-        await until(pilot, lambda: is_idle(app) and '"‹zyzzyva›" · word 3 of 3' in strip_heading(app))
+        await until(pilot, lambda: ui.is_idle(app) and '"‹zyzzyva›" · word 3 of 3' in strip_heading(app))
         assert strips.has_focus
         ids = [*VOCABULARY.encode("the lamp").tolist(), UNK_ID]
-        expected = record_activations(TWO_LAYER_LSTM, ids)[0].cell[-1, strips.item]
-        assert selected_value(strips) == pytest.approx(float(expected))
+        expected = record_activations(ui.TWO_LAYER_LSTM, ids)[0].cell[-1, strips.item]
+        assert ui.selected_value(strips) == pytest.approx(float(expected))
 
 
 async def test_a_pinned_unit_stays_shown_along_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
-        await open_activations(pilot, session_model)
+        await ui.open_activations(pilot, session_model)
         await pilot.press("home", "right", "right", "space")
         await pilot.press("right_square_bracket", "right", "up", "up")
         assert unit_heading(app) == "layer 1 unit 2 cell along the text · pinned"
@@ -188,23 +171,23 @@ async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host
     app = make_host(session_model=session_model)
     async with app.run_test(size=(20, 5), notifications=True) as pilot:
         for model, text, message in [
-            (make_kneser_ney(), ACTIVATIONS_TEXT, "no LSTM in this model"),
-            (TWO_LAYER_LSTM, "?! \x1b[ …", "the text has no words"),
+            (ui.make_kneser_ney(), ui.ACTIVATIONS_TEXT, "no LSTM in this model"),
+            (ui.TWO_LAYER_LSTM, "?! \x1b[ …", "the text has no words"),
         ]:
-            await open_activations(pilot, SessionModel("x", "", model), text)
+            await ui.open_activations(pilot, SessionModel("x", "", model), text)
             await pilot.resize_terminal(200, 50)
             await pilot.pause()
             assert message in strip_heading(app)
             await pilot.press("escape")
             assert not isinstance(app.screen, ActivationsScreen)
 
-        await open_activations(pilot, SessionModel("cached", "", NeuralCache(TWO_LAYER_LSTM, CacheSettings())))
-        assert "inside the LSTM as trained" in status_text(app, "#status")
-        expected = expected_activations()[0].cell[-1, gate_strips(app).item]
-        assert selected_value(gate_strips(app)) == pytest.approx(float(expected))
+        await ui.open_activations(pilot, SessionModel("cached", "", NeuralCache(ui.TWO_LAYER_LSTM, CacheSettings())))
+        assert "inside the LSTM as trained" in ui.status_text(app, "#status")
+        expected = expected_activations()[0].cell[-1, ui.gate_strips(app).item]
+        assert ui.selected_value(ui.gate_strips(app)) == pytest.approx(float(expected))
         await pilot.press("escape")
 
-        screen = await open_activations(pilot, SessionModel("one", "", ONE_LAYER_LSTM), "the lamp " * 600)
+        screen = await ui.open_activations(pilot, SessionModel("one", "", ui.ONE_LAYER_LSTM), "the lamp " * 600)
         await pilot.press("right_square_bracket")
         assert "layer 1 of 1" in strip_heading(app)
         assert screen.check_action("step_layer", (1,)) is False
@@ -218,7 +201,7 @@ async def test_rows_are_tokens_and_the_cursor_marks_whole_characters(make_host):
     app = make_host(session_model=session_model)
     text = "The wizard’s tower — é 😀?!\nfrost"
     async with app.run_test(size=(120, 60), notifications=True) as pilot:
-        screen = await open_activations(pilot, session_model, text)
+        screen = await ui.open_activations(pilot, session_model, text)
         tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
         expected = record_activations(session_model.model, tokens.ids)
         np.testing.assert_allclose(screen.reading.layers[0].cell, expected[0].cell, atol=1e-6)
@@ -227,7 +210,7 @@ async def test_rows_are_tokens_and_the_cursor_marks_whole_characters(make_host):
         shown = [row[0] for row in rows if row]
         assert shown == names[-len(shown) :]
         view = app.screen.query_one(TextView)
-        assert painted(view).splitlines() == ["The wizard’s tower — é 😀?!¶", "frost"]
+        assert ui.painted(view).splitlines() == ["The wizard’s tower — é 😀?!¶", "frost"]
         heading = f'on reading "{names[-1]}" of "frost" · token {len(tokens)} of {len(tokens)}'
         assert heading in strip_heading(app)
         bytes_of_smiley = [index for index, token in enumerate(tokens) if token == "😀"]
@@ -244,9 +227,9 @@ async def test_line_of_a_mogrifier_follows_word_and_layer(make_host, session_mod
     layers = expected_activations(lstm)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(92, 24)) as pilot:
-        await open_activations(pilot, SessionModel("mogrified", "2 layers", lstm))
+        await ui.open_activations(pilot, SessionModel("mogrified", "2 layers", lstm))
         for key, layer, position in ((None, 0, 13), ("N", 0, 12), ("right_square_bracket", 1, 12)):
             await pilot.press(*[key] if key else [])
             first, second = (each[position].mean() for each in layers[layer].mogrifier)
-            line = status_text(app, "#mogrifier")
+            line = ui.status_text(app, "#mogrifier")
             assert line.startswith(f"layer input ×{first:.2f} · hidden ×{second:.2f}  ")

@@ -21,19 +21,9 @@ from lotr_tui.screens.inspect.layers import keep_last_tokens
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.screens.session.conversation_view import create_inside_screen
 from lotr_tui.session.session_model import SessionModel
+from tests.support import attention as ui
 from tests.support.analysis import ACTIVATIONS_TEXT, ONE_LAYER_LSTM, selected_value, status_text
 from tests.support.app import VOCABULARY
-from tests.support.attention import (
-    NAMES,
-    TOKENS,
-    RandomAttentionModel,
-    attention_session_model,
-    attention_strips,
-    expected_record,
-    list_lines,
-    open_attention,
-    strip_lines,
-)
 from tests.support.networks import random_transformer
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 from tests.support.pilot import notices, until
@@ -44,7 +34,7 @@ SCRIPT = "GANDALF: we walked all night\nFRODO: the lamp was lit"
 
 @pytest.fixture
 def session_model():
-    return attention_session_model(VOCABULARY)
+    return ui.attention_session_model(VOCABULARY)
 
 
 def cached(model):
@@ -59,25 +49,25 @@ def shown(line):
 async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
-        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         await pilot.press("down", "down", "space")  # pins head 2 of layer 3
         await pilot.press("right_square_bracket", "down", "down")
-        weights = expected_record(session_model).weights[2, 1]
+        weights = ui.expected_record(session_model).weights[2, 1]
         text = app.screen.query_one(TextView)
         for _ in range(3):
             await pilot.press("N")
             await pilot.pause()
             query = text.cursor
-            for token in range(len(TOKENS)):
+            for token in range(len(ui.TOKENS)):
                 expected = int(shade_levels(weights[query, token + 1 : token + 2])[0]) if token < query else 0
                 assert screen.shade_level(token) == expected, (query, token)
             assert status_text(app, "#along-heading") == "layer 3 head 2 along the text · pinned"
-        lines = list_lines(app, "#along")
+        lines = ui.list_lines(app, "#along")
         assert lines[0].split() == ["Bilbo", "100", "%"]
-        for token in range(1, len(TOKENS)):
+        for token in range(1, len(ui.TOKENS)):
             target = 1 + int(weights[token, 1 : token + 1].argmax())
             words = shown(lines[token])
-            expected = [TOKENS[token], *format_percent(float(weights[token, 0])).split(), NAMES[target]]
+            expected = [ui.TOKENS[token], *format_percent(float(weights[token, 0])).split(), ui.NAMES[target]]
             assert words[: len(expected)] == expected
             assert words[4:6] == format_percent(float(weights[token, target])).split()
 
@@ -85,13 +75,13 @@ async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(make_host, s
 async def test_each_layer_shows_its_prediction_of_a_token(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
-        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        record = expected_record(session_model)
+        screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        record = ui.expected_record(session_model)
         ids = tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids
         for key in ("N", "N"):
             token = screen.query_one(TextView).cursor
             log_probs = session_model.model.layer_log_probs(record.layer_outputs[:, token]).astype(np.float64)
-            for layer, (line, row) in enumerate(zip(list_lines(app, "#lens"), log_probs, strict=False)):
+            for layer, (line, row) in enumerate(zip(ui.list_lines(app, "#lens"), log_probs, strict=False)):
                 name, *figures = shown(line)
                 assert name == ("input" if layer == 0 else str(layer))
                 assert float(figures[0]) == pytest.approx(-(np.exp(row) * row).sum() / np.log(2), abs=0.06)
@@ -109,26 +99,26 @@ async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_pre
     session_model = SessionModel("gpt", "", model)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 35)) as pilot:
-        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         ids = tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids
         weights = model.record_attention(ids).weights
         await pilot.press("down", "down", "end")
         await pilot.pause()
-        assert selected_value(attention_strips(app)) == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
+        assert selected_value(ui.attention_strips(app)) == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
         log_probs = prefill(model, ids[:-1].tolist()).log_probs
-        last_layer = " ".join(shown(list_lines(app, "#lens")[len(weights)]))
+        last_layer = " ".join(shown(ui.list_lines(app, "#lens")[len(weights)]))
         assert format_percent(float(np.exp(log_probs[ids[-1]]))) in last_layer
         assert f" {1 + int((log_probs > log_probs[ids[-1]]).sum())} " in last_layer
         assert screen.reading.attended(0, ROLLOUT, 13).sum() == pytest.approx(1, abs=1e-5)
         await pilot.press("tab")
         await pilot.pause()
-        assert all(line.count(" %") == 2 for line in list_lines(app, "#along")[1:] if line.strip())
+        assert all(line.count(" %") == 2 for line in ui.list_lines(app, "#along")[1:] if line.strip())
 
 
 def test_the_inspector_depends_on_the_model(session_model):
     for model, name in (
         (session_model, "AttentionScreen"),
-        (SessionModel("cached", "", cached(RandomAttentionModel(VOCABULARY))), "AttentionScreen"),
+        (SessionModel("cached", "", cached(ui.RandomAttentionModel(VOCABULARY))), "AttentionScreen"),
         (SessionModel("lstm", "", ONE_LAYER_LSTM), "ActivationsScreen"),
     ):
         screen = create_inside_screen(model, "")
@@ -139,10 +129,10 @@ def test_the_inspector_depends_on_the_model(session_model):
     ("wrap", "part"), [(lambda model: DialogueModel(model, ("SAM",)), ""), (cached, " as trained")]
 )
 async def test_the_title_tells_a_part_that_predicts_otherwise_than_the_model(make_host, wrap, part):
-    model = SessionModel("gpt", "", wrap(RandomAttentionModel(bpe_tokenizer())))
+    model = SessionModel("gpt", "", wrap(ui.RandomAttentionModel(bpe_tokenizer())))
     app = make_host(session_model=model)
     async with app.run_test(size=(80, 24)) as pilot:
-        await open_attention(pilot, model, "Sam: the lamp was lit")
+        await ui.open_attention(pilot, model, "Sam: the lamp was lit")
         assert f"inside the Transformer{part} · gpt" in status_text(app, "#status")
 
 
@@ -156,66 +146,66 @@ async def test_models_and_texts_without_attention_and_failures_are_reported(make
             (SessionModel("x", "", ONE_LAYER_LSTM), ACTIVATIONS_TEXT, "no Transformer in this model"),
             (session_model, "?! \x1b[ …", "the text has no words"),
         ]:
-            await open_attention(pilot, model, text)
+            await ui.open_attention(pilot, model, text)
             await pilot.resize_terminal(120, 35)
             await pilot.pause()
-            assert message in strip_lines(app)[0]
+            assert message in ui.strip_lines(app)[0]
             await pilot.press("escape")
             assert not isinstance(app.screen, AttentionScreen)
 
         text = "we walked all night with our pony " * 20
-        screen = await open_attention(pilot, attention_session_model(VOCABULARY, context_size=41), text)
+        screen = await ui.open_attention(pilot, ui.attention_session_model(VOCABULARY, context_size=41), text)
         assert "Only the last 40 words are analysed." in notices(app)
-        assert "word 40 of 40" in strip_lines(app)[0]
+        assert "word 40 of 40" in ui.strip_lines(app)[0]
         assert screen.text.split() == text.split()[-40:]
         await pilot.press("escape")
 
         monkeypatch.setattr(session_model.model, "layer_log_probs", fail)
-        await open_attention(pilot, session_model)
+        await ui.open_attention(pilot, session_model)
         assert "failed" in status_text(app, "#lens-heading")
         await pilot.press("escape")
         monkeypatch.setattr(session_model.model, "record_attention", fail)
-        await open_attention(pilot, session_model)
-        assert "cannot compute the attention" in strip_lines(app)[0]
+        await ui.open_attention(pilot, session_model)
+        assert "cannot compute the attention" in ui.strip_lines(app)[0]
 
 
 async def test_strips_show_the_weights_of_each_head(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 35)) as pilot:
-        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        weights = expected_record(session_model).weights
+        screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        weights = ui.expected_record(session_model).weights
         for layer in (2, 0, 1):  # the last layer first, and from there to the first
             query = screen.query_one(TextView).cursor
             assert query == 13
-            lines = strip_lines(app)
+            lines = ui.strip_lines(app)
             assert lines[0] == f'layer {layer + 1} of 3 · predicting "night" · word 14 of 14'
-            assert lines[1].split() == NAMES[:-1]
+            assert lines[1].split() == ui.NAMES[:-1]
             rows = {"all layers": attention_rollouts(weights)[query]}
             rows |= {"mean": weights[layer, :, query].mean(0)}
             rows |= {f"head {head + 1}": weights[layer, head, query] for head in range(4)}
             for line, (label, values) in zip(lines[2:], rows.items(), strict=False):
                 assert line[1:12].strip() == label
                 start = 12
-                for name, level in zip(NAMES[: query + 1], shade_levels(values[: query + 1]), strict=True):
+                for name, level in zip(ui.NAMES[: query + 1], shade_levels(values[: query + 1]), strict=True):
                     assert line[start : start + len(name)] == SHADES[level] * len(name), (label, name)
                     start += len(name) + 1
-                assert line.endswith(f" {format_percent(float(values[attention_strips(app).item]))}")
+                assert line.endswith(f" {format_percent(float(values[ui.attention_strips(app).item]))}")
             await pilot.press("right_square_bracket")
             await pilot.pause()
         await pilot.press("home", "down", "end", "0")
         await pilot.pause()
         row = weights[2, 0, 13, :14]
-        assert "without the start" in strip_lines(app)[0]
-        assert selected_value(attention_strips(app)) == pytest.approx(float(row[13] / row[1:].sum()), rel=1e-4)
-        assert strip_lines(app)[4][12:17] == "     "
+        assert "without the start" in ui.strip_lines(app)[0]
+        assert selected_value(ui.attention_strips(app)) == pytest.approx(float(row[13] / row[1:].sum()), rel=1e-4)
+        assert ui.strip_lines(app)[4][12:17] == "     "
 
 
 async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(make_host, session_model):
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 35)) as pilot:
-        screen = await open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        strips = attention_strips(app)
-        weights = expected_record(session_model).weights
+        screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
+        strips = ui.attention_strips(app)
+        weights = ui.expected_record(session_model).weights
         for keys, row, position in [
             (("home", "up"), 0, 0),
             (("down", "down", "down", "g"), 3, int(weights[2, 1, 13].argmax())),
@@ -255,7 +245,7 @@ def test_shades_start_at_their_thresholds_and_positions_that_were_not_read_are_b
 
 
 def test_a_token_is_predicted_by_the_position_before_it():
-    model = RandomAttentionModel(VOCABULARY)
+    model = ui.RandomAttentionModel(VOCABULARY)
     tokens = tokenize_with_offsets(TEXT, VOCABULARY, eos_per_line=True)
     reading = read_attention(model, VOCABULARY, tokens)
     weights = model.record_attention(tokens.ids).weights
@@ -273,7 +263,7 @@ def test_a_token_is_predicted_by_the_position_before_it():
 
 def test_without_the_start_the_other_weights_sum_to_one():
     tokens = tokenize_with_offsets(TEXT, VOCABULARY, eos_per_line=True)
-    reading = read_attention(RandomAttentionModel(VOCABULARY), VOCABULARY, tokens)
+    reading = read_attention(ui.RandomAttentionModel(VOCABULARY), VOCABULARY, tokens)
     all_weights = reading.attended(0, 2, 5)
     others = reading.attended(0, 2, 5, without_start=True)
     assert others[0] == 0
@@ -285,7 +275,7 @@ def test_without_the_start_the_other_weights_sum_to_one():
 def test_names_of_speakers_are_positions_of_their_own():
     tokenizer = bpe_tokenizer()
     tokens = tokenize_with_offsets(SCRIPT, tokenizer, cast=("GANDALF", "FRODO"))
-    reading = read_attention(RandomAttentionModel(tokenizer), tokenizer, tokens)
+    reading = read_attention(ui.RandomAttentionModel(tokenizer), tokenizer, tokens)
     written = "".join(reading.position_names[1:]).replace("·", " ")
     assert written == "Gandalf: we walked all night¶Frodo: the lamp was lit"
     first_of_frodo = next(start for start, speaker in tokens.speakers.items() if speaker == "FRODO")
@@ -294,8 +284,8 @@ def test_names_of_speakers_are_positions_of_their_own():
 
 
 def test_the_record_is_bounded_by_memory_and_by_the_context():
-    assert max_recorded_tokens(RandomAttentionModel(VOCABULARY, context_size=64)) == 63
-    model = RandomAttentionModel(VOCABULARY, num_layers=30, num_heads=9, context_size=2048)
+    assert max_recorded_tokens(ui.RandomAttentionModel(VOCABULARY, context_size=64)) == 63
+    model = ui.RandomAttentionModel(VOCABULARY, num_layers=30, num_heads=9, context_size=2048)
     assert 500 <= max_recorded_tokens(model) < math.isqrt(attention.MAX_RECORD_BYTES // (4 * 30 * 9))
 
 

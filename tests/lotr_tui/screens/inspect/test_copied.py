@@ -13,7 +13,7 @@ from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_
 from lotr_tui.screens.inspect.text_view import TextView, sanitize_text
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import load_training_data
-from tests.support.analysis import is_idle, open_memorization, painted, static_text, status_text
+from tests.support import analysis as ui
 from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import until
@@ -49,11 +49,11 @@ def copied_words(text, session_model):
 
 
 def metrics(app):
-    return status_text(app, "#metrics")
+    return ui.status_text(app, "#metrics")
 
 
 def occurrences(app):
-    return static_text(app, "#lines")
+    return ui.static_text(app, "#lines")
 
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from(list("ab \n"))), max_size=60))
@@ -72,7 +72,7 @@ async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_ar
     text = f"{first} zyzzyva {second} zyzzyva pony pony pony {third}"
     app = make_host(session_model=bundled)
     async with app.run_test(size=(200, 50)) as pilot:
-        screen = await open_memorization(pilot, bundled, text)
+        screen = await ui.open_memorization(pilot, bundled, text)
         copied, passages = copied_words(text, bundled), screen.passages
         view = app.screen.query_one(TextView)
         assert [bool(screen.passages_at(index)) for index in range(len(copied))] == copied
@@ -95,7 +95,7 @@ async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_ar
         await pilot.press("e")
         app.screen.query_one(Input).value = f"zyzzyva {part} zyzzyva <eos> {second}"
         await pilot.press("enter")
-        await until(pilot, lambda: is_idle(app) and "6 words" in occurrences(app))
+        await until(pilot, lambda: ui.is_idle(app) and "6 words" in occurrences(app))
         lines = load_training_data(bundled.run).splits.train
         found = [line for line in lines if f" {part} " in f" {' '.join(split_words(line.text))} "]
         assert f"in {'1 place' if len(found) == 1 else f'{len(found)} places'}" in occurrences(app)
@@ -104,7 +104,7 @@ async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_ar
             shown.replace("[", "").replace("]", "") == f"{found[0].speaker}  {' '.join(found[0].text.split(chr(10)))}"
         )
         assert split_words(shown[shown.index("[") : shown.index("]")]) == part.split()
-        assert painted(view).count("¶") == 1
+        assert ui.painted(view).count("¶") == 1
         await pilot.press("escape")
         assert not isinstance(app.screen, CopiedScreen)
 
@@ -121,7 +121,7 @@ async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
             (bundled, "?! \x1b[ ¿…", "the text has no words"),
             (bundled, "zyzzyva " * 5, "100 % not in a copied passage (4 words or more) · 5 words · 0 passages · 5 unk"),
         ]:
-            screen = await open_memorization(pilot, session_model, text)
+            screen = await ui.open_memorization(pilot, session_model, text)
             assert message in metrics(app)
             assert not screen.passages
             if "zyzzyva" in text:
@@ -129,8 +129,8 @@ async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
             await pilot.press("escape")
 
         first, *rest = training_lines[0].split()
-        await open_memorization(pilot, bundled, f"☺ {first} мир {' '.join(rest)} ☺")
-        assert painted(app.screen.query_one(TextView)) == f"‹☺› 1[{first} ‹мир› {' '.join(rest)}] ‹☺›"
+        await ui.open_memorization(pilot, bundled, f"☺ {first} мир {' '.join(rest)} ☺")
+        assert ui.painted(app.screen.query_one(TextView)) == f"‹☺› 1[{first} ‹мир› {' '.join(rest)}] ‹☺›"
         assert "cannot read ☺, мир" in metrics(app)
         await pilot.press("escape")
 
@@ -142,8 +142,8 @@ async def test_passages_of_byte_pairs_are_whole_words_as_written(make_host, monk
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         text = "But the wizard is older. É 😀, night with our pony,” said Frodo?\nWhere is Frodo? The lamps"
-        await open_memorization(pilot, session_model, text)
-        shown = " ".join(painted(app.screen.query_one(TextView)).split())
+        await ui.open_memorization(pilot, session_model, text)
+        shown = " ".join(ui.painted(app.screen.query_one(TextView)).split())
         marked = "But 1[the wizard is older.] É 😀, 2[night with our pony,” said] Frodo?¶ 3[Where is Frodo? The] lamps"
         assert shown == marked
         assert metrics(app).startswith("24 % not in a copied passage (4 words or more)")

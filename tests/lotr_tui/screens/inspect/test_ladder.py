@@ -17,11 +17,12 @@ from lotr_tui.screens.inspect.comparison import (
     format_temperature,
     parse_temperatures,
 )
-from lotr_tui.session.columns import first_difference
+from lotr_tui.session.columns import PromptContext, first_difference
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
 from tests.support.pilot import text_of, until
+from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 TOP_K = SamplerSettings(top_k=20)
 PROMPT = "the tower"
@@ -134,6 +135,20 @@ async def test_stopping_keeps_the_generated_words(make_host):
             assert words == expected_words(temperature, endless)[: len(words)]
         await pilot.press("escape")
         assert screen not in pilot.app.screen_stack
+
+
+async def test_ladder_reads_the_conversation_once_and_line_breaks_begin_lines(make_host):
+    model, settings = FakeSlowModel(), SamplerSettings(max_tokens=20)
+    model.prefer("\n", 14)
+    app = make_host()
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = LadderScreen(slow_session_model(model), "bilbo is", settings, 7, 0, PromptContext("conversation"))
+        await app.push_screen(screen)
+        await until_columns_ended(pilot, screen)
+        num_context = len(model.chat.encode(model.chat.encoded[-1]))
+        assert model.num_read <= num_context + len(screen.slots) * settings.max_tokens
+        assert "\n" in screen.slots[2].shown_words
+        assert "¶" not in columns_text(screen)
 
 
 INVALID_FIELDS = [

@@ -17,16 +17,7 @@ from lotr_tui.screens.inspect.lens import LENS_VIEWS
 from lotr_tui.screens.inspect.text_screen import MAX_TEXT_CHARACTERS, TextInput
 from lotr_tui.screens.inspect.word_details import WordDetails
 from lotr_tui.session.session_model import SessionModel
-from tests.support.analysis import (
-    LENS_TEXT,
-    is_idle,
-    lens_text,
-    make_kneser_ney,
-    open_lens,
-    painted,
-    static_text,
-    status_text,
-)
+from tests.support import analysis as ui
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.models import text_bits_per_character
 from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
@@ -37,17 +28,17 @@ from tests.support.scenes import confident_model
 
 @pytest.fixture
 def kneser_ney(monkeypatch):
-    counts = make_kneser_ney()
+    counts = ui.make_kneser_ney()
     monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     return counts
 
 
 def metrics(app):
-    return status_text(app, "#metrics")
+    return ui.status_text(app, "#metrics")
 
 
 def sentence_lines(app):
-    return painted(app.screen.query_one("#sentences")).splitlines()
+    return ui.painted(app.screen.query_one("#sentences")).splitlines()
 
 
 def numbers_of(line):
@@ -57,8 +48,8 @@ def numbers_of(line):
 async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_host, kneser_ney):
     app = make_host()
     async with app.run_test(size=(240, 50)) as pilot:
-        screen = await open_lens(pilot)
-        ids = VOCABULARY.encode(LENS_TEXT)
+        screen = await ui.open_lens(pilot)
+        ids = VOCABULARY.encode(ui.LENS_TEXT)
         network, baseline = evaluate(make_decoder(), ids), evaluate(kneser_ney, ids)
         assert f"perplexity {network.perplexity:,.1f} · Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
         assert f"{network.bits_per_token:.2f} bits per word" in metrics(app)
@@ -68,7 +59,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_ho
         scores, counted = screen.scores
         app.screen.query_one("#text").focus()
         await pilot.press("home", "right", "right", "right")
-        details = painted(app.screen.query_one(WordDetails))
+        details = ui.painted(app.screen.query_one(WordDetails))
         own, other = scores.word_score(3), counted.word_score(3)
         assert "WORD  a  sentence 1 of 4" in details
         for figure in (f"{own.bits:.1f}", f"{other.bits:.1f}", format_percent(own.top_tokens[0][1])):
@@ -86,7 +77,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_ho
         await pilot.pause()
         hardest = [numbers_of(line)[0] for line in sentence_lines(app)]
         assert hardest == sorted(hardest, reverse=True)
-        assert "hardest first" in static_text(app, "#heading")
+        assert "hardest first" in ui.static_text(app, "#heading")
         await pilot.press("s")
         text = app.screen.query_one("#text")
         await pilot.click("#sentences", offset=(5, 2))
@@ -100,20 +91,20 @@ async def test_a_model_is_compared_with_kneser_ney_of_its_own_data(make_host, tm
     app = make_host(session_model=session_model)
     text = "Bilbo Baggins is a very old friend of mine.\nWhere is the wizard?\n"
     async with app.run_test(size=(160, 45)) as pilot:
-        await open_lens(pilot, text)
+        await ui.open_lens(pilot, text)
         ids = []
         for line in text.splitlines():
             ids += [*loaded.decoder.tokenizer.encode(line).tolist(), EOS_ID]
         baseline = evaluate(ModelCombiner([loaded]).kneser_ney, np.array(ids, np.int32))
         assert f"Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
-        assert lens_text(app).count("¶") == 2  # the model was trained in line mode
+        assert ui.lens_text(app).count("¶") == 2  # the model was trained in line mode
 
 
 async def test_shades_follow_the_view(make_host, kneser_ney):
     app = make_host()
     async with app.run_test(size=(160, 45)) as pilot:
         model = confident_model(app)
-        screen = await open_lens(pilot, " ".join(["wizard", *VOCABULARY.tokens[2:]]), model)
+        screen = await ui.open_lens(pilot, " ".join(["wizard", *VOCABULARY.tokens[2:]]), model)
         text = app.screen.query_one("#text")
         network, baseline = (each.bits for each in screen.scores)
         text.focus()
@@ -135,7 +126,7 @@ async def test_shades_follow_the_view(make_host, kneser_ney):
                 ),
             }[view]
             if view == "difference":
-                assert "Kneser-Ney by 3" in status_text(app, "#legend")
+                assert "Kneser-Ney by 3" in ui.status_text(app, "#legend")
             for index in np.flatnonzero(~text.page.unknown_mask).tolist():
                 assert text.style_of(index)[0] == names[shades[index]]
 
@@ -143,25 +134,25 @@ async def test_shades_follow_the_view(make_host, kneser_ney):
 async def test_typed_and_pasted_texts_are_scored(make_host, kneser_ney):
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
-        await open_lens(pilot, "")
+        await ui.open_lens(pilot, "")
         line = app.screen.query_one(TextInput)
         await pilot.press(*"the lamp was")
-        await until(pilot, lambda: lens_text(app) == "the lamp was" and is_idle(app))
+        await until(pilot, lambda: ui.lens_text(app) == "the lamp was" and ui.is_idle(app))
         assert app.screen.query_one("#text").cursor == 2  # the word before the cursor of the line
         assert "perplexity" in metrics(app)
         await pilot.press("ctrl+u")
-        await until(pilot, lambda: "Type a text below" in lens_text(app))
+        await until(pilot, lambda: "Type a text below" in ui.lens_text(app))
         line.post_message(events.Paste("the\x1b[31m lamp\r\nwas [red]lit[/red]\u202e"))
-        await until(pilot, lambda: "lamp" in lens_text(app))
+        await until(pilot, lambda: "lamp" in ui.lens_text(app))
         assert line.value == "the [31m lamp ¶ was [red]lit[/red]"
-        assert lens_text(app).splitlines() == ["the [‹31m› lamp", "was [‹red›]lit[/‹red›]"]
+        assert ui.lens_text(app).splitlines() == ["the [‹31m› lamp", "was [‹red›]lit[/‹red›]"]
         await pilot.press("ctrl+u")
         line.post_message(events.Paste("bread " * MAX_TEXT_CHARACTERS))
-        await until(pilot, lambda: lens_text(app).startswith("bread"))
+        await until(pilot, lambda: ui.lens_text(app).startswith("bread"))
         assert MAX_TEXT_CHARACTERS - 10 < len(line.value) <= MAX_TEXT_CHARACTERS
         line.focus()
         await pilot.press("ctrl+u", "x")  # the typed text replaces the pasted one and stops its scoring
-        await until(pilot, lambda: lens_text(app) == "‹x›" and is_idle(app))
+        await until(pilot, lambda: ui.lens_text(app) == "‹x›" and ui.is_idle(app))
         await pilot.press("escape")
         await until(pilot, lambda: not any(thread.name.startswith("lens") for thread in threading.enumerate()))
 
@@ -178,15 +169,15 @@ async def test_a_missing_baseline_and_a_failing_model_are_reported(make_host):
 
     app = make_host()  # the directory of its run is empty
     async with app.run_test(size=(200, 50)) as pilot:
-        await open_lens(pilot)
+        await ui.open_lens(pilot)
         assert "no Kneser-Ney" in metrics(app)
         await pilot.press("v")
         await until(pilot, lambda: "config.json is missing" in notices(app))
         assert app.screen.view == "network"
         await pilot.press("escape")
-        await open_lens(pilot, session_model=SessionModel("broken", "", Broken()))
+        await ui.open_lens(pilot, session_model=SessionModel("broken", "", Broken()))
         await until(pilot, lambda: "weights [red] are gone" in metrics(app))
-        assert lens_text(app).startswith("Bilbo")
+        assert ui.lens_text(app).startswith("Bilbo")
 
 
 # Tokens that are parts of words: words are the unit of reading
@@ -204,7 +195,7 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host
     session_model = open_session_model(tokenizer, tmp_path)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50), notifications=True) as pilot:
-        screen = await open_lens(pilot, TEXT)
+        screen = await ui.open_lens(pilot, TEXT)
         ids = tokenize_with_offsets(TEXT, tokenizer, eos_per_line=True).ids
         network, baseline = evaluate(session_model.model, ids), evaluate(counts, ids)
         bits_per_character = text_bits_per_character(session_model.model, TEXT, "line")
@@ -214,7 +205,7 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host
         )
         text, scores = app.screen.query_one("#text"), screen.scores[0]
         assert [scores.tokens.word(index) for index in range(scores.tokens.num_words)] == WORDS
-        assert lens_text(app).splitlines() == ["The wizard’s old pony — “Éowyn” 😀 smiled?!¶", "Where is Frodo…¶"]
+        assert ui.lens_text(app).splitlines() == ["The wizard’s old pony — “Éowyn” 😀 smiled?!¶", "Where is Frodo…¶"]
         text.focus()
         await pilot.press("home", "right", "right")
         reversed_text = [s.text for s in text.render_line(0) if s.style is not None and s.style.reverse]
@@ -222,11 +213,11 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host
         await pilot.press("escape")
 
         await pilot.resize_terminal(60, 20)
-        screen = await open_lens(pilot, "the tower. Lamps")
+        screen = await ui.open_lens(pilot, "the tower. Lamps")
         app.screen.query_one("#text").focus()
         await pilot.press("end")
         word = screen.scores[0].word_score(3)
-        shown = painted(app.screen.query_one(WordDetails))
+        shown = ui.painted(app.screen.query_one(WordDetails))
         bits = [f"{each:.1f}" for _, each in word.parts]
         assert "|".join("·" if part == " " else part.strip() for part, _ in word.parts) in shown
         assert f"{word.bits:.1f} bits = {bits[0]} + {bits[1]} + " in shown

@@ -8,18 +8,10 @@ import pytest
 from engine.analysis.speakers import SpeakerPosterior, explain_guess
 from engine.data.scripts import Turn
 from engine.generation.turns import read_turns
+from lotr_tui.screens.inspect import who
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.text_screen import TextInput
-from lotr_tui.screens.inspect.who import (
-    MAX_CONTEXT_LINES,
-    MAX_WORDS,
-    LineEvidence,
-    UnknownLine,
-    WhoPane,
-    WhoWouldSayBars,
-    cut_words,
-    line_at,
-)
+from lotr_tui.screens.inspect.who import LineEvidence, UnknownLine, WhoPane, WhoWouldSayBars, cut_words, line_at
 from lotr_tui.screens.inspect.word_details import WordDetails
 from lotr_tui.session.cast import shown_name
 from tests.support.analysis import is_idle, lens_text, painted, painted_lines, status_text
@@ -48,11 +40,11 @@ def test_a_text_without_names_is_one_line():
 
 
 def test_long_lines_and_scenes_are_cut():
-    words = " ".join(f"w{number}" for number in range(MAX_WORDS + 5))
-    assert cut_words(words).split() == words.split()[:MAX_WORDS]
-    lines = [f"FRODO: line {number}" for number in range(MAX_CONTEXT_LINES + 5)]
+    words = " ".join(f"w{number}" for number in range(who.MAX_WORDS + 5))
+    assert cut_words(words).split() == words.split()[: who.MAX_WORDS]
+    lines = [f"FRODO: line {number}" for number in range(who.MAX_CONTEXT_LINES + 5)]
     context = line_at("\n".join([*lines, "SAM"]), CAST, 10**6).context
-    assert [turn.text for turn in context] == [f"line {number}" for number in range(5, MAX_CONTEXT_LINES + 5)]
+    assert [turn.text for turn in context] == [f"line {number}" for number in range(5, who.MAX_CONTEXT_LINES + 5)]
 
 
 def make_guess(evidence, prior=(0.2,) * 5):
