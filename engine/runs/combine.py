@@ -48,8 +48,6 @@ class ModelCombiner:
 
     def combine(self, options: CombinationOptions, *, to_play: bool = False) -> CombinedModel:
         """Combine the runs, and tune the rest on validation; `to_play` gives the model the cast of the first run."""
-        if options.dynamic and to_play:
-            raise InvalidInputError("--dynamic trains a model on a whole text, for `lotr-tui eval` only; leave it out")
         models, names, descriptions = [run.decoder for run in self.runs], [run.name for run in self.runs], list[str]()
         if options.dynamic:
             models = [*self._dynamic_models]

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +60,7 @@ def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading
 
 def export_hugging_face(run_dir: Path, folder: Path) -> None:
     """Write the best model with its adapter for transformers, whose logits are equal up to `context_size` tokens."""
+    files.check_new_folder(folder)
     loaded, template = _load_transformer(run_dir, "--hf", "transformers")
     decoder = loaded.decoder
     files.write_folder(folder, hugging_face_files(loaded.config.model, decoder.tokenizer, decoder.weights, template))
@@ -164,9 +166,11 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: Literal["f16", "q8_0"] =
     permuted = ("q_proj.weight", "k_proj.weight") if architecture == gguf_file.PERMUTED_ARCHITECTURE else ()
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_layers)
     try:
-        with files.atomic_replace(file, exclusive=True) as output:
-            # Each tensor is quantized when it is read, into a temporary file, so that one at a time is in memory.
-            writer = gguf.GGUFWriter(output.name, architecture, use_temp_file=True)
+        # Each tensor is quantized when it is read, into a temporary file, so that one at a time is in memory.
+        with (
+            files.atomic_replace(file, exclusive=True) as output,
+            closing(gguf.GGUFWriter(output.name, architecture, use_temp_file=True)) as writer,
+        ):
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             for key, value in metadata.items():
                 plain = value.tolist() if isinstance(value, np.ndarray) else value
@@ -188,7 +192,6 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: Literal["f16", "q8_0"] =
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
-            writer.close()
     except OSError as error:
         reason = error.strerror or error  # numpy gives no errno
         raise RunError(f"cannot write {file}: {reason}; free some space or choose another folder") from error

@@ -143,11 +143,20 @@ def write_atomically(path: Path, content: bytes, option: str = "--runs-dir") -> 
         raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another {option}") from error
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raise a RunError unless `folder` is new or empty."""
+    try:
+        is_taken = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+    if is_taken:
+        raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
+
+
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files by name into a new or an empty folder, and none of them after a failure, which raises a RunError."""
+    check_new_folder(folder)
     try:
-        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-            raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error

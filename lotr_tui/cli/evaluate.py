@@ -54,6 +54,7 @@ def evaluate(
     baselines: Annotated[bool, option("--baselines", "Add a unigram and a Kneser-Ney model of the same data.")] = False,
     by_speaker: Annotated[bool, option("--by-speaker", "Score what each speaker says, and who speaks next.")] = False,
     combination: main.Combination,
+    dynamic: Annotated[bool, option("--dynamic", "Keep training the LSTMs while reading.", main.MODEL)] = False,
     as_json: main.JsonOption = False,
     jsonl: main.JsonLinesOption = False,
 ) -> None:
@@ -63,7 +64,8 @@ def evaluate(
     if is_comparison and (other := next((name for name, value in for_one_model.items() if value), "")):
         remedy = "name one RUN, or give each model of an ensemble as --run RUN"
         raise InvalidInputError(f"{other} is for one model, but several RUNs are compared; {remedy}")
-    for name, value in {"--normalized": normalized, "--baselines": baselines, "--jsonl": jsonl}.items():
+    for_a_text = {"--normalized": normalized, "--baselines": baselines, "--dynamic": dynamic, "--jsonl": jsonl}
+    for name, value in for_a_text.items():
         if by_speaker and value:
             raise InvalidInputError(f"{name} and --by-speaker cannot be combined; leave out one of them")
     names: list[str | None] = [*(run or []), *(more_runs or [])]
@@ -72,7 +74,8 @@ def evaluate(
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
     runs = [loading.load_model_by_name(name, runs_dir, precision) for name in names or [None]]
     combiners = [combine.ModelCombiner([each]) for each in runs] if is_comparison else [combine.ModelCombiner(runs)]
-    combined, split_or_path = combine.CombinationOptions(**vars(combination)), split if text is None else text
+    combined = combine.CombinationOptions(**vars(combination), dynamic=dynamic)
+    split_or_path = split if text is None else text
     content, is_script, source, notes = _read_common_text(combiners, split, text)
     if by_speaker:
         script = content if is_script else scripts.script_text(scripts.read_scenes(content))

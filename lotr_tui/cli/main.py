@@ -254,11 +254,10 @@ TextOption = Annotated[Path | None, option("--text FILE", "Corpus: plain text, o
 
 @dataclass(frozen=True)
 class Combination:
-    """Options that combine models, as `engine.runs.combine` has them."""
+    """Options that combine models to play, as `engine.runs.combine` has them."""
 
     mixture: Annotated[bool, option("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
     cache: Annotated[bool, option("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
-    dynamic: Annotated[bool, option("--dynamic", "For eval: keep training while reading.", MODEL)] = False
 
 
 INIT_HELP = (

@@ -143,8 +143,6 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     models = combined.model, Mixture(dynamic_models, [0.5, 0.5])
     scores, expected = (forward_sequence(model, dataset.valid).log_probs for model in models)
     assert np.array_equal(scores, expected)
-    with pytest.raises(InvalidInputError, match="--dynamic trains a model on a whole text"):
-        combiner.combine(CombinationOptions(dynamic=True), to_play=True)
     assert combiner.combine(CombinationOptions()).model.models == tuple(run.decoder for run in runs[:2])
 
 

@@ -92,9 +92,9 @@ def test_a_lstm_and_an_existing_folder_are_refused(tmp_path):
     assert not folder.exists()
     folder.mkdir()
     (folder / "file").touch()
+    with pytest.raises(RunError, match="exists, and nothing is overwritten"):  # before anything is loaded
+        export_hugging_face(tmp_path / "no run", folder)
     run = write_transformer_run(tmp_path / "run", TOKENIZERS["words"])
-    with pytest.raises(RunError, match="exists, and nothing is overwritten"):
-        export_hugging_face(run, folder)
     with pytest.raises(RunError, match=r"cannot write .*config\.json/exported: Not a directory"):
         export_hugging_face(run, run / "config.json" / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exported", "lstm", "run"]

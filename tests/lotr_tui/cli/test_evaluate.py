@@ -143,8 +143,7 @@ class TestCombinations:
             assert "run other has another vocabulary than run words" in refused(*command, "--run", "other")
 
     @pytest.mark.usefixtures("trained")
-    def test_generate_accepts_the_same_combinations_but_dynamic_evaluation(self, lotr, refused):
-        assert "--dynamic trains a model on a whole text" in refused("generate", "the", "--run", "one", "--dynamic")
+    def test_generate_accepts_the_same_combinations(self, lotr):
         for options in (["--mixture"], ["--cache"], ["--run", "two", "--mixture", "--cache"]):
             arguments = ["generate", "the miller", "--run", "one", *options, "--seed", "5", "--json"]
             row = json_output(lotr(*arguments))
