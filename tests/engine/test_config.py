@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -144,10 +145,8 @@ class TestSettings:
             return Config.from_json(json.dumps(values), "here")
 
         for create in (set_value, read_json):
-            with pytest.raises(ConfigError) as caught:
+            with pytest.raises(ConfigError, match=re.escape(name)):
                 create()
-            assert name in str(caught.value)
-            assert str(caught.value).isprintable()
 
 
 class TestJson:

@@ -82,8 +82,6 @@ def test_known_steps_are_reused_up_to_the_first_other_token():
     assert [step.token for step in read_steps(lstm, [1], known)] == [1]
 
 
-# --- the LSTM and the Transformer inside other models ---
-
 LSTM, OTHER = make_lstm("one layer, tied"), make_lstm("two layers of 10 and 6", 1)
 TRANSFORMER = random_transformer(VOCABULARY, num_layers=3, context_size=16)
 SPEAKING = random_transformer(bpe_tokenizer())
@@ -102,9 +100,6 @@ KNESER_NEY = KneserNey(random_ids(200, SIZE), VOCABULARY, order=3)
 )
 def test_the_lstm_and_the_transformer_are_found_inside_other_models(model, lstm, transformer):
     assert (find_lstm(model), find_attention_model(model)) == (lstm, transformer)
-
-
-# --- attention and the logit lens ---
 
 
 def test_rollout_multiplies_the_layers_with_half_of_the_identity():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 from statistics import NormalDist
 
 import numpy as np
@@ -18,7 +19,7 @@ from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, script_text
 from engine.data.speakers import display_name
 from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer, WordTokenizer
-from engine.errors import ConfigError, CorpusError
+from engine.errors import CorpusError
 from engine.models.ngram import KneserNey, OrthographyModel, SpellingModel, Unigram
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from tests.support.dialogues import dialogue_model
@@ -75,8 +76,10 @@ def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode):
     assert len(num_tokens) == 5
 
 
-@pytest.mark.parametrize("mode", [*MODES, "dialogue"])
-@pytest.mark.parametrize("name", ["words", "whitespace", "characters", "bpe"])
+NAMES = ("words", "whitespace", "characters", "bpe")
+
+
+@pytest.mark.parametrize(("name", "mode"), [*product(NAMES, MODES), ("characters", "dialogue"), ("bpe", "dialogue")])
 def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
     path = tmp_path / "corpus.csv"
     if mode == "dialogue":
@@ -85,17 +88,11 @@ def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
         path.write_text("\n".join(["char,dialog,movie", *lines, 'GANDALF,"The end: of  it, at LAST!",9']) + "\n")
     else:
         write_csv(path, [*sentences(80), "The end -- of  it, at LAST! (they say so)"])
-    config = DataConfig(corpus=str(path), tokenizer=name, mode=mode, vocabulary_size=300)
-    if mode == "dialogue" and name in ("words", "whitespace"):
-        with pytest.raises(ConfigError, match=f"tokenizer={name} cannot spell; use --tokenizer bpe"):
-            load_dataset(config)
-        return
-    dataset = load_dataset(config)
+    dataset = load_dataset(DataConfig(corpus=str(path), tokenizer=name, mode=mode, vocabulary_size=300))
     for split in ("train", "valid", "test"):
         lines = getattr(dataset.splits, split)
-        text = evaluation.convert_text(
-            evaluation.written_text(lines, mode), evaluation.native_form(dataset.tokenizer), mode
-        )
+        written = evaluation.written_text(lines, mode)
+        text = evaluation.convert_text(written, evaluation.native_form(dataset.tokenizer), mode)
         encoded, ids = evaluation.EncodedText(text, dataset.tokenizer, mode), getattr(dataset, split)
         assert encoded.ids.tolist() == ids.tolist()
         assert encoded.is_scored.tolist() == dataset.scored_mask(ids).tolist()
@@ -241,9 +238,6 @@ def test_model_of_words_pays_for_spelling_and_writing():
     assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
 
 
-# --- comparison of models ---
-
-
 SEA_LINES = ["The king rides to the sea.", "", "A king, a ship; and the sea!", "They sail: the ship rides."]
 SEA_TEXT = "".join(f"{line}\n" for line in SEA_LINES * 12)
 SEA_WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king", "rides", "to", "sea", "a", "ship", "and"))
@@ -306,9 +300,8 @@ def log_probs(weights):
 def test_divergence_is_the_expected_difference_of_bits(first, second):
     p, q = ([weight / sum(each) for weight in each] for each in (first, second))
     expected = math.fsum(a * (math.log2(a) - math.log2(b)) for a, b in zip(p, q, strict=True))
-    assert compare_next_tokens(log_probs(first), log_probs(second), 1).divergence_bits == pytest.approx(
-        expected, abs=1e-5
-    )
+    comparison = compare_next_tokens(log_probs(first), log_probs(second), 1)
+    assert comparison.divergence_bits == pytest.approx(expected, abs=1e-5)
 
 
 @given(WEIGHTS, WEIGHTS, st.integers(1, 6))
@@ -321,9 +314,6 @@ def test_comparison_lists_what_is_likely_in_either(first, second, count):
     assert comparison.probs[1] == pytest.approx(np.exp(q[comparison.ids]), abs=1e-6)
     assert comparison.best == (int(np.argmax(p)), int(np.argmax(q)))
     assert comparison.agrees == (np.argmax(p) == np.argmax(q))
-
-
-# --- block bootstrap ---
 
 
 SIZES = np.full(400, 100.0)

@@ -32,9 +32,6 @@ def search_exhaustively(lines, text, is_copy):
     }
 
 
-# --- tokens ---
-
-
 def are_known_words(run):
     return len(run) >= MIN_PASSAGE_LENGTH and not {EOS_ID, UNK_ID} & set(run)
 
@@ -108,8 +105,6 @@ def test_any_white_space_may_separate_the_words_of_a_passage(tmp_path, tokenizer
     report = TrainingIndex.from_dataset(data).find_copied(tokenize_with_offsets(text, data.tokenizer))
     assert [(passage.start, passage.length) for passage in report.passages] == [(0, 5)]
 
-
-# --- written words of models whose tokens are parts of words ---
 
 SPLIT = re.compile(r"[A-Za-z]+|\n|[^A-Za-z \n]+")
 """Words, line ends and runs of punctuation of a text without apostrophes."""

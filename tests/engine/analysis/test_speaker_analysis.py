@@ -80,9 +80,6 @@ def test_scores_are_those_of_each_line(inner):
         evaluate_by_speaker(model, [])
 
 
-# --- the posterior over the cast ---
-
-
 POWERS = (EvidencePowers(0.7, 1.2), EvidencePowers(0.9, 0.6))
 TEXT_MODEL = replace(SpeakerTextModel.fit(len(CAST), spoken(TRAIN_SCENES)), powers=POWERS)
 MODELS = [DialogueModel(LSTM, CAST, TURN_MODEL), DialogueModel(KNESER_NEY, CAST, TURN_MODEL, lambda: TEXT_MODEL)]

@@ -145,9 +145,8 @@ CHARACTER_FILE = '{"type": "characters", "version": 1, "characters": [%s]}'
 
 class TestCharacters:
     def test_ascii_characters_are_bytes_and_known_others_are_one_token(self):
-        assert [CHARACTERS.tokens[id] for id in CHARACTERS.encode("aé“☺")] == [
-            *["a", "é", "“", "<0xE2>", "<0x98>", "<0xBA>"]
-        ]
+        tokens = [CHARACTERS.tokens[id] for id in CHARACTERS.encode("aé“☺")]
+        assert tokens == ["a", "é", "“", "<0xE2>", "<0x98>", "<0xBA>"]
 
     def test_rare_and_invisible_characters_are_not_part_of_the_vocabulary(self):
         tokenizer = CharacterTokenizer.from_lines(["éé☺\u202e\u202e", "é"], 2)
@@ -156,10 +155,7 @@ class TestCharacters:
     @pytest.mark.parametrize(
         "content",
         [
-            *(
-                '{"type": "characters", "version": 2, "characters": []}',
-                '{"type": "bpe", "version": 1, "characters": []}',
-            ),
+            *((CHARACTER_FILE % "").replace(*change) for change in (("1", "2"), ('"characters", ', '"bpe", '))),
             *("[]", CHARACTER_FILE % '"é", "é"', CHARACTER_FILE % '"a"', CHARACTER_FILE % '"\\u202e"'),
             *(CHARACTER_FILE % '"\\ud800"', CHARACTER_FILE % '"éé"', CHARACTER_FILE % '], "more": [1'),
         ],

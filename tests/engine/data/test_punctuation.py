@@ -3,20 +3,17 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers import EOS_ID, Punctuation, WordTokenizer
+from engine.data.tokenizers import Punctuation
 from engine.events import Evaluated
-from engine.models.base import forward_sequence
 from engine.models.lstm import LSTMModel, PunctuationSoftmax
 from tests.support.training import events_of, make_config, run_training, weights_of
 
 SIZE = 30
-VOCABULARY = WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,9 +73,8 @@ def naive_mixture(softmax, vector, weight, bias):
 @torch.no_grad()
 def test_mixture_equals_the_naive_sum_over_punctuation():
     softmax, generator = random_softmax(), torch.Generator().manual_seed(4)
-    vector, weight, bias = (
-        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in [(6,), (SIZE, 6), (SIZE,)]
-    )
+    shapes = [(6,), (SIZE, 6), (SIZE,)]
+    vector, weight, bias = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
     gates, token_probs = naive_mixture(softmax, vector.tolist(), weight.tolist(), bias.tolist())
     expected = [math.fsum(g * w[i] for g, w in zip(gates, token_probs, strict=True)) for i in range(SIZE)]
     mixture = softmax.marginal_log_probs(vector, weight, bias).exp()
@@ -108,28 +104,6 @@ def test_an_untrained_model_predicts_the_same_with_and_without_punctuation():
     torch.testing.assert_close(other(ids, other.initial_state(2))[0], expected)
     conditional = other(ids, other.initial_state(2), punctuation=torch.ones(6, 2, dtype=torch.long))[0]
     torch.testing.assert_close(torch.log_softmax(conditional, -1), expected)
-
-
-@pytest.mark.parametrize("tie_weights", [True, False])
-@torch.no_grad()
-def test_numpy_model_equals_torch_token_by_token_and_for_a_whole_text(tie_weights):
-    model = make_model(punctuation=True, tie_weights=tie_weights, num_layers=2)
-    generator = torch.Generator().manual_seed(8)
-    for parameter in model.parameters():
-        parameter.normal_(0, 0.6, generator=generator)
-    numpy_model = model.to_decoder(VOCABULARY)
-    ids = np.random.default_rng(2).integers(0, SIZE, 300).astype(np.int32)
-    inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
-    expected = model.double()(inputs, model.double().initial_state(1))[0][:, 0].numpy()
-    state, token = numpy_model.start(), EOS_ID
-    for position, following in enumerate(ids.tolist()):
-        log_probs, state = numpy_model.advance(state, token)
-        assert log_probs == pytest.approx(expected[position], abs=1e-4)
-        assert math.fsum(np.exp(log_probs.astype(float))) == pytest.approx(1, abs=1e-5)
-        token = following
-    scores = forward_sequence(numpy_model, ids).log_probs
-    assert scores == pytest.approx(expected[np.arange(300), ids], abs=1e-4)
-    assert forward_sequence(model.float(), ids).log_probs == pytest.approx(scores, abs=1e-4)
 
 
 def test_training_learns_which_words_follow_which_marks(dataset):

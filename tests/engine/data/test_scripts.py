@@ -1,7 +1,9 @@
-"""Scripts: which lines of a text have a name and whose lines the others are; their form, and their tokens."""
+"""Scripts: whose lines they are, their form and their tokens; names of speakers in any spelling, and lookup."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from engine.config import DataConfig
-from engine.data import scripts
+from engine.data import scripts, speakers
 from engine.data.corpus import MAX_LINE_CHARACTERS, Line, make_lines, read_corpus
 from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer, Tokenizer
-from engine.errors import CorpusError
+from engine.errors import CorpusError, InvalidInputError
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from tests.support.pretrained import new_sentencepiece
 
@@ -59,23 +61,14 @@ class TestNames:
 STYLES = {
     "names before their text": (
         "a preface\nSAM: One\nand told him: more\n\nFRODO:\nTwo\n\nwho speaks\nFRODO (V.O.): Three\n",
-        [
-            ("", "a preface", 0),
-            ("SAM", "One and told him: more", 0),
-            ("FRODO", "Two", 1),
-            ("FRODO", "who speaks", 2),
-            ("FRODO", "Three", 2),
-        ],
+        [("", "a preface", 0), ("SAM", "One and told him: more", 0), ("FRODO", "Two", 1), ("FRODO", "who speaks", 2),
+         ("FRODO", "Three", 2)],
     ),
     "names on lines of their own": (
         "Sam:\nI say\nNote: this is no name,\nnor is\nThis:\n\nFrodo:\nWell.\n\nThat is another paragraph.\n\n\n"
         "Sam:\nA new scene.\n\n" + "Frodo:\nYes.\n\n" * 40,
-        [
-            ("SAM", "I say Note: this is no name, nor is This:", 0),
-            ("FRODO", "Well.", 0),
-            ("FRODO", "That is another paragraph.", 0),
-            ("SAM", "A new scene.", 1),
-        ],
+        [("SAM", "I say Note: this is no name, nor is This:", 0), ("FRODO", "Well.", 0),
+         ("FRODO", "That is another paragraph.", 0), ("SAM", "A new scene.", 1)],
     ),
     "an empty line after every speech": (
         "SAM: One\n\nFRODO: Two\n\n\nSAM: Three\n\nFRODO: Four\n",
@@ -85,16 +78,10 @@ STYLES = {
         "SAM: One\nFrodo: not a speaker\nFRODO: Two\n" + "SAM: More\nFRODO: More\n" * 6,
         [("SAM", "One Frodo: not a speaker", 0), ("FRODO", "Two", 0)],
     ),
-    "a chat in small letters": ("sam: hello\nfrodo b: hi\n", [("SAM", "hello", 0), ("FRODO B", "hi", 0)]),
-    "a title": (
-        "GANDALF: Hello\nCAPT. JACK: Stop\n",
-        [("GANDALF", "Hello", 0), ("CAPT JACK", "Stop", 0)],
-    ),
-    "more colons": (
-        "SAM: Listen: FRODO: go\nFRODO: Sam: no\n",
-        [("SAM", "Listen: FRODO: go", 0), ("FRODO", "Sam: no", 0)],
-    ),
-}
+    "small letters": ("sam: hello\nfrodo b: hi\n", [("SAM", "hello", 0), ("FRODO B", "hi", 0)]),
+    "a title": ("GANDALF: Hello\nCAPT. JACK: Stop\n", [("GANDALF", "Hello", 0), ("CAPT JACK", "Stop", 0)]),
+    "more colons": ("SAM: Well: FRODO: go\nFRODO: Sam: no\n", [("SAM", "Well: FRODO: go", 0), ("FRODO", "Sam: no", 0)]),
+}  # fmt: skip
 
 
 class TestStyles:
@@ -103,9 +90,7 @@ class TestStyles:
         script, expected = STYLES[style]
         assert read_lines(tmp_path / "a.txt", script)[: len(expected)] == expected
 
-    @pytest.mark.parametrize(
-        "text", ["no names at all\n" * 30, "Note: this\n" + "and prose follows\n" * 30, "the truth: go\n" + "x\n" * 9]
-    )
+    @pytest.mark.parametrize("text", ["no name\n" * 30, "Note: this\n" + "prose\n" * 30, "truth: go\n" + "x\n" * 9])
     def test_a_text_without_speakers_is_refused(self, tmp_path, text):
         with pytest.raises(CorpusError, match=r"a\.txt has no speakers.*'NAME: text'.*--mode line"):
             read(tmp_path / "a.txt", text)
@@ -116,9 +101,7 @@ class TestStyles:
             read(tmp_path / "a.txt", "SAM: hello\nSAM:\n" + line * (3 * MAX_LINE_CHARACTERS // len(line)))
 
 
-WORDS = st.lists(st.sampled_from(["go", "now", "Sam", "and", "no.", "why?", "it,"]), min_size=1, max_size=6).map(
-    " ".join
-)
+WORDS = st.lists(st.sampled_from(["go", "Sam", "and", "no.", "why?", "it,"]), min_size=1, max_size=6).map(" ".join)
 
 
 @settings(max_examples=40)
@@ -138,11 +121,10 @@ def test_a_written_script_is_read_back(tmp_path_factory, scenes, wrapped):
 
 
 LONG_NAME = "A CAPTAIN OF THE MEN OF THE WEST"  # eight words
+ODD_NAMES = st.sampled_from(["SAM", LONG_NAME, "राम", "ÉOWYN", "O'BRIEN"])
 SCENES_WITH_ODD_NAMES = st.lists(
     st.lists(
-        st.builds(
-            scripts.Turn, st.sampled_from(["SAM", LONG_NAME, "राम", "ÉOWYN", "O'BRIEN"]), WORDS | st.just("Sam: no")
-        ),
+        st.builds(scripts.Turn, ODD_NAMES, WORDS | st.just("Sam: no")),
         min_size=1,
         max_size=4,
     ),
@@ -159,11 +141,6 @@ def test_scenes_of_one_turn_are_the_speeches_of_one():
     """Other programs separate speeches by empty lines, and the text does not say who wrote it."""
     turns = [scripts.Turn("SAM", "One"), scripts.Turn(LONG_NAME, "Two"), scripts.Turn("SAM", "Three")]
     assert scripts.read_scenes(scripts.script_text([[turn] for turn in turns])) == [turns]
-
-
-def test_a_decomposed_letter_is_part_of_a_name():
-    script = "E\N{COMBINING ACUTE ACCENT}owyn: No\nSAM: Yes\n"
-    assert scripts.read_scenes(script) == [[scripts.Turn("ÉOWYN", "No"), scripts.Turn("SAM", "Yes")]]
 
 
 @pytest.mark.parametrize("script", ["", "\n", " \n\n"])
@@ -259,14 +236,11 @@ def test_a_turn_begins_with_the_tokens_of_its_speaker_and_ends_with_a_line_end(t
     assert turn[len(head) :] == tuple(text.tolist())
 
 
-@pytest.mark.parametrize("turn", [turn for scene in SCENES for turn in scene])
-def test_a_line_is_parsed_as_the_turn_that_it_was_written_from(turn: scripts.Turn) -> None:
-    assert scripts.parse_line(scripts.turn_text(turn)) == scripts.Turn(turn.speaker, " ".join(turn.text.split()))
-
-
-@pytest.mark.parametrize("line", ["", "\n", "no name", "…: text", f"{'a' * 50}: text"])
-def test_a_line_without_a_name_is_no_turn(line: str) -> None:
-    assert scripts.parse_line(line) is None
+def test_a_line_is_parsed_as_the_turn_that_it_was_written_from_and_one_without_a_name_is_no_turn():
+    for turn in chain(*SCENES):
+        assert scripts.parse_line(scripts.turn_text(turn)) == scripts.Turn(turn.speaker, " ".join(turn.text.split()))
+    for line in ("", "\n", "no name", "…: text", f"{'a' * 50}: text"):
+        assert scripts.parse_line(line) is None
 
 
 def test_scenes_of_a_corpus_call_speakers_by_their_names_and_leave_out_empty_lines() -> None:
@@ -275,3 +249,99 @@ def test_scenes_of_a_corpus_call_speakers_by_their_names_and_leave_out_empty_lin
         [scripts.Turn("FRODO", "Hm."), scripts.Turn("SOMEONE", "Hi.")],
         [scripts.Turn("GOLLUM", "Who?")],
     ]
+
+
+CAST = ("GANDALF", "FRODO", "URUK-HAI", "KING OF THE DEAD", speakers.SOMEONE)
+SPELLINGS = {
+    "GANDALF": ["Gandalf", "\u00a0 GANDALF \u00a0"], "OLD MAN": ["  Old\t\n man "],
+    "GOLLUM": ["(GOLLUM", "GOLLUM)", "(Gollum)", "[gollum]"], "MERRY AND PIPPIN": ["MERRY and PIPPIN"],
+    "MRS BRACEGIRDLE": ["Mrs. Bracegirdle"], "O'BRIEN": ["O’Brien"], "ÉOMER": ["Éomer", "E\u0301omer"],
+    "SOLDIER 1": ["SOLDIER #1:"], "SAM FRODO": ["SAM, FRODO"],
+    "SAM": ["\x1b[31mSAM\x1b[0m", "[bold red]Sam[/bold red]", "<i>Sam</i>", "\u202eS\u200bam\x07\0"],
+    "": ["", " \u00a0\t", "((()", "..."],
+}  # fmt: skip
+RESEMBLE_A_MARK = ["VOICE", "VOICE OVER", "OFF", "THE VOICE", "MAN'S VOICE", "OFFICER", "VOLDEMORT"]
+
+
+PARTS = ["GANDALF", "sam", "voice", "over", "V.O.", "OFF", "(", ")", "[", "]", "-", "'", "&", ".", "/", "\x1b[1m"]
+
+
+ANY_NAMES = st.text(max_size=60) | st.lists(st.sampled_from(PARTS), max_size=8).map(" ".join)
+
+
+class TestSpeakers:
+    @pytest.mark.parametrize(("name", "spellings"), [*SPELLINGS.items(), *((name, [name]) for name in RESEMBLE_A_MARK)])
+    def test_a_name_becomes_canonical(self, name, spellings):
+        for raw in spellings:
+            assert speakers.normalize_speaker(raw) == name, ascii(raw)
+
+    @pytest.mark.parametrize("form", ["Saruman {}", "SARUMAN ({})", "SARUMAN, {}", "SARUMAN - {} ", "Saruman [{}]"])
+    def test_a_voice_over_is_left_out_in_any_spelling(self, form):
+        for mark in ("VOICE OVER", "voiceover", "Voice-Over", "V.O.", "V.O", "VO", "v/o"):
+            assert speakers.normalize_speaker(form.format(mark)) == "SARUMAN"
+
+    def test_marks_and_remarks_beside_a_name_are_left_out(self):
+        for mark in ("(O.S.)", "OFF", "OFF-SCREEN", "(CONT'D)", "CONT’D", "V.O. CONT'D", "(softly)"):
+            assert speakers.normalize_speaker(f"SAM {mark}") == "SAM"
+
+    def test_a_name_that_is_too_long_is_none(self):
+        assert speakers.normalize_speaker("x" * speakers.MAX_NAME_CHARACTERS) == "X" * speakers.MAX_NAME_CHARACTERS
+        assert speakers.normalize_speaker("x" * (speakers.MAX_NAME_CHARACTERS + 1)) == ""
+        assert speakers.normalize_speaker(f"SAM ({'x' * 100})") == "SAM"
+        assert speakers.normalize_speaker(f"SAM{' ' * 10_000}") == "SAM"
+        assert speakers.normalize_speaker("[a]" * 300_000) == ""
+
+    @given(ANY_NAMES)
+    def test_any_text_gives_a_plain_name_that_is_its_own_canonical_form(self, raw):
+        name = speakers.normalize_speaker(raw)
+        assert name == " ".join(name.split())
+        assert name.isprintable()
+        assert not set(name) & set(":,<>[](){}")
+        assert len(name) <= speakers.MAX_NAME_CHARACTERS
+        assert speakers.normalize_speaker(name) == name
+        assert unicodedata.is_normalized("NFKC", name)
+
+    @given(st.text("([{<", max_size=450))
+    def test_open_brackets_hide_no_name(self, raw):
+        assert speakers.normalize_speaker(raw + "sam") == "SAM"
+
+    @pytest.mark.parametrize(
+        "shown",
+        ["King of the Dead", "The King", "Uruk-Hai", "Eowyn/Merry", "O'Brien", "Man's Voice", "King Richard III", ""],
+    )
+    def test_a_name_is_displayed_with_capitals(self, shown):
+        assert speakers.display_name(shown.upper()) == shown
+        assert speakers.normalize_speaker(shown) == shown.upper()
+
+    @pytest.mark.parametrize(
+        ("name", "typed"),
+        [
+            ("GANDALF", ["GANDALF", "gandalf", " Gandalf (V.O.)", "GAN DALF", "Gan-dalf"]),
+            ("KING OF THE DEAD", ["King of the dead"]),
+            ("URUK-HAI", ["uruk hai"]),
+            (speakers.SOMEONE, ["someone"]),
+        ],
+    )
+    def test_a_speaker_is_found_whatever_case_marks_spaces_and_hyphens_are_typed(self, name, typed):
+        assert {speakers.find_speaker(each, CAST) for each in typed} == {name}
+        assert len({each.translate(speakers.JOINED) for each in typed if each.isupper()}) <= 1
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("gandolf", r"speaker 'gandolf' is not in the cast .*; did you mean GANDALF\?$"),
+            ("Žižek", r"use one of GANDALF, FRODO, URUK-HAI, KING OF THE DEAD, SOMEONE$"),
+            ("\x1b", "is not a name; use one of GANDALF"),
+            ("x" * 10_000, "is not a name; use one of GANDALF"),
+        ],
+        ids=lambda value: ascii(value[:20]),
+    )
+    def test_an_unknown_speaker_is_refused_with_the_nearest_names(self, name, message):
+        with pytest.raises(InvalidInputError, match=message) as caught:
+            speakers.find_speaker(name, CAST)
+        assert len(str(caught.value)) < 200
+
+    def test_gandalf_answers_or_else_the_first_who_is_no_stranger(self):
+        assert speakers.first_to_answer(("STRANGER", "SAM", "GANDALF", "SOMEONE")) == "GANDALF"
+        assert speakers.first_to_answer(("STRANGER", "ROMEO", "SOMEONE")) == "ROMEO"
+        assert speakers.first_to_answer(("STRANGER", "SOMEONE")) == "STRANGER"

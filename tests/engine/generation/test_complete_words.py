@@ -102,14 +102,10 @@ def probs_of(result):
 
 
 SAMPLERS = [
-    PLAIN,
-    SamplerSettings(temperature=0.5),
-    SamplerSettings(temperature=2.0, top_k=4),
-    SamplerSettings(temperature=0.8, top_p=0.8),
-    SamplerSettings(temperature=1.0, min_p=0.3),
-    SamplerSettings(temperature=0.7, repetition_penalty=1.5),
-    SamplerSettings(temperature=0.0),
-]
+    PLAIN, SamplerSettings(temperature=0.5), SamplerSettings(temperature=2.0, top_k=4),
+    SamplerSettings(temperature=0.8, top_p=0.8), SamplerSettings(temperature=1.0, min_p=0.3),
+    SamplerSettings(temperature=0.7, repetition_penalty=1.5), SamplerSettings(temperature=0.0),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=SamplerSettings.describe)

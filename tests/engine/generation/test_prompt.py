@@ -30,9 +30,7 @@ CONFIG = ModelConfig(embedding_size=8, hidden_size=8)
 MODEL = random_lstm(CONFIG, BPE, seed=1, scale=0.5)
 MODEL_OF_CHARACTERS = random_lstm(CONFIG, CHARACTERS, seed=3, scale=0.2)
 SETTINGS = SamplerSettings(max_tokens=12, temperature=1.0)
-PROMPTS = st.sampled_from(
-    ["The wiz", "The wizard", "The w", "The wizard ", "A", "with the wi", "☺", "The, ", "wizards'"]
-)
+PROMPTS = st.sampled_from(["The wiz", "The wizard", "The w", "The wizard ", "with the wi", "☺", "The, ", "wizards'"])
 
 
 def test_prompt_is_tokenized_and_its_unknown_words_and_characters_are_listed():
@@ -45,33 +43,21 @@ def test_prompt_is_tokenized_and_its_unknown_words_and_characters_are_listed():
     assert encode_prompt("is", tokenizer).unknown_tokens == ()
 
 
-UNKNOWN_WORDS = "one two three two four five six " + "x" * 41
+EMPTY = "the prompt is empty and has no word; type something first"
 NO_WORD = "prompt '%s' has no word; type at least one"
+UNREADABLE = "the model cannot read %s, and 2 more; type words of the letters a to z, digits and apostrophes"
+UNKNOWN = "the model knows none of the prompt's words: %s; use other words"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the prompt is empty and has no word; type something first"),
-        ("\n\t ", "the prompt is empty and has no word; type something first"),
-        ("?!…", NO_WORD % "?!…"),
-        ("." * 41, NO_WORD % ("." * 40 + "…")),
-        (
-            "☺ мир! да но то бы ты",
-            "the model cannot read ☺, мир, да, но, то, and 2 more; "
-            "type words of the letters a to z, digits and apostrophes",
-        ),
-        (
-            UNKNOWN_WORDS,
-            "the model knows none of the prompt's words: one, two, three, four, five, and 2 more; use other words",
-        ),
-        (
-            "x" * 41 + " " + "y" * 40,
-            f"the model knows none of the prompt's words: {'x' * 40}…, {'y' * 40}; use other words",
-        ),
-        ("<unk> <eos>", "the model knows none of the prompt's words: unk, eos; use other words"),
+        ("", EMPTY), ("\n\t ", EMPTY), ("?!…", NO_WORD % "?!…"), ("." * 41, NO_WORD % ("." * 40 + "…")),
+        ("☺ мир! да но то бы ты", UNREADABLE % "☺, мир, да, но, то"), ("<unk> <eos>", UNKNOWN % "unk, eos"),
+        (f"one two three two four five six {'x' * 41}", UNKNOWN % "one, two, three, four, five, and 2 more"),
+        (f"{'x' * 41} {'y' * 40}", UNKNOWN % f"{'x' * 40}…, {'y' * 40}"),
     ],
-)
+)  # fmt: skip
 def test_a_prompt_without_a_known_word_is_refused(text, message):
     with pytest.raises(PromptError) as caught:
         encode_prompt(text, id_vocabulary(5))

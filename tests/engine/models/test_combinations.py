@@ -32,10 +32,6 @@ TEXTS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=12)
 WEIGHTS = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(lambda parts: [part / sum(parts) for part in parts])
 
 
-def make_ids(length, seed=0):
-    return random_ids(length, SIZE, seed)
-
-
 class ConstantModel:
     """The same distribution after every token, and no hidden vectors."""
 
@@ -51,7 +47,7 @@ class ConstantModel:
 
 
 LSTM, OTHER_LSTM = random_lstm(CONFIG, VOCABULARY, 0), random_lstm(CONFIG, VOCABULARY, 1)
-KNESER_NEY = KneserNey(make_ids(400, seed=5), VOCABULARY, order=3)
+KNESER_NEY = KneserNey(random_ids(400, SIZE, 5), VOCABULARY, order=3)
 THREE_MODELS = (LSTM, KNESER_NEY, OTHER_LSTM)
 
 
@@ -75,12 +71,12 @@ def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores():
     expected = -5000 + math.log(0.25 + 0.75 * math.exp(-1))
     log_probs, _ = mixture.advance(mixture.start(), EOS_ID)
     assert log_probs == pytest.approx([expected] * SIZE, rel=1e-6)
-    assert forward_sequence(mixture, make_ids(4)).log_probs == pytest.approx([expected] * 4, rel=1e-6)
+    assert forward_sequence(mixture, random_ids(4, SIZE)).log_probs == pytest.approx([expected] * 4, rel=1e-6)
 
 
 def test_weights_may_miss_one_by_rounding():
     thirds = Mixture(THREE_MODELS, [0.3333333, 0.3333333, 0.3333333])
-    assert distributions(thirds, make_ids(5)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert distributions(thirds, random_ids(5, SIZE)).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 @settings(max_examples=10, deadline=None)
@@ -97,13 +93,10 @@ def test_tuned_weights_satisfy_the_conditions_of_a_maximum(seed, num_models, tim
     assert weights @ gradient == pytest.approx(1)
 
 
-# --- the neural cache ---
-
-
 CACHE_SETTINGS = st.builds(CacheSettings, st.integers(1, 6), st.floats(0, 100), st.floats(0, 0.9))
 
 
-UNIGRAM = Unigram(make_ids(300, seed=5), VOCABULARY)
+UNIGRAM = Unigram(random_ids(300, SIZE, 5), VOCABULARY)
 MODELS = {
     "LSTM": LSTM, "Kneser-Ney": KNESER_NEY, "unigram": UNIGRAM, "mixture": Mixture([LSTM, KNESER_NEY], [0.6, 0.4]),
 }  # fmt: skip
@@ -145,7 +138,7 @@ def test_distributions_match_the_equations(name, ids, cache_settings):
 @pytest.mark.parametrize("window", [1, 7, SCORING_CHUNK - 1, SCORING_CHUNK, SCORING_CHUNK + 1, 1000])
 def test_cache_probs_of_a_long_text_match_plain_sums(window):
     length = 2 * SCORING_CHUNK + 5
-    ids, hidden = make_ids(length), np.random.default_rng(window).normal(size=(length, 3)).astype(np.float32)
+    ids, hidden = random_ids(length, SIZE), np.random.default_rng(window).normal(size=(length, 3)).astype(np.float32)
     theta = 0.7
     similarity = np.exp(theta * (hidden.astype(np.float64) @ hidden.astype(np.float64).T)).tolist()
     probs = cache_probs(hidden, ids, window, [theta])[0]
@@ -164,7 +157,7 @@ def test_cache_probs_of_a_long_text_match_plain_sums(window):
 @pytest.mark.parametrize("window", [4, 500])
 def test_tuned_settings_are_the_best_of_the_grid(num_words, noise, window):
     rng = np.random.default_rng(4)
-    ids = (make_ids(50) % num_words).astype(np.int32)
+    ids = (random_ids(50, SIZE) % num_words).astype(np.int32)
     hidden = (np.eye(SIZE)[ids] + rng.normal(0, noise, (50, SIZE))).astype(np.float32)
     model_probs, totals = rng.uniform(0.05, 0.4, 50), {}
     for theta, probs in zip(THETA_GRID, cache_probs(hidden, ids, window, THETA_GRID), strict=True):

@@ -221,14 +221,17 @@ def test_embedding_dropout_drops_whole_tokens_for_the_whole_window(lstm_calls):
     assert {value for values in factors.values() for value in values} == {0.0, round(1 / 0.6, 3)}
 
 
-# --- layers in bfloat16, with a mogrifier and by oneDNN ---
+def test_embedding_dropout_drops_inputs_but_not_the_tied_output():
+    """Merity et al. 2017, section 4.3, drops rows of the embedding; the tied output layer keeps every row."""
+    model = make_model(embedding_dropout=0.9)
+    logits, _, _, dropped = model(make_window(), model.initial_state(3), seeded(1))
+    torch.testing.assert_close(logits, dropped @ model.embedding.weight.T + model.output.bias)
 
 
 def relative_errors(actual, exact):
     """Return the norm of each difference, relative to the norm of the whole tensor."""
-    return [
-        float((a.detach().double() - b.detach()).norm() / b.detach().norm()) for a, b in zip(actual, exact, strict=True)
-    ]
+    pairs = zip(actual, exact, strict=True)
+    return [float((a.detach().double() - b.detach()).norm() / b.detach().norm()) for a, b in pairs]
 
 
 VALUES = {"mogrifier_rounds": 5, "mogrifier_rank": 3, "tie_weights": False}
@@ -294,9 +297,7 @@ def test_outputs_and_gradients_in_bfloat16_stay_near_float32(model):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.integers(1, 6), min_size=1, max_size=2), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31)
-)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=2), *[st.integers(1, 40)] * 2, st.integers(0, 2**31))
 def test_values_and_gradients_of_onednn_match_double_precision(positions, inputs, outputs, seed):
     generator = torch.Generator().manual_seed(seed)
     shapes = ([*positions, inputs], [outputs, inputs], [outputs])
@@ -310,9 +311,6 @@ def test_values_and_gradients_of_onednn_match_double_precision(positions, inputs
     expected.backward(gradient.double())
     for value, reference in zip(arguments, doubles, strict=True):
         torch.testing.assert_close(value.grad.double(), reference.grad, rtol=1e-5, atol=1e-5)
-
-
-# --- subword embeddings ---
 
 
 SUBWORD_WORDS = ("<unk>", "<eos>", "abc", "abd", "xyz", "frodo's", "frodo", "aaa", "a", "baggins", "bagginses")

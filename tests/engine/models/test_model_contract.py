@@ -46,6 +46,7 @@ MODELS = {
     "transformer with grouped heads": random_transformer(TOKENIZER, "grouped heads", context_size=12),
     "mixture": MIXTURE,
     "cache": NeuralCache(LSTM, CacheSettings(window=5, theta=1.5, weight=0.3)),
+    "cache of a mixture": NeuralCache(MIXTURE, CacheSettings(window=4)),
     "cache of Kneser-Ney": NeuralCache(KNESER_NEY, CacheSettings(window=5, weight=0.3)),
     "dialogue": DialogueModel(LSTM, CAST, TURN_MODEL),
 }
@@ -97,7 +98,7 @@ def test_several_tokens_are_read_as_one_by_one(model, before, ids, last):
 
 @EACH_MODEL
 @settings(max_examples=6, deadline=None)
-@given(texts=st.lists(st.tuples(TEXTS, TOKENS, TOKENS), min_size=2, max_size=4))
+@given(texts=st.lists(st.tuples(TEXTS, TOKENS, TOKENS), min_size=1, max_size=4))
 def test_texts_advance_together_as_alone(model, texts):
     rows, states = zip(*(read(model, [*ids, *following]) for ids, *following in texts), strict=True)
     batch = [kept[-3] for kept in states]

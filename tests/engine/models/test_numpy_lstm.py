@@ -12,7 +12,7 @@ from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import RunError
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel
-from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_lstm import MAX_TABLE_SIZE, NumpyLSTM
 from engine.models.weights import MAX_WEIGHT, Int8Matrix, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
@@ -27,9 +27,8 @@ CONFIGS = {
     "two layers, untied": ModelConfig(embedding_size=16, hidden_size=9, num_layers=2, tie_weights=False),
     "three layers, tied": ModelConfig(embedding_size=8, hidden_size=14, num_layers=3),
     "punctuation": ModelConfig(embedding_size=8, hidden_size=8, punctuation=True),
-    "two layers, mogrifier": ModelConfig(
-        embedding_size=10, hidden_size=24, num_layers=2, mogrifier_rounds=5, mogrifier_rank=4
-    ),
+    "punctuation, untied": ModelConfig(embedding_size=8, hidden_size=8, tie_weights=False, punctuation=True),
+    "mogrifier": ModelConfig(embedding_size=9, hidden_size=24, num_layers=2, mogrifier_rounds=5, mogrifier_rank=4),
 }
 
 
@@ -200,3 +199,11 @@ def test_int8_error_is_bounded_by_the_rounding(shape, batch, seed):
     vector_peaks, row_peaks = np.abs(vectors).max(axis=-1, keepdims=True), np.abs(matrix).max(axis=1)
     bound = shape[1] * vector_peaks * row_peaks * (1 / 127 + 1 / 254**2) + 1e-5
     assert (np.abs(products - exact) <= bound).all()
+
+
+def test_a_vocabulary_too_large_for_a_table_of_input_gates_is_scored_the_same():
+    words = make_tokenizer(18_000)
+    model = LSTMModel(ModelConfig(embedding_size=60, hidden_size=60), len(words), torch.Generator().manual_seed(0))
+    ids = np.arange(0, 18_000, 600, dtype=np.int32)
+    assert MAX_TABLE_SIZE < 18_000 * 4 * 60
+    assert score_sequence(model.to_decoder(words), ids) == pytest.approx(score_sequence(model, ids), abs=1e-5)

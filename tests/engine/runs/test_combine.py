@@ -100,9 +100,8 @@ def test_several_runs_are_averaged(combiner, alone, runs, dataset):
 
 
 def test_a_combination_without_tuning_needs_no_corpus(runs, tmp_path):
-    runs_without_corpus = [
-        replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv"))) for run in runs
-    ]
+    gone = str(tmp_path / "gone.csv")
+    runs_without_corpus = [replace(run, config=run.config.with_values(corpus=gone)) for run in runs]
     assert ModelCombiner(runs_without_corpus).combine(CombinationOptions()).model.weights == (1 / 3, 1 / 3, 1 / 3)
     for options in (CombinationOptions(mixture=True), CombinationOptions(cache=True), CombinationOptions(dynamic=True)):
         with pytest.raises(CorpusError, match=r"gone\.csv does not exist"):
@@ -160,7 +159,6 @@ def test_runs_with_different_vocabularies_are_refused_by_name(runs, dataset):
         with pytest.raises(InvalidInputError, match="other") as error:
             ModelCombiner(order)
         assert "first" in str(error.value)
-        assert str(error.value).isprintable()
 
 
 def test_a_changed_corpus_is_refused(dataset, tmp_path):
@@ -171,8 +169,7 @@ def test_a_changed_corpus_is_refused(dataset, tmp_path):
     other = replace(run, path=tmp_path)
     record_start(tmp_path, "0" * 64)
     for loaded in (run, other):
-        with pytest.raises(CorpusError, match=r"changing\.csv has changed since run mine") as error:
+        with pytest.raises(CorpusError, match=r"changing\.csv has changed since run mine"):
             ModelCombiner([loaded]).combine(CombinationOptions(mixture=True))
-        assert str(error.value).isprintable()
     write_csv(path, TEXTS)
     assert load_run_dataset(run).corpus.sha256 == run.started.corpus_sha256  # a restored corpus is accepted

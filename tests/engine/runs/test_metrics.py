@@ -151,9 +151,8 @@ def test_a_file_of_which_a_part_is_not_read_is_refused(path, monkeypatch):
 
 def test_a_number_that_is_not_finite_is_nan_and_an_end_is_superseded_by_a_resume(path):
     nan = float("nan")
-    append_to(
-        path, [Step(1, 0.1, nan, 0.1, 1.0, 1.0, 1.0, nan), Finished("stopped", "r", 1.0, 9.0, nan, 1.0), Resume(2)]
-    )
+    finished = Finished("stopped", "r", 1.0, 9.0, nan, 1.0)
+    append_to(path, [Step(1, 0.1, nan, 0.1, 1.0, 1.0, 1.0, nan), finished, Resume(2)])
     step, resume = drop_superseded(read_events(path))
     assert (repr(step.train_perplexity), step.lr, resume) == ("nan", 0.1, Resume(2))
 
@@ -229,18 +228,12 @@ def test_a_line_of_100_megabytes_takes_no_memory(path):
 @pytest.mark.parametrize(
     "line",
     [
-        b"[" * 200_000,
-        b'{"event": "step", "step": ' + b"9" * 5000 + b"}",
-        step_line(5).replace(b"90.0", b"NaN")[:-1],
-        step_line(5).replace(b"90.0", b"1e999")[:-1],
-        step_line(5).replace(b"90.0", b'"90"')[:-1],
-        b"not json",
-        b"\x00" * 50,
-        b'{"event": "\\ud800"}',
-        b'{"event": "warned", "message": "a", "b": {}}\n\n\nnothing',
+        b"[" * 200_000, b'{"event": "step", "step": ' + b"9" * 5000 + b"}", b"not json", b"\x00" * 50,
+        *(step_line(5).replace(b"90.0", value)[:-1] for value in (b"NaN", b"1e999", b'"90"')),
+        b'{"event": "\\ud800"}', b'{"event": "warned", "message": "a", "b": {}}\n\n\nnothing',
     ],
     ids=range(9),
-)
+)  # fmt: skip
 def test_hostile_lines_are_skipped(path, line):
     path.write_bytes(step_line(1) + line + b"\n" + step_line(2))
     assert step_numbers(read_events(path)) == [1, 2]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine.data.tokenizers import WordTokenizer
 from engine.errors import LotrError, RunError
 from engine.events import (
     Checkpointed,
@@ -25,7 +24,7 @@ from engine.events import (
 )
 from engine.models.ngram import Unigram
 from engine.runs import directory
-from engine.runs.loading import load_model, read_config_and_tokenizer
+from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run, record_events, reopen_run
 from engine.storage import files
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
@@ -62,14 +61,6 @@ def test_a_recorded_run_is_loaded_unchanged(tmp_path):
     assert (loaded.valid_perplexity, loaded.started.kneser_ney_perplexity) == (90.0, 94.0)
     assert loaded.started.corpus_sha256 == "ab" * 32
     assert has_weights_of(path, 1)
-
-
-def test_a_loaded_run_uses_the_tokenizer_of_its_training(tmp_path):
-    config = CONFIG.with_values(tokenizer="whitespace")
-    run = create_run(config, VOCABULARY, "r", tmp_path)
-    list(record_events(run, iter(make_events())))
-    assert read_config_and_tokenizer(run.path) == (config, WordTokenizer(VOCABULARY.tokens, "whitespace"))
-    assert load_model(run.path).decoder.tokenizer.name == "whitespace"
 
 
 def test_rows_and_weights_are_written_before_their_event_is_yielded(run):
@@ -215,9 +206,8 @@ def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
     assert [
         event.step for event in directory.read_events(run.path / directory.METRICS_FILE) if isinstance(event, Step)
     ] == [1, 2, 4, 5]
-    assert (
-        files_written(recorded) == recorded_files(run.path) == [(3, directory.MODEL_FILE), (5, directory.RESUME_FILE)]
-    )
+    written = [(3, directory.MODEL_FILE), (5, directory.RESUME_FILE)]
+    assert files_written(recorded) == recorded_files(run.path) == written
     assert (run.path / directory.RESUME_FILE).read_bytes() == b"five"
     assert has_weights_of(run.path, 3)
 
@@ -226,10 +216,9 @@ def test_a_checkpoint_is_not_written_before_the_model_that_a_resume_reads_with_i
     write = files.write_atomically
 
     def refuse_models(path, content):
-        return raise_run_error() if path.name == directory.MODEL_FILE else write(path, content)
-
-    def raise_run_error():
-        raise RunError("no space for a model")
+        if path.name == directory.MODEL_FILE:
+            raise RunError("no space for a model")
+        write(path, content)
 
     def events():
         yield Snapshot(1, b"one")
@@ -241,11 +230,8 @@ def test_a_checkpoint_is_not_written_before_the_model_that_a_resume_reads_with_i
         yield step(4)
         yield Snapshot(5, b"five")
 
-    assert files_written(record_events(run, events())) == [
-        (1, directory.RESUME_FILE),
-        (2, directory.MODEL_FILE),
-        (5, directory.RESUME_FILE),
-    ]
+    written = [(1, directory.RESUME_FILE), (2, directory.MODEL_FILE), (5, directory.RESUME_FILE)]
+    assert files_written(record_events(run, events())) == written
 
 
 def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):

@@ -15,8 +15,15 @@ CONTENT = bytes(range(256)) * 4096
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def waits(monkeypatch):
+    """The seconds of waiting, which the tests leave out."""
+    seconds = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.fixture
+def server(waits, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serve_books({"/file": CONTENT}) as state:
         yield state
@@ -77,6 +84,19 @@ def test_what_is_too_long_or_not_there_is_refused(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidInputError, match="/other: the server answered 404"):
         download(f"{server.url}/other", tmp_path / "file", 1_000_000)
-    server.statuses = [503] * 4
-    with pytest.raises(LotrError, match="in 4 attempts: the server answered 503"):
-        download(f"{server.url}/file", tmp_path / "file", 2_000_000)
+
+
+def test_a_busy_server_is_asked_again_after_longer_and_longer_pauses(server, waits, tmp_path):
+    server.statuses, server.break_after = [503, 429, 200], [0, 0, 500]
+    download(f"{server.url}/file", tmp_path / "file", 2_000_000)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert [wait for wait in waits if wait] == [1.0, 2.0, 4.0]
+    for status, message, num_requests in ((503, "in 4 attempts: the server answered 503", 4), (403, "answered 403", 1)):
+        server.statuses, server.requests[:] = [status] * 10, []
+        with pytest.raises(LotrError, match=message):
+            download(f"{server.url}/file", tmp_path / "file", 2_000_000)
+        assert len(server.requests) == num_requests
+    with serve_books({}) as stopped:
+        pass
+    with pytest.raises(LotrError, match=r"in 4 attempts: .*Connection refused; check the network"):
+        download(f"{stopped.url}/file", tmp_path / "file", 2_000_000)

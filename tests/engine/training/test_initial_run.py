@@ -1,21 +1,32 @@
-"""Training that starts from another run: settings, tokenizer, weights, resume, refusals, and rates of single layers."""
+"""Training from another run or from teachers: settings, weights, predictions, resume, refusals, rates of layers."""
 
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from engine.analysis.evaluation import evaluate
 from engine.config import BASE
-from engine.data.tokenizers import CharacterTokenizer, WordTokenizer
-from engine.errors import ConfigError, RunError
-from engine.events import Evaluated, Warned
+from engine.data.tokenizers import EOS_ID, CharacterTokenizer, WordTokenizer
+from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.events import Evaluated, Snapshot, Warned
 from engine.models.torch_ops import layer_groups
 from engine.runs.directory import EPOCHS_DIR, INITIAL_FILE
 from engine.runs.loading import load_model, read_config_and_tokenizer
-from engine.training.job import DEFAULT_PATIENCE, configure, map_to_vocabulary, prepare_job, resume_job
+from engine.training.job import (
+    DEFAULT_PATIENCE,
+    canonical_config,
+    configure,
+    map_to_vocabulary,
+    prepare_job,
+    resume_job,
+)
+from engine.training.teachers import load_teachers
 from tests.support import training
 from tests.support.files import sentences, write_csv
+from tests.support.models import random_lstm, random_weights
+from tests.support.networks import TRANSFORMER
 from tests.support.open_models import bpe_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,15 +76,12 @@ def test_architecture_and_tokenizer_come_from_the_run_and_the_rest_from_the_pres
     ("init", "values", "message"),
     [
         ("pieces", {"hidden_size": 16}, r"hidden_size=16 cannot .* run 'pieces'; use --set hidden_size=14, or omit"),
-        (
-            "letters",
-            {"tokenizer": "words", "tie_weights": False},
-            "tokenizer=words, tie_weights=false cannot start from the weights of run 'letters'; "
-            "use --tokenizer characters --set tie_weights=true, or omit these settings",
-        ),
+        ("letters", {"tokenizer": "words", "tie_weights": False},
+         "tokenizer=words, tie_weights=false cannot start from the weights of run 'letters'; "
+         "use --tokenizer characters --set tie_weights=true, or omit these settings"),
         ("words", {"num_layers": 1, "punctuation": False}, "use --set num_layers=2 --set punctuation=true"),
     ],
-)
+)  # fmt: skip
 def test_other_settings_than_those_of_the_run_are_refused(runs_dir, corpus, init, values, message):
     with pytest.raises(ConfigError, match=message):
         prepare(runs_dir, corpus, init, **values)
@@ -216,3 +224,104 @@ def test_known_words_keep_their_rows_and_a_new_word_gets_the_mean():
     }
     assert {value.dtype for value in mapped.values()} == {np.dtype(np.float32)}
     assert map_to_vocabulary(weights, OLD, WordTokenizer(OLD.tokens)) == weights
+
+
+def write_teacher(path, tokenizer, seed=0, **values):
+    weights = random_weights(training.make_config(**values).model, tokenizer, seed)
+    training.write_initial_run(path, tokenizer, weights, **values)
+    return str(path)
+
+
+TEACHER = {"num_layers": 2, "mogrifier_rounds": 2}
+
+
+@pytest.fixture
+def teachers(tmp_path, dataset):
+    """Write two teachers, and return their setting, and a function from inputs to the mean of their predictions."""
+    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **TEACHER) for seed in range(2)]
+
+    def predict(inputs):
+        config, rows = training.make_config(**TEACHER).model, []
+        decoders = [random_lstm(config, dataset.tokenizer, seed, scale=0.3) for seed in range(2)]
+        states = [decoder.start() for decoder in decoders]
+        for token in inputs:
+            outputs = [decoder.advance(state, token) for decoder, state in zip(decoders, states, strict=True)]
+            states = [state for _, state in outputs]
+            rows.append(np.mean([np.exp(log_probs) for log_probs, _ in outputs], axis=0))
+        return rows
+
+    return ",".join(names), predict
+
+
+def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_far(dataset, teachers):
+    names, predict = teachers
+    state = training.make_trainer(dataset, teachers=names, **TEACHER).state
+    windows = [state.windows.next_window() for _ in range(3)]
+    lessons = [state.teachers.teach(window, state.dropout_generator)[1] for window in windows]
+    predicted = torch.cat([targets.tokens for targets in lessons])[:, 1]
+    inputs = torch.cat([window.inputs for window in windows])[:, 1].tolist()
+    np.testing.assert_allclose(predicted, predict(inputs), atol=1e-6)
+
+
+def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(dataset, teachers):
+    names, predict = teachers
+    values = {"teacher_columns": 3, "batch_size": 4, **TEACHER}
+    state = training.make_trainer(dataset, teachers=names, **values).state
+    lessons = [state.teachers.teach(state.windows.next_window(), state.dropout_generator) for _ in range(2)]
+    inputs = torch.cat([window.inputs for window, _ in lessons])[:, 5].tolist()
+    targets = torch.cat([window.targets for window, _ in lessons])[:, 5].tolist()
+    assert inputs == [EOS_ID, *targets[:-1]]
+    predicted = torch.cat([each.tokens for _, each in lessons])[:, 5]
+    np.testing.assert_allclose(predicted, predict(inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{}, {"teacher_columns": 4}])
+def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path, dataset, values):
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer, punctuation=True)
+    values = {"teachers": name, "teacher_weight": 1.0, "ar": 0.0, "tar": 0.0, "punctuation": True, **values}
+    weights = random_weights(training.make_config(punctuation=True).model, dataset.tokenizer)
+    trainer = training.make_trainer(dataset, weights, **values, **training.NO_DROPOUT)
+    assert float(trainer.train_step().gradient_norm) < 1e-6
+
+
+def test_resume_with_teachers_is_bit_exact(tmp_path, dataset):
+    values = {"punctuation": True, "bptt": 24}
+    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
+    values |= {"teachers": ",".join(names), "teacher_columns": 3, "epochs": 1}
+    config = training.make_config(**values, **training.REPORT_EACH_STEP)
+    whole = training.train_with(config, dataset)
+    checkpoint = training.write_checkpoint(whole, whole.index(training.events_of(Snapshot, whole)[5]), tmp_path)
+    resumed = training.train_with(config, dataset, checkpoint=checkpoint, is_resume=True)
+    assert training.weights_equal(training.weights_of(resumed[-1]), training.weights_of(whole[-1]))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "message"),
+    [
+        ({"tokenizer": "whitespace"}, {}, "has the tokenizer whitespace, and the student words"),
+        ({"punctuation": True}, {}, "was trained with punctuation=true"),
+        ({"word": "zorblax"}, {}, "another vocabulary than the student"),
+        (TRANSFORMER, {"teacher_columns": 2}, "teacher_columns=0"),  # a transformer writes no text
+    ],
+    ids=["tokenizer", "punctuation", "vocabulary", "transformer"],
+)
+def test_teacher_that_does_not_fit_is_refused(tmp_path, dataset, teacher, student, message):
+    values = dict(teacher)
+    tokens = (*dataset.tokenizer.tokens, *([values.pop("word")] if "word" in values else []))
+    training.write_initial_run(tmp_path / "teacher", WordTokenizer(tokens, values.pop("tokenizer", "words")), **values)
+    with pytest.raises(ConfigError, match=message):
+        load_teachers(training.make_config(teachers=str(tmp_path / "teacher"), **student), dataset)
+
+
+def test_missing_and_repeated_teachers_and_the_student_itself_are_refused_and_others_recorded(tmp_path, dataset):
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
+    with pytest.raises(InvalidInputError, match="no-such"):
+        canonical_config(training.make_config(teachers="no-such"), tmp_path)
+    with pytest.raises(ConfigError, match="given twice"):
+        canonical_config(training.make_config(teachers=f"teacher,{name}"), tmp_path)
+    data = {"corpus": dataset.corpus.source, "corpus_format": "text", "teachers": "teacher"}
+    with pytest.raises(ConfigError, match="starts with all that it could learn"):
+        prepare_job(training.make_config(init="teacher", **data), "student", tmp_path)
+    with pytest.raises(InvalidInputError, match="choose another --run name"):
+        prepare_job(training.make_config(**data), "teacher", tmp_path)
+    assert prepare_job(training.make_config(**data), "student", tmp_path).config.training.teachers == name

@@ -14,15 +14,12 @@ from engine.presets import PRESETS
 from engine.runs.directory import summarize_run
 from engine.runs.loading import load_model
 from engine.training.job import prepare_job, resume_job
+from tests.support.runs import read_strict_rows
 
 
 def small_config(path, **values):
-    sizes = {"embedding_size": 8, "hidden_size": 8, "epochs": 1, "batch_size": 10, "bptt": 20, "threads": 1}
-    return Config("tiny").with_values(corpus=str(path), **{**sizes, **values})
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    small = {"embedding_size": 8, "hidden_size": 8, "epochs": 1, "batch_size": 10, "bptt": 20, "threads": 1}
+    return Config("tiny").with_values(**{"corpus": str(path), **small, **values})
 
 
 def test_a_new_run_has_the_configuration_and_the_vocabulary_and_is_locked(small_csv, home):
@@ -33,13 +30,6 @@ def test_a_new_run_has_the_configuration_and_the_vocabulary_and_is_locked(small_
     assert summarize_run(job.run.path).state == "running"
     job.run.lock.close()
     assert summarize_run(job.run.path).state == "crashed"
-
-
-def test_the_run_is_created_in_runs_dir_with_a_name_of_its_own(small_csv, home, tmp_path):
-    names = {prepare_job(small_config(small_csv), None, tmp_path / "a" / "b").run.path.name for _ in range(2)}
-    assert len(names) == 2
-    assert all(name.startswith("tiny-") and (tmp_path / "a" / "b" / name).is_dir() for name in names)
-    assert not home.exists()
 
 
 def test_the_path_of_the_corpus_becomes_absolute(small_csv, tmp_path, monkeypatch):
@@ -57,31 +47,31 @@ def test_the_path_of_the_corpus_becomes_absolute(small_csv, tmp_path, monkeypatc
     [
         ({"corpus": "/no/such.csv"}, CorpusError, r"/no/such\.csv does not exist"),
         ({"batch_size": 5000}, ConfigError, r"batch_size=5000 is too large: [\d,]+ training tokens"),
-        pytest.param(
-            {"device": "mps"},
-            ConfigError,
-            "--device mps: this machine",
-            marks=pytest.mark.skipif(sys.platform == "darwin", reason="a Mac may have this device"),
-        ),
         ({"teacher_columns": 2}, ConfigError, "teacher_columns needs teachers that write the text; add --teacher RUN"),
     ],
     ids=str,
 )
 def test_what_cannot_be_trained_is_refused_before_a_run_is_created(small_csv, tmp_path, values, error, message):
     with pytest.raises(error, match=message):
-        prepare_job(small_config(small_csv).with_values(**values), None, tmp_path / "runs")
+        prepare_job(small_config(small_csv, **values), None, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac may have this device")
+def test_a_device_that_is_not_there_is_refused(small_csv, tmp_path):
+    with pytest.raises(ConfigError, match="--device mps: this machine"):
+        prepare_job(small_config(small_csv, device="mps"), None, tmp_path / "runs")
 
 
 def test_all_events_are_yielded_and_recorded(small_csv, tmp_path):
     job = prepare_job(small_config(small_csv), "mine", tmp_path)
     events = list(job.events(lambda: False))
     event_types = [type(event) for event in events]
-    assert event_types[0] is Preparing
-    assert event_types[-1] is Finished
-    assert {Started, Step, Evaluated, Sampled, Checkpointed} <= set(event_types)
-
-    metrics, samples = read_rows(job.run.path / "metrics.jsonl"), read_rows(job.run.path / "samples.jsonl")
+    assert {Preparing, Started, Step, Evaluated, Sampled, Checkpointed, Finished} == set(event_types)
+    metrics, samples = (
+        read_strict_rows(job.run.path / "metrics.jsonl"),
+        read_strict_rows(job.run.path / "samples.jsonl"),
+    )
     recorded = [EVENT_NAMES[event_type] for event_type in event_types]
     assert sorted([row["event"] for row in metrics + samples]) == sorted(recorded)
     assert metrics[-1]["valid_perplexity"] == events[-1].valid_perplexity
@@ -100,7 +90,7 @@ def test_a_failure_is_recorded_and_raised(small_csv, tmp_path):
     with pytest.raises(TrainingError, match=message):
         list(job.events(lambda: False))
     assert len(load_model(job.run.path).decoder.tokenizer) == len(job.dataset.tokenizer)
-    last = read_rows(job.run.path / "metrics.jsonl")[-1]
+    last = read_strict_rows(job.run.path / "metrics.jsonl")[-1]
     assert last["event"] == "failed"
     assert "lr=" in last["message"]
     assert "Traceback" in last["details"]
@@ -110,7 +100,7 @@ def test_a_failure_is_recorded_and_raised(small_csv, tmp_path):
 def test_problems_of_other_readers_are_recorded_as_warnings(small_csv, tmp_path):
     job, problems = prepare_job(small_config(small_csv), "mine", tmp_path), [["the tracker is gone"]]
     list(job.events(lambda: True, lambda: problems.pop() if problems else []))
-    rows = read_rows(job.run.path / "metrics.jsonl")
+    rows = read_strict_rows(job.run.path / "metrics.jsonl")
     assert [row["message"] for row in rows if row["event"] == "warned"] == ["the tracker is gone"]
 
 
@@ -130,10 +120,9 @@ def test_a_changed_training_is_not_resumed(small_csv, tmp_path, change, message)
     elif change == "vocabulary":
         tokens = ["<unk>", "<eos>", "zorblax", *job.dataset.tokenizer.tokens[3:]]
         (job.run.path / "vocabulary.json").write_text(json.dumps(tokens))
+    changes = {"lr": 0.5} if change == "option" else {}
     with pytest.raises(RunError, match=message):
-        resume_job(
-            "mine", tmp_path / "runs", lambda config: config.with_values(lr=0.5) if change == "option" else config
-        )
+        resume_job("mine", tmp_path / "runs", lambda config: config.with_values(**changes))
 
 
 @pytest.mark.slow

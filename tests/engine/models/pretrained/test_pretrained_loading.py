@@ -1,17 +1,17 @@
-"""Loading of models by others from folders, the Hub and GGUF files: what is read, refused, and never run."""
+"""Models by others, their names, and loading from folders and the Hub: what is read, refused, and never run."""
 
 import json
 import os
 import pickle
+import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from engine.errors import InvalidInputError, install_command
 from engine.models.pretrained.loading import load_pretrained
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from tests.support.pretrained import HOSTILE_TOKENIZERS, save_tokenizer
 
 
@@ -52,9 +52,6 @@ def test_progress_states_the_memory_before_the_weights_are_read(folder):
 def test_odd_settings_that_do_not_matter_are_ignored(folder):
     edit_json(folder / CONFIG, architectures=5, return_dict=False)
     assert load_pretrained(f"hf:{folder}").description.endswith("28,832 parameters")
-
-
-# --- what is refused ---
 
 
 def settings(**changes):
@@ -161,9 +158,6 @@ def test_a_missing_extra_is_one_line(folder, monkeypatch):
     check_refused(folder, f"needs torch and transformers; {install_command('hf')}")
 
 
-# --- tokens that start and end a text ---
-
-
 def test_a_tokenizer_without_chat_template_has_no_chat(folder):
     save_tokenizer(folder, chat_template=None)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
@@ -191,25 +185,6 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
     }
     edit_json(folder / "tokenizer.json", post_processor=processor)
     assert load_pretrained(f"hf:{folder}").tokenizer.specials.start_id == 1
-
-
-@pytest.mark.slow
-def test_nothing_is_printed_while_a_model_is_loaded_and_generates(folder):
-    code = f"""
-from engine.models.base import advance_tokens
-from engine.models.pretrained.loading import load_pretrained
-from engine.models.pretrained.chat import ChatMessage
-model = load_pretrained({f"hf:{folder}"!r})
-ids = model.chat.encode([ChatMessage("user", "Hi " * 100)])
-state = advance_tokens(model, model.start(), ids)[1]
-for token in range(70):
-    _, state = model.advance(state, 9)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (result.stdout, result.stderr) == ("", "")
-
-
-# --- the Hugging Face Hub ---
 
 
 class FakeHub:
@@ -280,3 +255,46 @@ def test_a_model_larger_than_the_memory_is_refused(folder, monkeypatch):
     required = next(step.memory_bytes for step in steps if step.memory_bytes)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": required - 1}))
     check_refused(folder, "MB of memory, and ", "are free; choose a smaller model")
+
+
+def test_prefixed_names_are_models_by_others_and_other_names_are_runs():
+    assert all(map(is_pretrained_name, ["hf:gpt2", "hf:owner/name", "hf:/some/folder", "gguf:file.gguf", "hf:"]))
+    assert not any(map(is_pretrained_name, [None, "", "middle-earth", "runs/hf", "gpt2", "HF:x", "./hf:x"]))
+
+
+def test_folders_come_before_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_pretrained_name("hf:owner/name").kind == "hub"
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    source = parse_pretrained_name("hf:owner/name")
+    assert (source.kind, source.short_name) == ("folder", "name")
+    assert parse_pretrained_name(f"hf:{tmp_path}/owner/name/").short_name == "name"
+    assert parse_pretrained_name("hf:gpt2").kind == "hub"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hf:", "hf: names no model; write hf:FOLDER or hf:owner/name"), ("gguf:", "gguf: names no model"),
+        ("gguf:missing.gguf", "gguf:missing.gguf: there is no such file"),
+        ("hf:./missing", "hf:./missing: there is no such folder"), ("hf:/no/such/folder", "there is no such folder"),
+        ("hf:a/b/c", "there is no such folder"), ("hf:owner/..", "there is no such folder"),
+        ("hf:owner/na me", "there is no such folder"), ("hf:" + "x" * 5000, "there is no such folder"),
+        ("hf:a\0b", "there is no such folder"), ("gguf:a\0b", "there is no such file"),
+    ],
+)  # fmt: skip
+def test_impossible_names_are_refused(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
+        parse_pretrained_name(name)
+
+
+def test_a_gguf_file_is_named_and_a_file_for_a_folder_and_a_folder_for_a_file_are_explained(tmp_path):
+    file = tmp_path / "SmolLM2-135M.Q4_1.gguf"
+    file.touch()
+    source = parse_pretrained_name(f"gguf:{file}")
+    assert (source.kind, source.path, source.short_name) == ("gguf", file, "SmolLM2-135M.Q4_1")
+    with pytest.raises(InvalidInputError, match=r"is a file, not a folder; write gguf:"):
+        parse_pretrained_name(f"hf:{file}")
+    with pytest.raises(InvalidInputError, match="is a folder; write gguf:FILE"):
+        parse_pretrained_name(f"gguf:{tmp_path}")

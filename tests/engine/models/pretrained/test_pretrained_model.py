@@ -14,13 +14,14 @@ from tests.support.pretrained import CONTEXT_SIZE, VOCABULARY_SIZE, save_model
 
 transformers = pytest.importorskip("transformers")
 
-START, END = 0, 2  # ids of <|endoftext|> and <|im_end|> in the tiny vocabulary
+START, END = 0, 2  # Ids of <|endoftext|> and <|im_end|> in the tiny vocabulary
 FAMILIES = [
     "llama",
     "mistral",
     *(pytest.param(family, marks=pytest.mark.slow) for family in ("gpt2", "gpt_neox", "gemma2")),
     "mamba",
-]  # families with a buffer of keys and values, one that slides, and one that has none; the others are slow
+]
+"""Families with a buffer of keys and values, one that slides, and one that has none; the others are slow."""
 
 
 def random_ids(num, seed=0):
