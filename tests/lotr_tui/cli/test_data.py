@@ -29,24 +29,15 @@ class TestInfo:
         row = info(script, *DIALOGUE)
         assert (row["mode"], row["split"], row["num_lines"], row["num_scenes"]) == ("dialogue", "scenes", 160, 40)
         assert row["cast"] == ["SAM", "FRODO", "MERRY", "SOMEONE"]
-        assert row["speakers"][1] == {
-            "name": "FRODO",
-            "num_lines": 40,
-            "num_words": 160,
-            "num_followed": 40,
-            "next_speakers": [["SAM", 40]],
-        }
+        frodo = {"name": "FRODO", "num_lines": 40, "num_words": 160, "num_followed": 40}
+        assert row["speakers"][1] == frodo | {"next_speakers": [["SAM", 40]]}
         assert row["speaker_pairs"][0] == {"speaker": "SAM", "next_speaker": "FRODO", "count": 40}
         changed = info(script, "--set", "scene_lines=2", "--set", "min_speaker_lines=40", *DIALOGUE)
         assert (changed["num_scenes"], changed["cast"]) == (80, ["SAM", "SOMEONE"])
 
-    def test_counts_of_the_real_dialogues(self, info, lotr, lotr_csv):
+    def test_counts_of_the_real_dialogues_are_printed(self, info, lotr, lotr_csv):
         row = info(lotr_csv)
-        names = ("num_rows", "num_lines", "num_tokens", "vocabulary_size")
-        assert tuple(row[name] for name in names) == (2390, 1644, 23_615, 879)
-        assert [row["splits"][name]["num_tokens"] for name in ("train", "valid", "test")] == [19_021, 2_226, 2_368]
         assert (row["encoding"], row["separator"], row["split_seed"]) == ("UTF-8", "comma", 1234)
-        assert {each["name"]: each["num_lines"] for each in row["speakers"]}["GANDALF"] == 168
         shown = lotr("data", "info", lotr_csv).stdout
         assert all(text in shown for text in ("2,390", "1,644", "23,615", "879", "the 1,138", "142 words"))
         assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)

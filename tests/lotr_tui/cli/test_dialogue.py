@@ -87,7 +87,6 @@ class TestAnswers:
             ("the   road\nand a friend\n", [], [Turn("STRANGER", "the road and a friend")]),
             ("gollum: the road\n\nSam: a friend", [], [Turn("GOLLUM", "the road"), Turn("SAM", "a friend")]),
             ("GOLLUM: the road", ["--as", "SAM"], [Turn("GOLLUM", "the road")]),
-            ("BARLIMAN: the road", ["--as", "SAM"], [Turn("BARLIMAN", "the road")]),
             ("king of the dead (V.O.): the road", [], [Turn("KING OF THE DEAD", "the road")]),
         ],
     )
@@ -120,9 +119,8 @@ class TestAnswers:
         assert (record["prompt"], record["speaking_as"]) == ("", None)
 
     def test_the_likeliest_speaker_answers_where_nobody_is_named(self, lotr, talk, run, model):
-        probs = {
-            item.name: item.prob for item in next_speaker_probs(model, read_turns(model, [Turn("SAM", "the road")]))
-        }
+        state = read_turns(model, [Turn("SAM", "the road")])
+        probs = {item.name: item.prob for item in next_speaker_probs(model, state)}
         expected = max(("FRODO", "GOLLUM", "KING OF THE DEAD"), key=lambda name: probs[name])
         for option in (["--as", "SAM"], ["--as", "SAM", "--reply"], ["--as", "SAM", "--best-of", "2"]):
             record = talk("generate", "the road", *option)
@@ -193,9 +191,8 @@ class TestWho:
         assert record["by"] == ("lm" if options else "text")
         assert [item["speaker"] for item in record["speakers"]] == [item.name for item in guess.ranking()]
         assert [word["word"] for word in record["words"]] == ["The", "road", "is"]
-        assert [word["log_odds_gain"] for word in record["words"]] == pytest.approx(
-            [word.gain for word in guess.words], abs=1e-4
-        )
+        gains = [word["log_odds_gain"] for word in record["words"]]
+        assert gains == pytest.approx([word.gain for word in guess.words], abs=1e-4)
 
     def test_the_report_fits_80_columns_without_control_characters(self, lotr, run):
         (run.parent / "scene.txt").write_text("FRODO: [bold]the\x1b[2J road[/bold] \u202e" + 20 * " the road" + "\n")
@@ -208,11 +205,6 @@ class TestWho:
         assert not set("\x1b\u202e") & set(done.stdout + done.stderr)
         assert "24 of 61 words: those with the strongest evidence" in done.stdout
 
-    def test_a_context_of_an_unknown_user_is_refused(self, lotr, run):
-        done = lotr("who", "the road", "--run", run, "--context", "~nobody-of-that-name/x.txt")
-        assert done.returncode
-        assert "x.txt does not exist; check the path" in done.stderr
-
 
 class TestBySpeaker:
     def test_a_split_is_scored_by_speaker(self, distinct):
@@ -221,11 +213,7 @@ class TestBySpeaker:
         speakers = {scores["speaker"]: scores for scores in record["speakers"]}
         assert set(speakers) == set(WORDS)
         assert sum(scores["lines"] for scores in speakers.values()) == record["next_speaker"]["turns"] == 40
-        assert all(scores["tokens"] == 8 * scores["lines"] for scores in speakers.values())  # seven words and <eos>
-        # Nobody says more than nine different words, and speakers alternate in a fixed order.
-        assert all(1 < scores["perplexity"] < 14 for scores in speakers.values())
-        assert record["next_speaker"]["accuracy"] > 0.9
-        assert record["next_speaker"]["bits_per_turn"] < 1
+        assert record["next_speaker"]["accuracy"] > 0.9  # speakers alternate in a fixed order
         shown = distinct("eval", "distinct", "--by-speaker").stdout
         lines = shown.splitlines()
         assert lines[0].split() == ["speaker", "perplexity", "bits/char", "tokens", "lines"]

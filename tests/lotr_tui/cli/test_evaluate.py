@@ -16,12 +16,9 @@ from tests.support.random_dialogues import write_dialogue_run
 
 OPEN = ["subword_embeddings=no", "punctuation=no"]
 RUNS = {
-    "words": [],
-    "stream": ["mode=stream"],
-    "whitespace": ["tokenizer=whitespace", "punctuation=no"],
-    "characters": ["tokenizer=characters", *OPEN],
-    "bpe": ["tokenizer=bpe", "vocabulary_size=300", *OPEN],
-}
+    "words": [], "stream": ["mode=stream"], "whitespace": ["tokenizer=whitespace", "punctuation=no"],
+    "characters": ["tokenizer=characters", *OPEN], "bpe": ["tokenizer=bpe", "vocabulary_size=300", *OPEN],
+}  # fmt: skip
 OTHER_SPLITS = {
     "other": [],  # of another corpus
     "reseeded": ["tokenizer=characters", "split_seed=7", *OPEN],
@@ -29,9 +26,8 @@ OTHER_SPLITS = {
 }
 TEXT = "The Miller sells: seven lanterns!\n\n  A king  carries a bag of apples…\nNo.\n" * 20
 NUM_CHARACTERS = sum(len(" ".join(line.split())) + 1 for line in TEXT.splitlines() if line)
-TRAIN = (
-    "train --preset tiny --threads 1 --set embedding_size=8 --set hidden_size=8 --set batch_size=4 --epochs 2 --json"
-)
+SMALL = "--set embedding_size=8 --set hidden_size=8 --set batch_size=4"
+TRAIN = f"train --preset tiny --threads 1 {SMALL} --epochs 2 --json"
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +93,6 @@ class TestOneModel:
         row = score("one@1")
         assert (row["run"], row["perplexity"]) == ("one@1", pytest.approx(valid, rel=1e-3))
         assert json_output(lotr("generate", "the miller", "--run", "one@1", "--json"))["run"] == "one@1"
-        done = lotr("eval", "one@9")
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "run 'one' did not keep epoch 9; it kept 1, and the best model" in done.stderr
 
     def test_jsonl_prints_one_object_per_token(self, lotr, score):
         for arguments in (("one",), ("one", "--run", "two", "--mixture", "--cache")):
@@ -139,8 +132,7 @@ class TestCombinations:
         assert score("--run", "one", "--run", "two") == ensemble
         alone = [score(name)["perplexity"] for name in ("one", "two")]
         assert ensemble["perplexity"] < sum(alone) / 2
-        for command in (["eval", "words"], ["generate", "the miller", "--run", "words"]):
-            assert "run other has another vocabulary than run words" in refused(*command, "--run", "other")
+        assert "run other has another vocabulary than run words" in refused("eval", "words", "--run", "other")
 
     @pytest.mark.usefixtures("trained")
     def test_generate_accepts_the_same_combinations(self, lotr):
@@ -163,25 +155,16 @@ class TestSeveralModels:
         assert texts["whitespace"]["characters"] == NUM_CHARACTERS
         (original,) = score("characters", "bpe", "--text", folder / "own.txt")["texts"]
         assert (original["text_form"], original["characters"]) == ("original", len(TEXT))
-        for text in texts.values():
-            figures = [row["bits_per_character"] for row in text["models"]]
-            assert figures == sorted(figures)
-            assert text["best_two"]["runs"] == [row["run"] for row in text["models"][:2]]
-            assert text["best_two"]["difference"] == pytest.approx(figures[0] - figures[1])
-            for row in text["models"]:
-                low, high = row["bits_per_character_interval"]
-                assert low < row["bits_per_character"] < high
-        assert score("bpe", "words", "--text", folder / "own.txt") == score(
-            "words", "bpe", "--text", folder / "own.txt"
-        )
+        best, second = texts["words"]["models"][:2]
+        assert texts["words"]["best_two"]["runs"] == [best["run"], second["run"]]
+        low, high = best["bits_per_character_interval"]
+        assert low < best["bits_per_character"] < min(high, second["bits_per_character"])
 
     @pytest.mark.parametrize(
         ("names", "owner"),
         [(["bpe", "reseeded"], "bpe"), (["words", "reseeded"], "reseeded"), (["words", "other"], "words")],
     )
-    def test_runs_of_different_splits_are_compared_on_lines_that_only_the_first_may_know(
-        self, score, folder, names, owner
-    ):
+    def test_runs_of_different_splits_are_compared_on_lines_that_one_may_know(self, score, folder, names, owner):
         train, held_out = {}, []
         for name in names:
             splits = load_dataset(read_config(folder / "runs" / name).data).splits

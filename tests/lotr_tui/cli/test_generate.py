@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -25,111 +26,94 @@ def generate(lotr, untrained_run):
     return lambda prompt, *options, **more: lotr("generate", prompt, "--run", untrained_run, *options, **more)
 
 
-def test_only_the_text_is_on_stdout(generate):
-    done = generate("Bilbo Baggins is", "--seed", "3")
-    assert done.returncode == 0
-    assert done.stdout.endswith("\n")
-    assert 1 <= len(done.stdout.split()) <= 30
-    assert set(done.stdout.split()) <= set(KNOWN_WORDS)
-    assert done.stderr.startswith("seed 3 · temperature 0.80")
+class TestOutput:
+    def test_only_the_text_is_on_stdout(self, generate):
+        done = generate("Bilbo Baggins is", "--seed", "3")
+        assert done.returncode == 0
+        assert done.stdout.endswith("\n")
+        assert 1 <= len(done.stdout.split()) <= 30
+        assert set(done.stdout.split()) <= set(KNOWN_WORDS)
+        assert done.stderr.startswith("seed 3 · temperature 0.80")
 
+    def test_generate_sessions_and_served_ones_have_the_same_defaults(self, generate, lotr, untrained_run, monkeypatch):
+        server = pytest.importorskip("lotr_tui.serve.server", reason="needs textual-serve")
+        sampler = SamplerSettings(temperature=0.5, min_p=0.25, max_tokens=3)
+        monkeypatch.setattr(settings, "DEFAULT_SAMPLER", sampler)
+        session_model = SessionModel.from_loaded(load_model(untrained_run))
+        assert session_model.default_settings.sampler == sampler
+        done = generate("the road", "--min-p", "0")
+        assert "temperature 0.50 · " in done.stderr
+        assert len(done.stdout.split()) <= 3
+        make_server = Mock(return_value=Mock(run=AsyncMock(return_value=0)))
+        monkeypatch.setattr(server, "BrowserServer", make_server)
+        assert lotr("serve", "--run", untrained_run, "--port", "0").returncode == 0
+        session = [sys.executable, "-m", "lotr_tui", "--run", str(untrained_run)]  # an ordinary one
+        assert make_server.call_args.args[0] == session
 
-def test_generate_a_session_and_a_served_session_have_the_same_defaults(generate, lotr, untrained_run, monkeypatch):
-    server = pytest.importorskip("lotr_tui.serve.server", reason="needs textual-serve")
-    sampler = SamplerSettings(temperature=0.5, min_p=0.25, max_tokens=3)
-    monkeypatch.setattr(settings, "DEFAULT_SAMPLER", sampler)
-    session_model = SessionModel.from_loaded(load_model(untrained_run))
-    assert session_model.default_settings.sampler == sampler
-    done = generate("the road", "--min-p", "0")
-    assert "temperature 0.50 · " in done.stderr
-    assert len(done.stdout.split()) <= 3
-    commands = []
+    def test_bundled_model_is_found_from_any_folder(self, lotr):
+        done = lotr("generate", "Bilbo Baggins is", "--seed", "0")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"[ -~]*[a-z][ -~]*\n", done.stdout)
+        assert "note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands\n" in done.stderr
 
-    class Server:
-        def __init__(self, command, *_arguments):
-            commands.append(command)
+    def test_json_and_jsonl_describe_the_same_text(self, generate):
+        row = json_output(generate("the road", "--seed", "1", "--json"))
+        assert set(row) >= {"prompt", "text", "tokens", "seed", "temperature", "run", "reason", "tokens_per_second"}
+        assert (row["prompt"], row["seed"], row["temperature"], row["run"]) == ("the road", 1, 0.8, "untrained")
+        assert row["reason"] in ("eos", "length")
+        assert row["tokens_per_second"] > 0
+        assert row["first_token_seconds"] > 0
+        assert row["text"] == " ".join(token["text"] for token in row["tokens"])
+        assert [token["index"] for token in row["tokens"]] == list(range(len(row["tokens"])))
+        rows = [json.loads(line) for line in generate("the road", "--seed", "1", "--jsonl").stdout.splitlines()]
+        assert [each["event"] for each in rows] == ["token"] * (len(rows) - 1) + ["done"]
+        assert " ".join(each["text"] for each in rows[:-1]) == row["text"]
 
-        async def run(self, *_arguments):
-            return 0
+    def test_a_seed_and_a_temperature_decide_the_text(self, generate):
+        texts = [generate("the road", "--seed", seed, "--temperature", "1.5").stdout for seed in ("1", "1", "2")]
+        assert texts[0] == texts[1] != texts[2]
+        greedy = generate("the", "--temperature", "0", "--seed", "1").stdout
+        assert generate("the", "--temperature", "0").stdout == greedy
+        first = json_output(generate("the road", "--json"))  # a random seed is printed
+        assert json_output(generate("the road", "--json", "--seed", first["seed"]))["text"] == first["text"]
 
-    monkeypatch.setattr(server, "BrowserServer", Server)
-    assert lotr("serve", "--run", untrained_run, "--port", "0").returncode == 0
-    assert commands == [[sys.executable, "-m", "lotr_tui", "--run", str(untrained_run)]]  # an ordinary session
+    def test_count_uses_consecutive_seeds(self, generate):
+        lines = generate("the", "--json", "--seed", "5", "--count", "3").stdout.splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert [row["seed"] for row in rows] == [5, 6, 7]
+        assert rows[2]["text"] == json_output(generate("the", "--json", "--seed", "7"))["text"]
 
+    def test_the_number_of_tokens_and_repetitions_are_limited(self, generate):
+        options = ("the road", "--seed", "2", "--temperature", "2")
+        words = generate(*options).stdout.split()
+        assert len(words) > 4
+        assert generate(*options, "--max-tokens", "4").stdout.split() == words[:4]
+        assert generate(*options, "--repetition-penalty", "1.9").stdout.split() != words
 
-def test_bundled_model_is_found_from_any_folder(lotr):
-    done = lotr("generate", "Bilbo Baggins is", "--seed", "0")
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"[ -~]*[a-z][ -~]*\n", done.stdout)
-    assert "note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands\n" in done.stderr
+    @pytest.mark.parametrize("stdin", [b"the road\n", b"\xff\xfe the \x80 road"])
+    def test_standard_input_is_read_for_a_dash_and_without_a_prompt(self, generate, lotr, untrained_run, stdin):
+        expected = generate("the road", "--seed", "0").stdout
+        assert generate("-", "--seed", "0", stdin=stdin).stdout == expected
+        assert lotr("generate", "--run", untrained_run, "--seed", "0", stdin=stdin).stdout == expected
 
+    def test_what_the_model_cannot_read_is_reported(self, generate):
+        done = generate("☺ the мир xyzzy road")
+        assert done.returncode == 0
+        assert "not in the vocabulary, read as rare words: xyzzy\n" in done.stderr
+        assert "skipped, because the model reads only words of a to z, digits and apostrophes: ☺, мир\n" in done.stderr
+        assert json_output(generate("☺ the xyzzy", "--json"))["unknown"] == ["☺", "xyzzy"]
 
-def test_json_and_jsonl_describe_the_same_text(generate):
-    row = json_output(generate("the road", "--seed", "1", "--json"))
-    assert set(row) >= {"prompt", "text", "tokens", "seed", "temperature", "run", "reason", "tokens_per_second"}
-    assert (row["prompt"], row["seed"], row["temperature"], row["run"]) == ("the road", 1, 0.8, "untrained")
-    assert row["reason"] in ("eos", "length")
-    assert row["tokens_per_second"] > 0
-    assert row["first_token_seconds"] > 0
-    assert row["text"] == " ".join(token["text"] for token in row["tokens"])
-    assert [token["index"] for token in row["tokens"]] == list(range(len(row["tokens"])))
-    rows = [json.loads(line) for line in generate("the road", "--seed", "1", "--jsonl").stdout.splitlines()]
-    assert [each["event"] for each in rows] == ["token"] * (len(rows) - 1) + ["done"]
-    assert " ".join(each["text"] for each in rows[:-1]) == row["text"]
+    def test_a_reply_starts_a_new_line_and_says_what_it_cannot_know(self, generate, untrained_run):
+        plain, reply = (json_output(generate("the road", "--json", *more)) for more in ((), ("--reply",)))
+        assert plain["tokens"][0]["top_tokens"] != reply["tokens"][0]["top_tokens"]
+        assert "note: this model learned each line on its own" in generate("the road", "--reply").stderr
+        assert generate("the road", "--reply", "--json").stderr == ""
+        file = untrained_run / "config.json"
+        file.write_text(file.read_text().replace('"mode": "line"', '"mode": "stream"'))
+        assert "note: this model was trained without line ends" in generate("the road", "--reply").stderr
 
-
-def test_a_seed_and_a_temperature_decide_the_text(generate):
-    texts = [generate("the road", "--seed", seed, "--temperature", "1.5").stdout for seed in ("1", "1", "2")]
-    assert texts[0] == texts[1] != texts[2]
-    assert generate("the", "--temperature", "0", "--seed", "1").stdout == generate("the", "--temperature", "0").stdout
-    first = json_output(generate("the road", "--json"))  # a random seed is printed
-    assert json_output(generate("the road", "--json", "--seed", first["seed"]))["text"] == first["text"]
-
-
-def test_count_uses_consecutive_seeds(generate):
-    rows = [json.loads(line) for line in generate("the", "--json", "--seed", "5", "--count", "3").stdout.splitlines()]
-    assert [row["seed"] for row in rows] == [5, 6, 7]
-    assert rows[2]["text"] == json_output(generate("the", "--json", "--seed", "7"))["text"]
-
-
-def test_the_number_of_tokens_and_repetitions_are_limited(generate):
-    options = ("the road", "--seed", "2", "--temperature", "2")
-    words = generate(*options).stdout.split()
-    assert len(words) > 4
-    assert generate(*options, "--max-tokens", "4").stdout.split() == words[:4]
-    assert generate(*options, "--repetition-penalty", "1.9").stdout.split() != words
-
-
-@pytest.mark.parametrize("stdin", [b"the road\n", b"\xff\xfe the \x80 road"])
-def test_standard_input_is_read_for_a_dash_and_without_a_prompt(generate, lotr, untrained_run, stdin):
-    expected = generate("the road", "--seed", "0").stdout
-    assert generate("-", "--seed", "0", stdin=stdin).stdout == expected
-    assert lotr("generate", "--run", untrained_run, "--seed", "0", stdin=stdin).stdout == expected
-
-
-def test_what_the_model_cannot_read_is_reported(generate):
-    done = generate("☺ the мир xyzzy road")
-    assert done.returncode == 0
-    assert "not in the vocabulary, read as rare words: xyzzy\n" in done.stderr
-    assert "skipped, because the model reads only words of a to z, digits and apostrophes: ☺, мир\n" in done.stderr
-    assert json_output(generate("☺ the xyzzy", "--json"))["unknown"] == ["☺", "xyzzy"]
-
-
-def test_a_reply_starts_a_new_line_and_says_what_it_cannot_know(generate, untrained_run):
-    plain, reply = (json_output(generate("the road", "--json", *more)) for more in ((), ("--reply",)))
-    assert plain["tokens"][0]["top_tokens"] != reply["tokens"][0]["top_tokens"]
-    assert "note: this model learned each line on its own" in generate("the road", "--reply").stderr
-    assert generate("the road", "--reply", "--json").stderr == ""
-    file = untrained_run / "config.json"
-    file.write_text(file.read_text().replace('"mode": "line"', '"mode": "stream"'))
-    assert "note: this model was trained without line ends" in generate("the road", "--reply").stderr
-
-
-def test_an_argument_that_is_not_utf8_gives_valid_json(generate):
-    assert json_output(generate("the \udcff road", "--json"))["prompt"] == "the \ufffd road"
-
-
-# Open vocabularies
+    def test_an_argument_that_is_not_utf8_gives_valid_json(self, generate):
+        assert json_output(generate("the \udcff road", "--json"))["prompt"] == "the \ufffd road"
 
 
 def recite(model, prompt, seeds=(3,), *, predicts_eos=True, **options):
@@ -137,30 +121,29 @@ def recite(model, prompt, seeds=(3,), *, predicts_eos=True, **options):
     continue_text(Request("open", model, settings, seeds, predicts_eos=predicts_eos, **options), prompt)
 
 
-@TOKENIZERS
-def test_text_on_stdout_continues_the_prompt_exactly(tokenizer, capsys):
-    recite(RecitingModel(tokenizer, LINE), "The wiz", (3, 4))
-    out, err = capsys.readouterr()
-    assert out == f"{LINE.removeprefix('The wiz')}\n" * 2
-    assert "tokens/s · end of line" in err
-    assert "vocabulary" not in err
+class TestOpenVocabularies:
+    @TOKENIZERS
+    def test_text_on_stdout_continues_the_prompt_exactly(self, tokenizer, capsys):
+        recite(RecitingModel(tokenizer, LINE), "The wiz", (3, 4))
+        out, err = capsys.readouterr()
+        assert out == f"{LINE.removeprefix('The wiz')}\n" * 2
+        assert "tokens/s · end of line" in err
+        assert "vocabulary" not in err
 
+    @TOKENIZERS
+    def test_json_has_the_exact_text_and_the_pieces(self, tokenizer, capsys):
+        recite(RecitingModel(tokenizer, LINE), "The", as_json=True)
+        result = json.loads(capsys.readouterr().out)
+        assert result["prompt"] + result["text"] == LINE
+        assert "".join(token["piece"] for token in result["tokens"]) == result["text"]
+        recite(RecitingModel(tokenizer, LINE), "The", jsonl=True)
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["piece"] for row in rows[:-1]] == [token["piece"] for token in result["tokens"]]
 
-@TOKENIZERS
-def test_json_has_the_exact_text_and_the_pieces(tokenizer, capsys):
-    recite(RecitingModel(tokenizer, LINE), "The", as_json=True)
-    result = json.loads(capsys.readouterr().out)
-    assert result["prompt"] + result["text"] == LINE
-    assert "".join(token["piece"] for token in result["tokens"]) == result["text"]
-    recite(RecitingModel(tokenizer, LINE), "The", jsonl=True)
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["piece"] for row in rows[:-1]] == [token["piece"] for token in result["tokens"]]
-
-
-def test_a_terminal_gets_no_control_characters(monkeypatch, capsys):
-    model = RecitingModel(character_tokenizer(), "a\x1b[2Jb")
-    recite(model, "a")
-    assert capsys.readouterr().out == "\x1b[2Jb\n"  # a file gets the text as it is
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    recite(model, "a")
-    assert capsys.readouterr().out == "�[2Jb\n"
+    def test_a_terminal_gets_no_control_characters(self, monkeypatch, capsys):
+        model = RecitingModel(character_tokenizer(), "a\x1b[2Jb")
+        recite(model, "a")
+        assert capsys.readouterr().out == "\x1b[2Jb\n"  # a file gets the text as it is
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        recite(model, "a")
+        assert capsys.readouterr().out == "�[2Jb\n"

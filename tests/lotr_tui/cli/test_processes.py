@@ -1,19 +1,28 @@
-"""Commands in processes of their own: exit codes, standard streams, signals, broken pipes and terminals."""
+"""Commands in processes of their own: help, exit codes, streams, signals, broken pipes, terminals, and torchrun."""
 
 import json
+import platform
 import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from engine.events import Failed, Resume, Started, Step
+from engine.runs.directory import LOCK_FILE, METRICS_FILE, drop_superseded, lock_owner, read_events
 from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import print_json
-from tests.support.commands import refusal
-from tests.support.files import KNOWN_WORDS, sentences, write_run
+from lotr_tui.cli.main import COMMANDS as SUMMARIES
+from lotr_tui.learn.chapters import CHAPTERS
+from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
+from tests.support.commands import refusal, wait_until
+from tests.support.files import CHECKOUT, KNOWN_WORDS, TORCHRUN, sentences, write_csv, write_run
 from tests.support.random_dialogues import write_dialogue_run
 from tests.support.terminal import Terminal, strip_control_sequences
 
@@ -51,27 +60,15 @@ def shell(files, home, tmp_path, environment):
     return run
 
 
-@pytest.fixture
-def start(files, start):
-    """Return the function `start`, in a folder with the files."""
-    return start
-
-
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize(
     ("command_line", "message"),
     [
         ("", "needs a terminal; use `lotr-tui generate"),
         ("trian", "unknown command 'trian'; did you mean `lotr-tui train`?"),
-        ("--zzz", "unknown option --zzz; see `lotr-tui --help`"),
-        ("train --csv none.csv", "none.csv does not exist"),
         ("attach r", "attach needs a terminal; use `lotr-tui status r` instead"),
         ("stop r", "not being trained"),
         ("generate the --temperature 3", "temperature 3.0 is out of range"),
-        ("runs rm bundled --yes", "bundled model"),
-        ("tokenize a --run bundled --tokenizer bpe", "leave out --run or --tokenizer"),
-        ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
-        ("completion bahs", "SHELL bahs is not one of bash, zsh, fish; did you mean bash?"),
     ],
 )
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(command, command_line, message):
@@ -124,12 +121,11 @@ class TestStreams:
         assert (last["event"], last["reason"]) == ("finished", "done")
 
 
+@pytest.mark.usefixtures("files")
 class TestEnds:
-    @pytest.mark.parametrize(
-        "arguments", ["generate the --run r --count 5000", "generate --scene --run d --turns 9999"]
-    )
+    @pytest.mark.parametrize("arguments", ["the --run r --count 5000", "--scene --run d --turns 9999"])
     def test_a_broken_pipe_ends_quietly(self, start, arguments):
-        process = start(*arguments.split())
+        process = start("generate", *arguments.split())
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
@@ -199,17 +195,17 @@ def test_lone_surrogates_and_infinite_numbers_are_replaced_in_json(capsys):
     assert json.loads(other) == "😀 \\udcff é"
 
 
+XTERM = {"TERM": "xterm-256color"}
+
+
 @pytest.mark.parametrize(
     ("closed", "variables", "expected"),
     [
-        ("", {"TERM": "xterm-256color"}, True),
-        ("", {"TERM": "xterm-256color", "CI": "true"}, False),
-        ("", {"TERM": "xterm-256color", "CI": "0"}, True),
-        ("", {"TERM": "dumb"}, False),
-        ("", {}, False),
-        *((name, {"TERM": "xterm-256color"}, False) for name in ("stdin", "stdout", "stderr")),
+        ("", XTERM, True), ("", XTERM | {"CI": "true"}, False), ("", XTERM | {"CI": "0"}, True),
+        ("", {"TERM": "dumb"}, False), ("", {}, False),
+        *((name, XTERM, False) for name in ("stdin", "stdout", "stderr")),
     ],
-)
+)  # fmt: skip
 def test_screen_is_drawn_only_in_an_interactive_terminal(closed, variables, expected, monkeypatch):
     for name in ("TERM", "CI"):
         monkeypatch.delenv(name, raising=False)
@@ -220,3 +216,151 @@ def test_screen_is_drawn_only_in_an_interactive_terminal(closed, variables, expe
     result = cli.has_terminal()
     monkeypatch.undo()
     assert result == expected
+
+
+LEARN = [sys.executable, "-m", "lotr_tui", "learn"]
+
+
+def test_the_chapters_of_the_class_are_listed_with_what_is_done(lotr, home):
+    lines = [line.split(maxsplit=2) for line in lotr("learn", "--list").stdout.splitlines()]
+    assert lines == [[str(number), chapter.name, chapter.title] for number, chapter in enumerate(CHAPTERS, 1)]
+    assert not home.exists()
+    home.mkdir()
+    progress_file().write_text(Progress(("memory", "tokens"), "memory").to_json())
+    lines = lotr("learn", "--list").stdout.splitlines()
+    assert [line.split()[2] for line in lines if "done" in line] == ["tokens", "memory"]
+    assert len({line.index(chapter.title) for line, chapter in zip(lines, CHAPTERS, strict=True)}) == 1
+
+
+@pytest.mark.slow
+def test_class_in_a_terminal_ends_with_escape(tmp_path):
+    arguments = ["--csv", str(write_csv(tmp_path / "own.csv", sentences(120)))]
+    with Terminal([*LEARN, "1", "--theme", "shire-light", *arguments], 120, 35, tmp_path).spawn() as terminal:
+        terminal.read_until("Text becomes numbers")
+        terminal.read_until("held-out words unknown")
+        terminal.read_until_quiet(0.3, 3)
+        terminal.write(b"\x1b")
+        terminal.read_until_exit()
+        wait_until(terminal.has_exited, 10)
+    assert terminal.exit_status == 0
+    assert ProgressStore(tmp_path / "learn.json").current == Progress((), "tokens")
+
+
+SUBCOMMANDS = ("data info", "fetch tales", "runs show", "runs rm", "runs rename", "runs export")
+HELP_COMMANDS = [
+    (),
+    *((name,) for name in SUMMARIES if name not in ("who", "tokenize")),
+]  # whose argument is called TEXT
+HELP_COMMANDS += [tuple(name.split()) for name in SUBCOMMANDS]
+CONTRACT = {
+    "train": "--preset --csv --text --text-column --speaker-column --mode --split-seed --seed --epochs --device "
+    "--threads --precision --set --run --runs-dir --resume --detach --no-tui --json --init "
+    "--tokenizer --split --teacher --log",
+    "generate": "--run --temperature --top-k --top-p --min-p --repetition-penalty --seed --max-tokens --count --reply "
+    "--as --to --best-of --scene --cast --turns --json --jsonl",
+    "eval": "--split --text --baselines --cache --mixture --by-speaker --json --jsonl",
+    "who": "--run --runs-dir --context --by --json",
+    "search": "--minutes --set --resume",
+    "learn": "--run --csv --text --list --theme",
+}
+
+
+@pytest.mark.parametrize("name", HELP_COMMANDS, ids=" ".join)
+def test_help_has_no_types_of_python_and_fits_80_columns(command, name):
+    done = command(*name, "--help", COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(" ".join(["Usage: lotr-tui", *name, "[OPTIONS]"]))
+    assert max(map(len, lines)) <= 80
+    assert not re.search(r"<(bool|str|int|float|path)|\brange\b|\[\[|\{|TEXT\b|INTEGER|PATH\b", done.stdout)
+    assert "--help" in done.stdout
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_help_lists_the_options_that_scripts_rely_on(lotr, name):
+    shown = lotr(name, "--help").stdout
+    assert [option for option in CONTRACT[name].split() if not re.search(rf"{option}\b", shown)] == []
+
+
+def test_all_commands_are_listed(lotr):
+    shown = lotr("--help").stdout
+    listed = re.findall(r"^  ([a-z]+) ", shown.partition("Commands:")[2].partition("\n\n")[0], re.MULTILINE)
+    assert listed == list(SUMMARIES)
+
+
+def test_version_names_the_package_first_and_then_what_matters(lotr):
+    lines = lotr("--version").stdout.splitlines()
+    assert lines[0] == f"lotr-tui {version('lotr-tui')}"
+    assert lines[1] == f"Python {platform.python_version()}"
+    assert lines[2:5] == [f"{name} {version(name)}" for name in ("textual", "numpy", "torch")]
+    assert lines[5].startswith(f"platform {platform.system()} ")
+
+
+PROCESS_TIMEOUT = 120.0  # seconds after which a process counts as hanging
+ENDLESS = ("--preset", "tiny", "--set", "embedding_size=16", "--set", "hidden_size=16", "--set", "epochs=100000")
+
+
+@contextmanager
+def two_processes(home, environment, *arguments):
+    """Run a training by two processes, and terminate it at the end of the context."""
+    with subprocess.Popen(
+        [*TORCHRUN, "lotr_tui", "train", *map(str, arguments)],
+        cwd=home,
+        env=environment(home, PYTHONPATH=str(CHECKOUT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # torchrun ends its child processes
+
+
+def recorded_steps(path):
+    return [event.step for event in drop_superseded(read_events(path / METRICS_FILE)) if isinstance(event, Step)]
+
+
+@pytest.mark.slow
+def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, environment):
+    home.mkdir()
+    path = home / "runs" / "both"
+    with two_processes(home, environment, "--csv", small_csv, "--run", "both", *ENDLESS) as processes:
+        wait_until(lambda: len(recorded_steps(path)) > 1)
+        status = json.loads(command("status", "both", "--json").stdout)
+        assert (status["state"], status["run"]) == ("running", "both")
+        stop = command("stop", "both")
+        assert (stop.returncode, processes.wait(PROCESS_TIMEOUT)) == (0, 0), stop.stderr
+        output = processes.stdout.read()
+    assert output.count("run both in") == output.count("stopped after") == 1, "only the main process prints"
+    assert [item.name for item in path.parent.iterdir()] == ["both"]
+    steps_before = recorded_steps(path)
+    assert steps_before == sorted(set(steps_before))
+    (started,) = (event for event in drop_superseded(read_events(path / METRICS_FILE)) if isinstance(event, Started))
+    assert started.world_size == 2
+    problem = "lotr-tui: run 'both' was trained by 2 processes and cannot be resumed by 1; use torchrun "
+    assert refusal(command("train", "--resume", "both")).startswith(problem)
+    with two_processes(home, environment, "--resume", "both") as processes:
+        wait_until(lambda: len(recorded_steps(path)) > len(steps_before) + 1)
+        processes.send_signal(signal.SIGTERM)
+        processes.wait(PROCESS_TIMEOUT)
+    events = drop_superseded(read_events(path / METRICS_FILE))
+    assert [event.step for event in events if isinstance(event, Resume)] == [steps_before[-1] + 1]
+    assert events[-1].reason == "stopped"
+    assert recorded_steps(path) == sorted(set(recorded_steps(path)))
+    assert not lock_owner(path)
+
+
+@pytest.mark.slow
+def test_other_processes_end_when_one_is_killed(home, small_csv, environment):
+    home.mkdir()
+    path = home / "runs" / "both"
+    with two_processes(home, environment, "--csv", small_csv, "--run", "both", *ENDLESS) as processes:
+        wait_until(lambda: len(recorded_steps(path)) > 1)
+        writer = int((path / LOCK_FILE).read_text().split()[1])
+        (second,) = (child for child in psutil.Process(processes.pid).children() if child.pid != writer)
+        second.kill()
+        assert processes.wait(PROCESS_TIMEOUT) == 1
+        assert "another process of this training has ended" in processes.stdout.read()
+    assert not lock_owner(path)
+    assert isinstance(drop_superseded(read_events(path / METRICS_FILE))[-1], Failed)

@@ -1,16 +1,14 @@
-"""What commands refuse: one line on stderr that names the input and the remedy, exit code 2, and no run changed."""
+"""What commands refuse: one line on stderr with the remedy, exit code 2, no run changed; and odd names of runs."""
 
-import json
-import pickle
 import sys
+import unicodedata
 
 import pytest
 
+from tests.support.commands import json_output, refusal
 from tests.support.files import write_run
 from tests.support.open_models import bpe_tokenizer, write_open_run
 from tests.support.random_dialogues import write_dialogue_run
-
-LINE = "a sentence long enough to be kept"
 
 OPTIONS = [
     # The parser.
@@ -29,11 +27,12 @@ OPTIONS = [
     # Numbers and choices.
     ("finetune --csv small.csv", "smollm2 has not been fetched; run `lotr-tui fetch smollm2`"),
     ("--pace fast", "--pace fast must be a valid number"),
-    ("generate the --seed 9223372036854775807 --count 2", "is out of range"),
+    *((f"generate the --seed {seed}", "is out of range") for seed in ("9223372036854775807 --count 2", "-1")),
     ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
     ("generate the --run missing --top-k -1", "top-k -1 is out of range; use a number from 0 to 1,000,000"),
     ("train --threads -1", "threads=-1 is not a whole number from 0"),
     ("train --set bach_size=3", "unknown setting 'bach_size'; did you mean batch_size?"),
+    ("eval r", "has changed since run r was trained"),
     ("eval --split dev", "--split dev is not one of valid, test, train"),
     ("search --set lr=0.01..0.1", "a search needs a budget"),
     ("train --preset defualt", "unknown preset 'defualt'; did you mean default?"),
@@ -57,14 +56,16 @@ OPTIONS = [
     ("who the --run r --cast Sam,SAM", "the number of speakers of --cast Sam,SAM is 1; name 2 to 64, such as --cast"),
     ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
     ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
-    ("search --minutes 1 --resume nothing", "there is no search 'nothing'"),
-    ("train --init", "--init needs a value"),
+    ("search --minutes 1 --resume nothing", "there is no search 'nothing'"), ("train --init", "--init needs a value"),
     ("train --resume r --preset tiny", "omit --preset"),
     ("runs compare r", "runs compare needs two different runs, and got only r; name another one, see `lotr-tui runs`"),
     ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log"),
     ("runs export r --csv tables --type f16", "--type belongs to --gguf FILE"),
     ("runs export r --gguf r.gguf", "run 'r' has architecture=lstm, which llama.cpp does not have"),
-    ("fetch tales --mirror https://a.org --from .", "use one of the two"),
+    ("fetch tales --mirror https://a.org --from .", "use one of the two"), ("runs rm bundled --yes", "bundled model"),
+    ("tokenize a --run bundled --tokenizer bpe", "leave out --run or --tokenizer"),
+    ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
+    ("completion bahs", "SHELL bahs is not one of bash, zsh, fish; did you mean bash?"),
     ("learn", "the class needs a terminal; `lotr-tui learn --list` prints its chapters"),
     ("learn --run r --csv small.csv", "--run, --csv and --text exclude one another"),
     # Runs that are not there.
@@ -72,11 +73,10 @@ OPTIONS = [
         (f"{command} ring", "run 'ring' is neither in")
         for command in ("attach", "status", "stop", "eval", "runs show", "runs rm --yes", "generate the --run")
     ),
-    ("status rr", "did you mean r?"),
-    ("train --init wrods", "run 'wrods' is neither in"),
+    ("status rr", "did you mean r?"), ("train --init wrods", "run 'wrods' is neither in"),
     ("train --csv small.csv --run r", "run 'r' exists"),
     ("train --csv small.csv --set batch_size=5000", "batch_size=5000 is too large: "),
-]
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -96,11 +96,6 @@ def test_a_text_is_taken_for_a_prompt(refused):
     assert refused("hello world").endswith("to continue a text, use: lotr-tui generate 'hello world'")
 
 
-def test_latest_without_runs_is_refused(refused):
-    assert "there is no run in" in refused("status")
-    assert "there is no run in" in refused("generate", "the", "--run", "latest")
-
-
 def test_the_themes_that_are_listed_are_those_of_the_app(refused, make_app):
     listed = refused("--theme", "x").partition("The themes: ")[2].split(", ")
     assert sorted(listed) == sorted(make_app().available_themes)
@@ -110,22 +105,6 @@ def test_a_missing_optuna_is_one_line_with_the_remedy(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     line = refused("search", "--minutes", "1", "--set", "lr=0.01..0.1")
     assert line == "lotr-tui: search needs optuna; pip install optuna"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b" \n\r\n\t\n", "is empty"),
-        (f"who,what\nSAM,{LINE}\n".encode(), "no column 'dialog'; its columns: who, what"),
-        (f"char,dialog\nSAM,{LINE}\n".encode(), "1 usable lines cannot be split"),
-        (b"dialog\n" + f"{LINE}\n".encode() * 4 + b"... ... ... ... ... ...\n" * 4, "has no word"),
-        (bytes(range(1, 256)) * 40, "binary file"),
-    ],
-    ids=range(5),
-)
-def test_an_unusable_corpus_is_refused_before_a_run_is_made(refused, tmp_path, content, message):
-    (tmp_path / "corpus.csv").write_bytes(content)
-    assert message in refused("train", "--csv", "corpus.csv")
 
 
 @pytest.mark.parametrize("arguments", [("train", "--csv"), ("train", "--text"), ("data", "info")])
@@ -172,35 +151,6 @@ def test_what_is_no_text_or_too_long_is_refused(refused, home, arguments, stdin,
     assert line.isprintable()
 
 
-def test_a_damaged_run_is_refused(refused, untrained_run):
-    weights = untrained_run / "model.safetensors"
-    for content, message in (
-        (weights.read_bytes()[:-7], "model.safetensors"),
-        (pickle.dumps({"a": 1}), "is not a valid safetensors file"),
-    ):
-        weights.write_bytes(content)
-        line = refused("generate", "the road", "--run", untrained_run)
-        assert str(untrained_run) in line
-        assert message in line
-
-
-def test_a_file_or_another_folder_is_no_run(refused, tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert "empty is a folder without config.json" in refused("generate", "the road", "--run", tmp_path / "empty")
-    (tmp_path / "model.pt").write_bytes(pickle.dumps([1]))
-    assert "model.pt is a file; a run has config.json" in refused("generate", "the road", "--run", "model.pt")
-
-
-def test_a_changed_or_missing_corpus_is_refused_by_eval(refused, untrained_run):
-    assert "has changed since run untrained was trained" in refused("eval", untrained_run)
-    config = untrained_run / "config.json"
-    values = json.loads(config.read_text())
-    values["data"]["corpus"] = "/nowhere/gone.csv"
-    config.write_text(json.dumps(values))
-    line = refused("eval", untrained_run)
-    assert f"run 'untrained', which {config} names, cannot be used: /nowhere/gone.csv does not exist" in line
-
-
 def test_only_runs_of_the_runs_folder_are_removed(refused, home, untrained_run):
     assert "only runs of that folder can be deleted" in refused("runs", "rm", untrained_run, "--yes")
     (home / "runs").mkdir(parents=True)
@@ -215,3 +165,60 @@ def test_only_runs_of_the_runs_folder_are_removed(refused, home, untrained_run):
 def test_an_included_model_is_not_resumed_and_has_its_own_name(refused):
     line = refused("train", "--resume", "lstm", "--no-tui")
     assert line == "lotr-tui: lstm is part of lotr-tui and cannot be resumed; start from it with --init lstm"
+
+
+NAMES = ["my run", unicodedata.normalize("NFD", "café"), ".hidden", "x@4", "-dash", "bad\udcff\x1b[31m"]
+INVALID_NAMES = [
+    *("", "..", "../outside", "r/../../outside", "-rf", "a\nb", "x" * 300, "\x1b[31mred\x1b]0;title\x07"),
+    *("\udcff\udcfe", "~nobody-of-that-name/x", "r@1", "[red]r[/red]\u202e"),
+]
+COMMANDS_WITH_NAMES = [
+    ["attach", "--", "NAME"], ["status", "--", "NAME"], ["stop", "--", "NAME"], ["runs", "show", "--", "NAME"],
+    ["runs", "compare", "--", "r", "NAME"], ["runs", "rm", "--yes", "--", "NAME"],
+    ["runs", "rename", "--", "NAME", "new"], ["runs", "rename", "--", "r", "NAME"],
+    ["runs", "export", "--csv", "out", "--", "NAME"],
+    ["generate", "--run=NAME", "the"], ["train", "--no-tui", "--resume=NAME"],
+    ["train", "--no-tui", "--csv=small.csv", "--run=NAME"], ["eval", "--", "NAME"],
+]  # fmt: skip
+
+
+def folder_state(folder):
+    """Return mode, modification time and content of every path below a folder."""
+    state = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        state[path] = (status.st_mode, status.st_mtime_ns, path.read_bytes() if path.is_file() else None)
+    return state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_listed_run_is_found_by_its_name(lotr, home, name):
+    run = write_run(home / "runs" / name)
+    shown = lotr("runs").stdout.splitlines()[1].partition("  ")[0]
+    assert shown.isprintable()
+    for given in {name, shown}:
+        assert json_output(lotr("runs", "show", "--", given))["saved_epochs"] == []
+    assert lotr("generate", "the road", f"--run={shown}").returncode == 0
+    assert lotr("eval", "--text", "-", "--", shown, stdin=b"the road\n").returncode == 0
+    assert "is not being trained" in lotr("stop", "--", shown).stderr
+    assert "attach needs a terminal" in lotr("attach", "--", shown).stderr
+    assert "resume" in lotr("status", "--", shown).stdout
+    assert "has changed since the run was started" in lotr("train", f"--resume={shown}").stderr
+    assert lotr("runs", "export", "--csv", "out", "--", shown).returncode == 0
+    done = lotr("runs", "rm", "--yes", "--", shown)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"deleted run {shown}: ")
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("arguments", COMMANDS_WITH_NAMES, ids=" ".join)
+@pytest.mark.usefixtures("small_csv")
+def test_an_invalid_name_is_refused_in_one_line_and_no_file_is_changed(lotr, home, tmp_path, arguments):
+    write_run(home / "runs" / "r")
+    write_run(home / "outside")
+    before = folder_state(tmp_path)
+    for name in INVALID_NAMES:
+        line = refusal(lotr(*(argument.replace("NAME", name) for argument in arguments)))
+        assert line.isprintable(), name
+        assert "LOTR_TUI_DEBUG" not in line, (name, line)
+        assert folder_state(tmp_path) == before, name

@@ -1,4 +1,4 @@
-"""`runs …`, `status`, `stop` and `locate`: lists, tables, JSON, and what is written, renamed and deleted."""
+"""`runs …`, `status`, `stop`, `attach` and `locate`: lists, tables, JSON, and what is written, renamed and deleted."""
 
 import csv
 import os
@@ -10,22 +10,24 @@ import time
 import pytest
 
 from engine.control import ControlCommand
-from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
-from engine.runs.directory import MODEL_FILE, RESUME_FILE
-from engine.runs.locked_run import create_run
+from engine.events import Checkpointed, CommandApplied, Evaluated, Failed, Finished, Sampled, Started, Step
+from engine.runs.directory import COMMANDS_FILE, METRICS_FILE, MODEL_FILE, RESUME_FILE, RecordFollower
+from engine.runs.locked_run import create_run, parse_command
+from lotr_tui.monitor import run_follower
+from tests.support.app import attached, training_events
 from tests.support.commands import json_output
+from tests.support.dashboard import dashboard_text
 from tests.support.files import write_run
+from tests.support.pilot import text_of, until
 from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 EVENTS = [
     Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0),
-    Step(4, 0.5, 120.0, 0.003, 0.5, 1234.0, 61.0, 3700.0),
-    Evaluated(4, 0.5, 90.0, True, 61.0),
+    Step(4, 0.5, 120.0, 0.003, 0.5, 1234.0, 61.0, 3700.0), Evaluated(4, 0.5, 90.0, True, 61.0),
     Sampled(4, 0.5, "bilbo is", "here\x1b[31m [b]now", 0, 0.7),
-    Step(8, 1.0, 110.0, 0.002, 0.5, 1300.0, 65.0, 3600.0),
-    Evaluated(8, 1.0, 95.0, False, 65.0),
+    Step(8, 1.0, 110.0, 0.002, 0.5, 1300.0, 65.0, 3600.0), Evaluated(8, 1.0, 95.0, False, 65.0),
     Checkpointed(8, RESUME_FILE),
-]
+]  # fmt: skip
 FINISHED = Finished("done", "r", 1.0, 90.0, 88.0, 70.0)
 
 
@@ -60,9 +62,8 @@ class TestList:
         (write_run(home / "runs" / "broken") / "config.json").write_text("{}")
         rows = {row["name"]: row for row in json_output(lotr("runs", "--json"))}
         assert list(rows) == ["mine"]
-        mine = rows["mine"]
-        assert (mine["state"], mine["valid_perplexity"], mine["preset"]) == ("finished", 90.0, "tiny")
-        assert mine["architecture"] == "lstm"
+        names = ("state", "valid_perplexity", "preset", "architecture")
+        assert [rows["mine"][name] for name in names] == ["finished", 90.0, "tiny", "lstm"]
         done = lotr("runs")
         assert re.search(r"mine +finished +tiny +lstm +line +1\.0 ", done.stdout)
         assert done.stderr == "run broken cannot be read; see `lotr-tui runs show broken`\n"
@@ -92,18 +93,10 @@ class TestStatus:
         assert done.returncode == 0
         shown = " ".join(done.stdout.split())
         for text in (
-            "r running, by process",
-            "epoch 1.0 of 40, step 8",
-            "train 110.0",
-            "valid 95.0, best 90.0 at epoch 0.5",
-            "unigram 151.0, Kneser-Ney 94.0",
-            "0.00200, 1,300 tokens/s",
-            "1:05, 1:00:00 left",
-            '"bilbo is" here�[31m [b]now',
-            "saved 2 min ago",
-            "watch: lotr-tui attach r",
-            "stop: lotr-tui stop r",
-        ):
+            "r running, by process", "epoch 1.0 of 40, step 8", "train 110.0", "valid 95.0, best 90.0 at epoch 0.5",
+            "unigram 151.0, Kneser-Ney 94.0", "0.00200, 1,300 tokens/s", "1:05, 1:00:00 left",
+            '"bilbo is" here�[31m [b]now', "saved 2 min ago", "watch: lotr-tui attach r", "stop: lotr-tui stop r",
+        ):  # fmt: skip
             assert text in shown
         assert "\x1b" not in done.stdout
         assert len(done.stdout.splitlines()) < 24
@@ -156,9 +149,8 @@ while True:
 class TestStop:
     def test_checkpoint_and_stop_wait_for_the_training(self, lotr, make_run):
         path = make_run("r", EVENTS)
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER_PROGRAM, str(path)], stdout=subprocess.PIPE, text=True
-        ) as writer:
+        program = [sys.executable, "-c", WRITER_PROGRAM, str(path)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout.readline() == "held\n"
             done = lotr("stop", "r", "--checkpoint")
             assert (done.returncode, done.stdout) == (0, "run r is saved\n")
@@ -206,20 +198,10 @@ class TestExport:
         assert lotr("runs", "export", "r", "--csv", "out").stdout == "out\n"
         rows = {path.stem: list(csv.DictReader(path.open(newline=""))) for path in (tmp_path / "out").iterdir()}
         assert set(rows) == {"started", "step", "evaluated", "sampled", "checkpointed"}
-        assert [(row["step"], row["train_perplexity"], row["gradient_norm"]) for row in rows["step"]] == [
-            ("4", "120.0", "0.5"),
-            ("8", "110.0", "0.5"),
-            ("9", "109.0", ""),
-        ]
+        steps = [(row["step"], row["train_perplexity"], row["gradient_norm"]) for row in rows["step"]]
+        assert steps == [("4", "120.0", "0.5"), ("8", "110.0", "0.5"), ("9", "109.0", "")]
         assert [row["valid_perplexity"] for row in rows["evaluated"]] == ["90.0", "95.0"]
         assert rows["sampled"][0]["text"] == "here\N{REPLACEMENT CHARACTER}[31m [b]now"
-
-    def test_export_overwrites_no_file(self, refused, make_run, tmp_path):
-        make_run("r", EVENTS)
-        (tmp_path / "mine.txt").write_text("x")
-        assert "nothing is overwritten" in refused("runs", "export", "r", "--csv", ".")
-        assert "nothing is overwritten" in refused("runs", "export", "r", "--csv", "mine.txt")
-        assert (tmp_path / "mine.txt").read_text() == "x"
 
 
 class TestCompare:
@@ -228,12 +210,10 @@ class TestCompare:
         """Write the runs a, b and c with different learning rates and perplexities."""
         runs = {"a": (0.01, 64.0, 500.0), "b": (0.02, 48.0, 400.0), "c": (0.02, 80.0, 500.0)}
         for name, (lr, perplexity, speed) in runs.items():
-            events = [
-                Started("r", "tiny", 99, 5, 100, 10, 2, "cpu", "ab", 151.0, 94.0, 1, 50, 7.0),
-                Step(1, 0.5, 90.0, lr, 1.0, speed, 1.0, 0.0),
-                Evaluated(2, 1.0, perplexity, True, 2.0),
-                Checkpointed(2, MODEL_FILE),
-            ]
+            started = Started("r", "tiny", 99, 5, 100, 10, 2, "cpu", "ab", 151.0, 94.0, 1, 50, 7.0)
+            evaluated = Evaluated(2, 1.0, perplexity, True, 2.0)
+            step, saved = Step(1, 0.5, 90.0, lr, 1.0, speed, 1.0, 0.0), Checkpointed(2, MODEL_FILE)
+            events = [started, step, evaluated, saved]
             if name != "c":
                 events.append(Finished("done", "r", 1.0, perplexity, perplexity + 1, 10.0))
             make_run(name, events, lr=lr)
@@ -254,9 +234,8 @@ class TestCompare:
     def test_json_has_settings_figures_differences_and_best_runs(self, lotr, home):
         report = json_output(lotr("runs", "compare", "a", "b", "c", "--json"))
         assert list(report) == ["baseline", "runs", "best", "comparable", "notes"]
-        assert report["baseline"] == "a"
         a, b, c = report["runs"]
-        assert (b["run"], b["path"], b["state"]) == ("b", str(home / "runs" / "b"), "finished")
+        assert (report["baseline"], b["run"], b["path"]) == ("a", "b", str(home / "runs" / "b"))
         assert [run["settings"] for run in report["runs"]] == [{"lr": 0.01}, {"lr": 0.02}, {"lr": 0.02}]
         assert (b["valid_perplexity"], b["test_perplexity"], b["parameters"], b["seconds"]) == (48, 49, 99, 10)
         assert b["valid_bits_per_character"] < a["valid_bits_per_character"]
@@ -264,3 +243,39 @@ class TestCompare:
         assert (c["state"], c["test_perplexity"], c["difference"]["test_perplexity"]) == ("crashed", None, None)
         assert (report["best"]["valid_perplexity"], report["best"]["tokens_per_second"]) == ("b", "a")
         assert all(report["comparable"].values())
+
+
+TRAINING_EVENTS = training_events(models=False)
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    """Return the app on a run that this process holds, without a record."""
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
+    monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.01)
+    run = create_run(CONFIG, VOCABULARY, "r", tmp_path / "runs")
+    yield attached(run.path)
+    run.lock.close()
+
+
+async def test_dashboard_follows_the_record_past_damaged_lines_and_sends_commands_except_for_quitting(app, tmp_path):
+    path = tmp_path / "runs" / "r"
+    requests = RecordFollower(path / COMMANDS_FILE, parse_command).read
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: "no metrics.jsonl" in text_of(app.screen.query_one("#status")))
+        append_events(path, TRAINING_EVENTS[:20])
+        await until(pilot, lambda: "epoch 3.0/12" in dashboard_text(app))
+        await pilot.press("k")
+        await until(pilot, lambda: "saving …" in text_of(app.screen.query_one("#status")))
+        assert requests() == [ControlCommand("checkpoint")]
+        append_events(path, [CommandApplied(9, 3.0, "checkpoint", "")])
+        await until(pilot, lambda: "saving …" not in text_of(app.screen.query_one("#status")))
+        with (path / METRICS_FILE).open("ab") as file:
+            file.write(b"\x00\xff[\n" + b"[" * 100_000 + b'\n{"event": "step", "step": "many"}\n{"event": "sampled"}\n')
+        append_events(path, TRAINING_EVENTS[20:])
+        await until(pilot, lambda: "epoch 12.0/12" in dashboard_text(app))
+        append_events(path, [Finished("done", "r", 12.0, 72.5, 74.1, 24.0)])
+        await until(pilot, lambda: "test 74.1" in dashboard_text(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.return_code == 0)
+    assert requests() == []

@@ -16,19 +16,14 @@ from tests.support.browser import ServeProcess
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        *(
-            (["--host", host], "can be reached from other machines; add --public to allow that")
-            for host in ("0.0.0.0", "::", "")
-        ),
-        (["--host", "no such host"], "is not an address of this machine"),
-        (["--port", "70000"], "--port 70000 must be less than or equal to 65535"),
-        (["--attach", "missing"], "run 'missing' is neither in"),
-        (["--run", "missing"], "run 'missing' is neither in"),
-        (["--run", "a", "--attach", "b"], "--run and --attach exclude each other"),
-        (["--theme", "missing"], "missing"),
-        (["--max-browsers", "0"], "--max-browsers 0 must be greater than or equal to 1"),
+        *(([f"--host={host}"], "reached from other machines; add --public to allow") for host in ("0.0.0.0", "::", "")),
+        (["--host=no such host"], "is not an address of this machine"), (["--theme=missing"], "missing"),
+        (["--port=70000"], "--port 70000 must be less than or equal to 65535"),
+        (["--attach=missing"], "run 'missing' is neither in"), (["--run=missing"], "run 'missing' is neither in"),
+        (["--run=a", "--attach=b"], "--run and --attach exclude each other"),
+        (["--max-browsers=0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
-)
+)  # fmt: skip
 def test_bad_options_are_refused_before_anything_starts(refused, arguments, message):
     assert message in refused("serve", *arguments)
 
