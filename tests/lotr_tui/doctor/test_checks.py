@@ -14,20 +14,8 @@ from tests.support.commands import run_here
 VERSIONS = {"lotr-tui": "0.1.0", "textual": "8.2.8", "numpy": "2.4.0", "torch": "2.8.0", "optuna": "4.2"}
 TORCH = {"version": "2.8.0", "seconds": 2.0, "built_for_cuda": None, "cuda": "", "mps": False, "threads": 8}
 VARIABLES = (
-    *(
-        "TERM",
-        "TERM_PROGRAM",
-        "COLORTERM",
-        "NO_COLOR",
-        "FORCE_COLOR",
-        "LC_ALL",
-        "LC_CTYPE",
-        "LANG",
-        "TMUX",
-        "STY",
-        "CI",
-    ),
-    *("ZELLIJ", "SSH_CONNECTION", "VTE_VERSION", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    "TERM TERM_PROGRAM COLORTERM NO_COLOR FORCE_COLOR LC_ALL LC_CTYPE LANG TMUX STY CI ZELLIJ SSH_CONNECTION "
+    "VTE_VERSION OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS"
 )
 TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "en_GB.UTF-8"}
 
@@ -49,7 +37,7 @@ def machine(monkeypatch):
                     return subprocess.CompletedProcess(command, code, "" if code else output, output)
             raise FileNotFoundError(2, "No such file")
 
-        for name in VARIABLES:
+        for name in VARIABLES.split():
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -63,94 +51,81 @@ def machine(monkeypatch):
     checks.probe_torch.cache_clear()
 
 
+EXTRAS = {"optuna>=4.2": "search", "wandb>=0.1": "wandb", "ruff": "dev"}
 CRASHED = (-11, "")
 IMPORT_ERROR = (1, "Traceback\nImportError: libcudnn.so.9: no such file\n")
 GPU = "NVIDIA H100, 81559 MiB, 550.54\n"
 
 
-@pytest.mark.parametrize(
-    ("check", "variables", "state", "text"),
-    [
-        (
-            checks.check_terminal,
-            {"TERM": "xterm", "SSH_CONNECTION": "1", "TMUX": "x"},
-            "ok",
-            "xterm, in tmux, over SSH",
-        ),
-        (checks.check_terminal, {"TERM": "dumb"}, "warning", "dumb"),
-        (checks.check_terminal, {"TERM": "xterm", "CI": "1"}, "warning", "CI=1"),
-        (checks.check_colors, {"TERM": "xterm", "COLORTERM": "truecolor"}, "ok", "true colour"),
-        (checks.check_colors, {"TERM": "xterm", "NO_COLOR": "1"}, "ok", "none, NO_COLOR=1"),
-        (checks.check_colors, {"TERM": "xterm-256color"}, "warning", "256 colours"),
-        (checks.check_encoding, TERMINAL, "ok", "UTF-8 (LANG=en_GB.UTF-8)"),
-        (checks.check_encoding, {"LANG": "C"}, "warning", "LANG=C"),
-        (checks.check_clipboard, {"TERM": "xterm-256color", "VTE_VERSION": "7600"}, "warning", "ignores"),
-        (checks.check_clipboard, {"TERM": "screen", "TMUX": "x"}, "warning", "set-clipboard off"),
-        (checks.check_clipboard, TERMINAL, "ok", "OSC 52"),
-        (checks.check_processor, {"OMP_NUM_THREADS": "1"}, "ok", ", OMP_NUM_THREADS=1"),
-    ],
-)
-def test_each_state_of_a_terminal_is_found(machine, monkeypatch, check, variables, state, text):
-    machine(variables, set_clipboard="off")
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
-    finding = check()
-    assert (finding.state, text in finding.summary) == (state, True), finding
+class TestMachine:
+    @pytest.mark.parametrize(
+        ("check", "variables", "state", "text"),
+        [
+            (checks.check_terminal, TERMINAL | {"SSH_CONNECTION": "1", "TMUX": "x"}, "ok", ", in tmux, over SSH"),
+            (checks.check_terminal, {"TERM": "dumb"}, "warning", "dumb"),
+            (checks.check_terminal, {"TERM": "xterm", "CI": "1"}, "warning", "CI=1"),
+            (checks.check_colors, {"TERM": "xterm", "COLORTERM": "truecolor"}, "ok", "true colour"),
+            (checks.check_colors, {"TERM": "xterm", "NO_COLOR": "1"}, "ok", "none, NO_COLOR=1"),
+            (checks.check_colors, {"TERM": "xterm-256color"}, "warning", "256 colours"),
+            (checks.check_encoding, TERMINAL, "ok", "UTF-8 (LANG=en_GB.UTF-8)"),
+            (checks.check_encoding, {"LANG": "C"}, "warning", "LANG=C"),
+            (checks.check_clipboard, {"TERM": "xterm-256color", "VTE_VERSION": "7600"}, "warning", "ignores"),
+            (checks.check_clipboard, {"TERM": "screen", "TMUX": "x"}, "warning", "set-clipboard off"),
+            (checks.check_clipboard, TERMINAL, "ok", "OSC 52"),
+            (checks.check_processor, {"OMP_NUM_THREADS": "1"}, "ok", ", OMP_NUM_THREADS=1"),
+        ],
+    )
+    def test_each_state_of_a_terminal_is_found(self, machine, monkeypatch, check, variables, state, text):
+        machine(variables, set_clipboard="off")
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+        finding = check()
+        assert (finding.state, text in finding.summary) == (state, True), finding
 
+    def test_an_encoding_without_accents_is_a_problem(self, machine, monkeypatch):
+        machine({"LANG": "C"})
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+        assert checks.check_encoding().state == "problem"
 
-def test_an_encoding_without_accents_is_a_problem(machine, monkeypatch):
-    machine({"LANG": "C"})
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
-    assert checks.check_encoding().state == "problem"
+    def test_versions_and_extras(self, machine, monkeypatch):
+        machine()
+        assert checks.check_versions().summary.startswith("lotr-tui 0.1.0, Python 3.")
+        requirements = ["torch>=2.8", *(f"{name}; extra == '{extra}'" for name, extra in EXTRAS.items())]
+        monkeypatch.setattr(checks.metadata, "requires", lambda name: requirements)
+        extras = checks.check_extras().summary
+        assert extras == f"installed: search; not installed: wandb (`{install_command('wandb')}`)"
+        monkeypatch.setattr(checks, "describe_engine_problem", lambda: "/other/engine is imported; unset PYTHONPATH")
+        assert checks.check_versions().state == "problem"
+        assert checks.check_versions().advice == "unset PYTHONPATH"
 
+    @pytest.mark.parametrize("answer", [CRASHED, IMPORT_ERROR])
+    def test_a_broken_torch_is_a_problem(self, machine, answer):
+        machine(torch=answer)
+        finding = checks.check_torch()
+        assert finding.state == "problem"
+        assert finding.summary.startswith("not usable: ")
+        assert answer[1].strip().rpartition("\n")[2] in finding.summary
+        assert checks.check_gpu().state == "ok"
 
-def test_versions_and_extras(machine, monkeypatch):
-    machine()
-    assert checks.check_versions().summary.startswith("lotr-tui 0.1.0, Python 3.")
-    requirements = [
-        "torch>=2.8",
-        "optuna>=4.2; extra == 'search'",
-        "wandb>=0.1; extra == 'wandb'",
-        "ruff; extra == 'dev'",
-    ]
-    monkeypatch.setattr(checks.metadata, "requires", lambda name: requirements)
-    extras = checks.check_extras().summary
-    assert extras == f"installed: search; not installed: wandb (`{install_command('wandb')}`)"
-    monkeypatch.setattr(checks, "describe_engine_problem", lambda: "/other/engine is imported; unset PYTHONPATH")
-    assert checks.check_versions().state == "problem"
-    assert checks.check_versions().advice == "unset PYTHONPATH"
+    @pytest.mark.parametrize(
+        ("torch", "smi", "state", "text"),
+        [
+            ({}, None, "ok", "none found"),
+            ({}, GPU, "warning", "without CUDA"),
+            ({"built_for_cuda": "12.8"}, GPU, "warning", "cannot use it"),
+            ({"built_for_cuda": "12.8", "cuda": "NVIDIA H100"}, GPU, "ok", "NVIDIA H100, 81559 MiB, 550.54;"),
+            ({"mps": True}, None, "ok", "MPS"),
+            ({}, (9, "no devices"), "warning", "does not answer"),
+        ],
+    )
+    def test_a_gpu_that_torch_cannot_use_is_a_warning(self, machine, torch, smi, state, text):
+        machine(torch=json.dumps(TORCH | torch), **({} if smi is None else {"nvidia_smi": smi}))
+        gpu = checks.check_gpu()
+        assert (gpu.state, text in gpu.summary) == (state, True), gpu.summary
 
-
-@pytest.mark.parametrize("answer", [CRASHED, IMPORT_ERROR])
-def test_a_broken_torch_is_a_problem(machine, answer):
-    machine(torch=answer)
-    finding = checks.check_torch()
-    assert finding.state == "problem"
-    assert finding.summary.startswith("not usable: ")
-    assert answer[1].strip().rpartition("\n")[2] in finding.summary
-    assert checks.check_gpu().state == "ok"
-
-
-@pytest.mark.parametrize(
-    ("torch", "smi", "state", "text"),
-    [
-        ({}, None, "ok", "none found"),
-        ({}, GPU, "warning", "without CUDA"),
-        ({"built_for_cuda": "12.8"}, GPU, "warning", "cannot use it"),
-        ({"built_for_cuda": "12.8", "cuda": "NVIDIA H100"}, GPU, "ok", "NVIDIA H100, 81559 MiB, 550.54;"),
-        ({"mps": True}, None, "ok", "MPS"),
-        ({}, (9, "no devices"), "warning", "does not answer"),
-    ],
-)
-def test_a_gpu_that_torch_cannot_use_is_a_warning(machine, torch, smi, state, text):
-    machine(torch=json.dumps(TORCH | torch), **({} if smi is None else {"nvidia_smi": smi}))
-    gpu = checks.check_gpu()
-    assert (gpu.state, text in gpu.summary) == (state, True), gpu.summary
-
-
-def test_without_torch_playing_works(machine):
-    machine(versions=VERSIONS | {"torch": None}, torch=CRASHED)
-    assert checks.check_torch().state == "warning"
-    assert checks.check_gpu().summary == "none found; training uses the processor"
+    def test_without_torch_playing_works(self, machine):
+        machine(versions=VERSIONS | {"torch": None}, torch=CRASHED)
+        assert checks.check_torch().state == "warning"
+        assert checks.check_gpu().summary == "none found; training uses the processor"
 
 
 class TestFolder:

@@ -30,13 +30,10 @@ class ServedApp:
     def __init__(self, home, *command):
         answer_first_question(home)
         environment = {"LOTR_TUI_HOME": str(home), "TEXTUAL_DRIVER": WEB_DRIVER, "COLUMNS": "120", "ROWS": "35"}
-        self.process = subprocess.Popen(
-            [sys.executable, *(command or ("-m", "lotr_tui"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"TERM": "xterm-256color"} | environment,
-        )
+        command = [sys.executable, *(command or ("-m", "lotr_tui"))]
+        environment = os.environ | {"TERM": "xterm-256color"} | environment
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, env=environment, **streams)
         self.text = ""
         while (line := self.process.stdout.readline()) != b"__GANGLION__\n":  # the driver has not started yet
             assert line == b"printed by a library\n"

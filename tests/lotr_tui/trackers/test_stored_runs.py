@@ -1,10 +1,12 @@
 """Each library finds our numbers, texts, settings and model in what was sent, also while a training runs."""
 
+import json
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,65 +19,47 @@ pytestmark = pytest.mark.slow
 WANDB_HEADER_BYTES, WANDB_BLOCK_BYTES, WANDB_RECORD_HEADER_BYTES = 7, 32_768, 7
 
 
-@dataclass
-class StoredRun:
-    metrics: dict[str, dict[int, float]]  # values by metric and step
-    counts: dict[str, int]  # number of stored values by metric, including repetitions
-    samples: dict[int, str]  # texts by step
-    settings: dict[str, str]
+def stored_run(points, samples, settings):
+    """Return the values of points by metric and step, their numbers, the texts by step, and the settings."""
+    metrics, counts = {}, Counter()
+    for name, step, value in points:
+        metrics.setdefault(name, {})[step] = value
+        counts[name] += 1
+    return SimpleNamespace(metrics=metrics, counts=counts, samples=samples, settings=settings)
 
 
 def read_tensorboard(run_dir):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     plugin_data = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
-    events = accumulator.EventAccumulator(
-        str(run_dir / "tensorboard"), size_guidance={accumulator.SCALARS: 0, accumulator.TENSORS: 0}
-    )
+    everything = {accumulator.SCALARS: 0, accumulator.TENSORS: 0}
+    events = accumulator.EventAccumulator(str(run_dir / "tensorboard"), size_guidance=everything)
     events.Reload()
-    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    texts = {
-        tag: [(event.step, event.tensor_proto.string_val[0].decode()) for event in events.Tensors(tag)]
-        for tag in events.Tags()["tensors"]
-        if tag.endswith("text_summary")
-    }
-    session = plugin_data.HParamsPluginData.FromString(
-        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    )
-    settings = session.session_start_info.hparams
-    return StoredRun(
-        {tag: {event.step: event.value for event in values} for tag, values in scalars.items()},
-        {tag: len(values) for tag, values in scalars.items()},
-        {step: text.strip() for step, text in texts["sample/text_summary"]},
-        {name: f"{value.number_value:.0f}" for name, value in settings.items() if value.number_value},
+    points = [(tag, event.step, event.value) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
+    texts = events.Tensors("sample/text_summary")
+    samples = {event.step: event.tensor_proto.string_val[0].decode().strip() for event in texts}
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = plugin_data.HParamsPluginData.FromString(content).session_start_info.hparams.items()
+    return stored_run(
+        points, samples, {name: f"{each.number_value:.0f}" for name, each in settings if each.number_value}
     )
 
 
 def read_wandb(run_dir):
     """Read the files of offline runs, records of wandb's protocol in the log format of LevelDB."""
     internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    import json
-
-    stored = StoredRun({}, {}, {}, {})
-    for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
-        for content in _wandb_records(path.read_bytes()):
-            record = internal.Record()
-            record.ParseFromString(content)
-            if record.HasField("history"):
-                row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                step = int(row["_step"])
-                for name, value in row.items():
-                    if name == "sample_text":
-                        stored.samples[step] = value
-                    elif not name.startswith("_") and isinstance(value, (int, float)):
-                        stored.metrics.setdefault(name, {})[step] = value
-                        stored.counts[name] = stored.counts.get(name, 0) + 1
-            for item in record.run.config.update:
-                stored.settings[item.key] = str(json.loads(item.value_json))
-            for item in record.summary.update:
-                name = item.key or item.nested_key[0]
-                if name == "test_perplexity":
-                    stored.metrics[name] = {0: json.loads(item.value_json)}
-    return stored
+    points, samples, settings = [], {}, {}
+    paths = sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))
+    for content in (record for path in paths for record in _wandb_records(path.read_bytes())):
+        record = internal.Record()
+        record.ParseFromString(content)
+        row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        samples |= {int(row["_step"]): row.pop("sample_text")} if "sample_text" in row else {}
+        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float)) and name[0] != "_"}
+        points += [(name, int(row["_step"]), value) for name, value in numbers.items()]
+        settings |= {item.key: str(json.loads(item.value_json)) for item in record.run.config.update}
+        summary = {item.key or item.nested_key[0]: item.value_json for item in record.summary.update}
+        points += [(name, 0, json.loads(summary[name])) for name in summary if name == "test_perplexity"]
+    return stored_run(points, samples, settings)
 
 
 def _wandb_records(content):
@@ -102,27 +86,22 @@ def read_mlflow(run_dir):
     experiment = client.get_experiment_by_name("lotr-tui")
     (run,) = client.search_runs([experiment.experiment_id], f"tags.mlflow.runName = '{run_dir.name}'")
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
-    folder = Path(run.info.artifact_uri.removeprefix("file://"))
-    return StoredRun(
-        {name: {metric.step: metric.value for metric in history} for name, history in histories.items()},
-        {name: len(history) for name, history in histories.items()},
-        {int(path.stem.split("-")[1]): path.read_text().strip() for path in (folder / "samples").glob("*.txt")},
-        dict(run.data.params),
-    )
+    points = [(name, each.step, each.value) for name, history in histories.items() for each in history]
+    files = Path(run.info.artifact_uri.removeprefix("file://"), "samples").glob("*.txt")
+    samples = {int(path.stem.split("-")[1]): path.read_text().strip() for path in files}
+    return stored_run(points, samples, dict(run.data.params))
 
 
 def read_trackio(run_dir):
     trackio = pytest.importorskip("trackio")
     (run,) = [run for run in trackio.Api().runs("lotr-tui") if run.name == run_dir.name]
-    stored = StoredRun({}, {}, {}, {name: str(value) for name, value in run.config.items()})
-    for row in trackio.SQLiteStorage.get_logs("lotr-tui", run.name):
-        for name, value in row.items():
-            if name == "sample":
-                stored.samples[row["step"]] = value["_value"].strip()
-            elif isinstance(value, (int, float)) and name != "step":
-                stored.metrics.setdefault(name, {})[row["step"]] = value
-                stored.counts[name] = stored.counts.get(name, 0) + 1
-    return stored
+    rows = trackio.SQLiteStorage.get_logs("lotr-tui", run.name)
+    numbers = [
+        (row["step"], name, each) for row in rows for name, each in row.items() if isinstance(each, (int, float))
+    ]
+    samples = {row["step"]: row["sample"]["_value"].strip() for row in rows if "sample" in row}
+    settings = {name: str(value) for name, value in run.config.items()}
+    return stored_run([(name, step, each) for step, name, each in numbers if name != "step"], samples, settings)
 
 
 READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "mlflow": read_mlflow, "trackio": read_trackio}

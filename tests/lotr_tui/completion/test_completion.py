@@ -1,24 +1,100 @@
-"""Completion in real shells: the line that a shell makes of a word and a tab is the one that the program gets."""
+"""What Typer answers to a shell, also with hostile names, and the line that real shells make of it."""
 
 import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
 
 import pytest
 
+from engine.runs.directory import resolve_run
+from lotr_tui.cli.main import run_command
+from tests.support.files import CHECKOUT
 from tests.support.terminal import Terminal
 
-pytestmark = pytest.mark.slow
+REQUEST = {"_LOTR_TUI_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args", "COLUMNS": "999"}
+
+
+@pytest.fixture
+def complete(home, monkeypatch, capsys):
+    """Return a function that lists what can be typed at the end of `lotr-tui LINE`."""
+    for name, value in REQUEST.items():
+        monkeypatch.setenv(name, value)
+
+    def complete(line):
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"lotr-tui {line}")
+        with pytest.raises(SystemExit) as exit:
+            run_command()
+        assert exit.value.code == 0
+        return [row.partition("\t")[0] for row in capsys.readouterr().out.splitlines() if row]
+
+    return complete
+
+
+def write_runs(folder, *names):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+
+
+class TestTyper:
+    def test_commands_options_and_values(self, complete):
+        assert complete("run") == ["runs"]
+        assert set(complete("runs ")) >= {"show", "rm", "rename", "export"}
+        assert complete("train --tok") == ["--tokenizer"]
+        assert "--set" in complete("train --seed 1 --set lr=1 --")
+        assert complete("train --preset noteb") == ["notebook"]
+        assert complete("train --device c") == complete("train --device=c") == ["cpu", "cuda"]
+        assert complete("train --set sched") == ["schedule="]
+        assert complete("train --set optimizer=ad") == ["optimizer=adamw", "optimizer=adam"]
+        assert complete("train --log w") == ["wandb"]
+        assert complete("--theme shire-") == ["shire-light"]
+        assert complete("learn perp") == ["perplexity"]
+        assert complete("completion f") == ["fish"]
+        assert complete("generate --as gand") == ["gandalf"]
+        assert complete("who x --cast SAM,FRO") == ["SAM,FRODO"]
+        assert complete("generate --run base --as G") == complete("train --csv ") == complete("train --set x=") == []
+
+    @pytest.mark.parametrize("command", ["train", "generate", "eval", "search", "serve", "runs export"])
+    def test_every_option_is_on_a_line_of_its_own(self, complete, command):
+        assert all(row.startswith("--") for row in complete(f"{command} --"))
+
+    def test_runs_of_the_folder_that_is_typed(self, complete, home, tmp_path):
+        write_runs(home / "runs", "second", "first")
+        (home / "runs" / "no-run").mkdir()
+        write_runs(tmp_path / "my runs", "elsewhere")
+        bundled = ["latest", "bundled", "lstm", "base", "smollm2"]
+        assert complete("attach ") == [*bundled, "first", "second", "hf:", "gguf:"]
+        assert complete(f"attach --runs-dir '{tmp_path}/my runs' e") == ["elsewhere"]
+
+    @pytest.mark.parametrize("name", ["a b", "it's", "new\nline", "esc\x1b[31m", "tab\there", "ünï", "$(reboot)"])
+    def test_a_hostile_name_is_printable_and_still_names_the_run(self, complete, home, name):
+        write_runs(home / "runs", name)
+        (row,) = [row for row in complete("attach ")[5:] if not row.endswith(":")]
+        assert row.isprintable()
+        assert resolve_run(row) == home / "runs" / name
+
+    def test_a_key_press_loads_neither_torch_nor_screens_and_writes_nothing(self, home, environment):
+        code = """
+import sys
+from lotr_tui.__main__ import main
+try:
+    main()
+finally:
+    print([name for name in ("torch", "textual", "pandas", "transformers", "optuna") if name in sys.modules])
+"""
+        request = REQUEST | {"PYTHONPATH": str(CHECKOUT), "_TYPER_COMPLETE_ARGS": "lotr-tui attach la"}
+        options = {"capture_output": True, "text": True, "cwd": CHECKOUT, "env": environment(home, **request)}
+        done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, **options)
+        assert done.stdout == "latest\n[]\n", done.stderr
+        assert not home.exists()
+
 
 COMMANDS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
-SHELLS = [
-    pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
-    for name in COMMANDS
-]
 LOAD = {
     "bash": 'eval "$(lotr-tui completion bash)"; bind "set bell-style none"; lotr-tui() { printf "<%s>" "$@"; echo; }',
     "zsh": 'autoload -Uz compinit; compinit -u -D; setopt no_beep; eval "$(lotr-tui completion zsh)"; '
@@ -79,9 +155,11 @@ NAMES.append("f`g`")  # the last one: bash begins a command at a backquote befor
 """Names of runs, each of which its first character completes."""
 
 
-@pytest.fixture(scope="module", params=SHELLS)
+@pytest.fixture(scope="module", params=COMMANDS)
 def shell(request, tmp_path_factory):
     """Start a shell whose home has a run of each name, in a folder with files."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
     folder = tmp_path_factory.mktemp(request.param)
     for name in NAMES:
         (folder / "home" / "runs" / name).mkdir(parents=True)
@@ -113,6 +191,7 @@ LINES = [
 ]  # lines before a tab, and the arguments of the program
 
 
+@pytest.mark.slow
 def test_a_tab_completes_the_word_so_that_the_program_gets_it(shell):
     keys = "".join("\\(\t" if name.startswith("(") else f"{name[0]}\t" for name in NAMES)
     assert shell.complete_and_run(f"lotr-tui eval {keys}") == ["eval", *NAMES]

@@ -1,4 +1,4 @@
-"""Requests that are refused: without the token, with a wrong one, of other sites, and of too many browsers."""
+"""Requests that are refused, of strangers, other sites and too many browsers; processes of apps end with their tab."""
 
 import asyncio
 import http.client
@@ -9,9 +9,18 @@ import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
-from aiohttp import WSServerHandshakeError
+import shlex
+import signal
+import sys
+from unittest.mock import AsyncMock
 
+import pytest
+from aiohttp import WSServerHandshakeError
+from textual_serve.download_manager import DownloadManager
+
+from lotr_tui.serve import server
 from lotr_tui.serve.access import ACCESS_TIMEOUT, MAX_STRANGERS, AccessGuard
+from lotr_tui.serve.server import AppProcess
 from tests.support.browser import ServeProcess
 from tests.support.serving import connect, echo_command, own_origin, read_until, run_server
 
@@ -60,9 +69,7 @@ async def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_the_page_fr
         assert "wss://" in await proxied.text()
 
 
-@pytest.mark.parametrize(
-    "origin", ["", "null", "http://evil.example", "http://localhost:1", "file://127.0.0.1", "http://[::1"]
-)
+@pytest.mark.parametrize("origin", ["", "null", "http://evil.example", "http://localhost:1", "file://a", "http://[::1"])
 async def test_a_websocket_of_another_site_is_refused_with_the_cookie(origin, record):
     async with run_server(echo_command(record)) as (client, guard, lines):
         assert (await client.get("/", params={"token": guard.token})).status == 200
@@ -84,11 +91,8 @@ async def test_a_name_that_is_not_of_this_server_is_refused_with_the_token(recor
 @pytest.mark.parametrize(
     ("netloc", "loopback", "public"),
     [
-        ("LOCALHOST.:1", True, True),
-        ("[::1]:8000", True, True),
-        ("proxy.example", True, True),
-        ("192.0.2.7:8000", False, True),
-        ("[2001:db8::1]", False, True),
+        *((netloc, True, True) for netloc in ("LOCALHOST.:1", "[::1]:8000", "proxy.example")),
+        *((netloc, False, True) for netloc in ("192.0.2.7:8000", "[2001:db8::1]")),
         *((netloc, False, False) for netloc in ("evil.example", "localhost@evil.example", "localhost:x", "[::1", "")),
     ],
 )
@@ -139,12 +143,8 @@ async def test_a_connection_with_the_token_stays_open(record):
         await read_until(websocket, "size 100x30")
 
 
-MALFORMED = (
-    b"GET\r\n\r\n",
-    b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-    b"\x16\x03\x01\x1b[2J\r\n\r\n",
-    b"GET http://[::1 HTTP/1.1\r\n\r\n",
-)
+LINES = ("GET", "GET / HTTP/1.1\r\nno colon", "\x16\x03\x01\x1b[2J", "GET http://[::1 HTTP/1.1")
+MALFORMED = [f"{line}\r\n\r\n".encode() for line in LINES]
 
 
 def test_the_page_opens_during_a_flood_of_connections_and_errors_are_one_line_a_second(tmp_path):
@@ -163,3 +163,77 @@ def test_the_page_opens_during_a_flood_of_connections_and_errors_are_one_line_a_
     assert 1 <= len(errors) <= 3
     assert all(line.startswith("error: ") and line.isprintable() for line in errors)
     assert "Traceback" not in output
+
+
+START = "import os, signal, struct, sys, time; os.write(1, b'__GANGLION__\\n');"
+WRITE = "write = lambda data: os.write(1, b'D' + struct.pack('>I', len(data)) + data);"
+
+
+async def start(program, **replaced):
+    """Start a program as an app; the functions that write to its browser are mocks or `replaced`."""
+    functions = {name: AsyncMock() for name in ("write_bytes", "write_str", "close")} | replaced
+    command = shlex.join([sys.executable, "-c", program])
+    process = AppProcess(command, download_manager=DownloadManager(), **functions)
+    await process.start(80, 24)
+    return process
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_output_is_read_after_the_browser_has_left(tmp_path):
+    """Otherwise the app is blocked in a write, and never sees that its tab was closed."""
+    done, closed = tmp_path / "done", AsyncMock(side_effect=ConnectionResetError("closing"))
+    program = f"{START}{WRITE}[write(b'x' * 60000) for _ in range(50)]; open({str(done)!r}, 'w')"
+    process = await start(program, write_bytes=closed)
+    await asyncio.wait_for(process.stop(), 20)
+    assert done.exists()
+
+
+async def test_an_app_that_hangs_is_killed(monkeypatch):
+    monkeypatch.setattr(server, "EXIT_TIMEOUT", 0.3)
+    program, output = f"{START}signal.signal(15, signal.SIG_IGN); {WRITE}write(b'up'); time.sleep(600)", AsyncMock()
+    process = await start(program, write_bytes=output)
+    await until(lambda: output.called)
+    await asyncio.wait_for(process.stop(), 20)
+    assert process.child.wait(20) == -signal.SIGKILL
+
+
+async def test_a_process_that_lets_go_of_its_streams_survives_the_tab(tmp_path):
+    """A training does so when its terminal is closed."""
+    detach = "null = os.open(os.devnull, os.O_RDWR); [os.dup2(null, number) for number in (0, 1, 2)]; time.sleep(600)"
+    process = await start(f"{START}sys.stdin.buffer.read(); {detach}")
+    await asyncio.wait_for(process.stop(), 20)
+    assert process.child.poll() is None
+    process.child.kill()
+
+
+async def test_what_an_app_prints_at_its_end_is_one_printable_line_each():
+    process = await start(f"{START}sys.stderr.write('bad \\x1b[2J name\\n' + 'x' * 99999 + '\\nlast\\n')")
+    await asyncio.wait_for(process.stop(), 20)
+    assert "\x1b" not in process.last_lines
+    assert len(process.last_lines) <= server.MAX_ERROR_BYTES
+    assert process.last_lines.endswith("\nlast")
+
+
+async def test_the_browser_is_closed_when_the_app_ends():
+    close = AsyncMock()
+    process = await start(START, close=close)
+    await until(lambda: close.called)
+    await process.stop()
+
+
+async def test_messages_that_are_not_of_the_page_end_their_session_only_and_sizes_are_bounded(tmp_path):
+    async with run_server(echo_command(tmp_path / "record")) as (client, guard, lines):
+        broken, calm = await connect(client, guard), await connect(client, guard)
+        await broken.send_str("no json")
+        await until(lambda: any("has lost its session" in line for line in lines))
+        await calm.send_json(["stdin", "a"])
+        await calm.send_json(["resize", {"width": 99_999_999, "height": -5}])
+        output = await read_until(calm, "resize")
+        assert "got 1;" in output
+        assert f'"width": {server.MAX_WIDTH}, "height": 1}}' in output
+        await calm.close()
