@@ -22,6 +22,7 @@ from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support.files import CHECKOUT
+from tests.support.pilot import until
 from tests.support.terminal import link_fetched_models
 
 ATTENTION_TEXT = "When Gandalf and Frodo reached the gate, Gandalf gave the Ring to Frodo"
@@ -31,9 +32,7 @@ ATTENTION_HEAD = (24, 4)
 
 async def wait_for(pilot, condition):
     """Let the app run until `condition` holds, and then until it is painted."""
-    async with asyncio.timeout(300):
-        while not condition():
-            await pilot.pause(0.1)
+    await until(pilot, condition, 300)
     await pilot.pause(0.5)
 
 
@@ -91,8 +90,8 @@ async def picture_attention():
         app.push_screen(screen)
         await wait_for(pilot, lambda: app.screen is screen and screen.is_idle and screen.reading is not None)
         layer, head = ATTENTION_HEAD
-        await pilot.press("f4", "comma", *["shift+f2"] * (screen.reading.num_layers - 1 - layer))
-        await pilot.press(*["down"] * 40, *["up"] * (screen.reading.num_heads - 1 - head), "m", "f3")
+        await pilot.press(*["left_square_bracket"] * (screen.reading.num_layers - 1 - layer), *["up"] * 40)
+        await pilot.press(*["down"] * (head + 2), "space", "0", "tab", "up")  # a row is of a head from the third on
         await wait_for(pilot, lambda: screen.is_idle)
         save(app, "attention.svg")
 

@@ -71,9 +71,8 @@ class Recorder:
 
     def frames(self):
         """Return the screens, each with the seconds for which it is shown, without repetitions."""
-        ends = [start for start, _ in self._screens[1:]] + [self._time]
         frames = []
-        for (start, screen), end in zip(self._screens, ends, strict=True):
+        for (start, screen), (end, _) in itertools.pairwise([*self._screens, (self._time, None)]):
             if frames and frames[-1][0] == screen:
                 frames[-1][1] += end - start
             elif end > start:
@@ -95,18 +94,14 @@ class Recorder:
 
 
 @cache
-def _font(bold):
-    return ImageFont.truetype(f"DejaVuSansMono{'-Bold' if bold else ''}.ttf", FONT_SIZE)
-
-
-@cache
-def cell_size():
-    font = _font(False)
-    return round(font.getlength("█")), sum(font.getmetrics())
+def load_fonts():
+    """Return the plain and the bold font, and the width and height of a cell."""
+    fonts = [ImageFont.truetype(f"DejaVuSansMono{style}.ttf", FONT_SIZE) for style in ("", "-Bold")]
+    return fonts, (round(fonts[0].getlength("█")), sum(fonts[0].getmetrics()))
 
 
 def draw_screen(screen):
-    width, height = cell_size()
+    _, (width, height) = load_fonts()
     size = 2 * PADDING + width * len(screen[0]), 2 * PADDING + height * len(screen)
     picture = Image.new("RGB", size, f"#{BACKGROUND}")
     for row, chars in enumerate(screen):
@@ -117,7 +112,7 @@ def draw_screen(screen):
 
 @cache
 def _draw_char(char):
-    width, height = cell_size()
+    fonts, (width, height) = load_fonts()
     names = ((char.fg, FOREGROUND), (char.bg, BACKGROUND))[:: -1 if char.reverse else 1]
     color, background = (f"#{default if name == 'default' else name}" for name, default in names)
     picture = Image.new("RGB", (width, height), background)
@@ -130,27 +125,21 @@ def _draw_char(char):
                 x, y = round((column + 0.5) * width / 2), round((row + 0.5) * height / 4)
                 draw.rectangle((x - 1, y - 1, x + 1, y + 1), fill=color)
     else:
-        draw.text((0, 0), char.data, font=_font(char.bold), fill=color)
+        draw.text((0, 0), char.data, font=fonts[char.bold], fill=color)
     if char.underscore:
         draw.line((0, height - 2, width, height - 2), fill=color)
     return picture
 
 
 def write_gif(frames, path):
-    """Write an animated GIF of one palette that repeats for ever; unchanged pixels are transparent."""
+    """Write an animated GIF of one palette that repeats for ever; Pillow stores only what changes."""
     pictures = [draw_screen(screen) for screen, _ in frames]
     milliseconds = [max(20, round(100 * seconds) * 10) for _, seconds in frames]
-    samples = pictures[:: max(1, len(pictures) // 12)]
-    stacked = Image.fromarray(np.concatenate([np.asarray(picture) for picture in samples]))
-    palette = stacked.quantize(NUM_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    changes = [indexed[0]]
-    for before, after in itertools.pairwise(indexed):
-        old, new = np.asarray(before), np.asarray(after)
-        changes.append(Image.fromarray(np.where(old == new, NUM_COLORS, new).astype(np.uint8), "P"))
-        changes[-1].putpalette(after.getpalette())
-    options = {"loop": 0, "disposal": 1, "transparency": NUM_COLORS, "optimize": False}
-    changes[0].save(path, save_all=True, append_images=changes[1:], duration=milliseconds, **options)
+    samples = [np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 12)]]
+    options = {"method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
+    palette = Image.fromarray(np.concatenate(samples)).quantize(NUM_COLORS, **options)
+    first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0, disposal=1, optimize=False)
 
 
 def record(recorder):
