@@ -36,15 +36,14 @@ async def wait_for(pilot, condition):
     await pilot.pause(0.5)
 
 
-def save(app, name):
+async def save(app, pilot, name):
+    """Save a picture of the screen, and stop what trains."""
     path = CHECKOUT / "assets" / name
     path.write_text(app.export_screenshot(title="lotr-tui"), encoding="utf-8")
     print(path)
-
-
-async def stop_training(app, pilot):
-    app.state.training.stop()
-    await wait_for(pilot, lambda: not app.state.is_training)
+    if app.state.is_training:
+        app.state.training.stop()
+        await wait_for(pilot, lambda: not app.state.is_training)
 
 
 async def picture_session(runs_dir):
@@ -59,16 +58,14 @@ async def picture_session(runs_dir):
             await pilot.pause(2)
         app.screen.query_one("#prompt", PromptInput).value = "Who are you"
         await wait_for(pilot, lambda: app.state.training_view is not None and app.state.training_view.epoch > 5.5)
-        save(app, "session.svg")
-        await stop_training(app, pilot)
+        await save(app, pilot, "session.svg")
 
 
 async def picture_dashboard(runs_dir):
     app = LotrApp(job=prepare_job(PRESETS["tiny"].with_values(epochs=8), "tiny", runs_dir), runs_dir=runs_dir)
     async with app.run_test(size=(130, 36)) as pilot:
         await wait_for(pilot, lambda: app.state.training_view is not None and app.state.training_view.epoch > 6.5)
-        save(app, "dashboard.svg")
-        await stop_training(app, pilot)
+        await save(app, pilot, "dashboard.svg")
 
 
 async def picture_chapter():
@@ -79,7 +76,7 @@ async def picture_chapter():
         await pilot.press("right", "right", "enter")  # to a good rate
         await wait_for(pilot, lambda: not app.screen.is_idle)
         await wait_for(pilot, lambda: app.screen.is_idle)
-        save(app, "class.svg")
+        await save(app, pilot, "class.svg")
 
 
 async def picture_attention():
@@ -93,18 +90,14 @@ async def picture_attention():
         await pilot.press(*["left_square_bracket"] * (screen.reading.num_layers - 1 - layer), *["up"] * 40)
         await pilot.press(*["down"] * (head + 2), "space", "0", "tab", "up")  # a row is of a head from the third on
         await wait_for(pilot, lambda: screen.is_idle)
-        save(app, "attention.svg")
-
-
-async def main():
-    with tempfile.TemporaryDirectory() as home:
-        link_fetched_models(home)
-        os.environ["LOTR_TUI_HOME"] = home  # without the settings and runs of the user
-        await picture_session(Path(home, "runs"))
-        await picture_dashboard(Path(home, "runs"))
-        await picture_chapter()
-        await picture_attention()
+        await save(app, pilot, "attention.svg")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with tempfile.TemporaryDirectory() as home:
+        link_fetched_models(home)
+        os.environ["LOTR_TUI_HOME"] = home  # without the settings and runs of the user
+        asyncio.run(picture_session(Path(home, "runs")))
+        asyncio.run(picture_dashboard(Path(home, "runs")))
+        asyncio.run(picture_chapter())
+        asyncio.run(picture_attention())

@@ -29,7 +29,9 @@ from tests.support.terminal import (
 TRAINING_SPEED = 0.1
 FRAME_INTERVAL = 0.1  # minimum seconds between two frames
 FOREGROUND, BACKGROUND = "d8d4cc", "121212"
-PADDING, FONT_SIZE, NUM_COLORS = 12, 16, 128
+PADDING, NUM_COLORS = 12, 128
+FONTS = [ImageFont.truetype(f"DejaVuSansMono{style}.ttf", 16) for style in ("", "-Bold")]
+WIDTH, HEIGHT = round(FONTS[0].getlength("█")), sum(FONTS[0].getmetrics())
 FIRST_BRAILLE, FIRST_EIGHTH, LAST_EIGHTH = 0x2800, 0x2588, 0x258F
 BRAILLE_DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of the dot of each bit of a braille character."""
@@ -93,41 +95,32 @@ class Recorder:
             self._screens.append((self._time, screen))
 
 
-@cache
-def load_fonts():
-    """Return the plain and the bold font, and the width and height of a cell."""
-    fonts = [ImageFont.truetype(f"DejaVuSansMono{style}.ttf", FONT_SIZE) for style in ("", "-Bold")]
-    return fonts, (round(fonts[0].getlength("█")), sum(fonts[0].getmetrics()))
-
-
 def draw_screen(screen):
-    _, (width, height) = load_fonts()
-    size = 2 * PADDING + width * len(screen[0]), 2 * PADDING + height * len(screen)
+    size = 2 * PADDING + WIDTH * len(screen[0]), 2 * PADDING + HEIGHT * len(screen)
     picture = Image.new("RGB", size, f"#{BACKGROUND}")
     for row, chars in enumerate(screen):
         for column, char in enumerate(chars):
-            picture.paste(_draw_char(char), (PADDING + column * width, PADDING + row * height))
+            picture.paste(_draw_char(char), (PADDING + column * WIDTH, PADDING + row * HEIGHT))
     return picture
 
 
 @cache
 def _draw_char(char):
-    fonts, (width, height) = load_fonts()
     names = ((char.fg, FOREGROUND), (char.bg, BACKGROUND))[:: -1 if char.reverse else 1]
     color, background = (f"#{default if name == 'default' else name}" for name, default in names)
-    picture = Image.new("RGB", (width, height), background)
+    picture = Image.new("RGB", (WIDTH, HEIGHT), background)
     draw, code = ImageDraw.Draw(picture), ord(char.data[0]) if char.data else 0x20
     if FIRST_EIGHTH <= code <= LAST_EIGHTH:  # a font leaves gaps between columns, and none between rows
-        draw.rectangle((0, 1, round(width * (LAST_EIGHTH + 1 - code) / 8) - 1, height - 2), fill=color)
+        draw.rectangle((0, 1, round(WIDTH * (LAST_EIGHTH + 1 - code) / 8) - 1, HEIGHT - 2), fill=color)
     elif FIRST_BRAILLE < code <= FIRST_BRAILLE + 0xFF:
         for bit, (column, row) in enumerate(BRAILLE_DOTS):  # at equal distances across cells, so that curves are smooth
             if (code - FIRST_BRAILLE) >> bit & 1:
-                x, y = round((column + 0.5) * width / 2), round((row + 0.5) * height / 4)
+                x, y = round((column + 0.5) * WIDTH / 2), round((row + 0.5) * HEIGHT / 4)
                 draw.rectangle((x - 1, y - 1, x + 1, y + 1), fill=color)
     else:
-        draw.text((0, 0), char.data, font=fonts[char.bold], fill=color)
+        draw.text((0, 0), char.data, font=FONTS[char.bold], fill=color)
     if char.underscore:
-        draw.line((0, height - 2, width, height - 2), fill=color)
+        draw.line((0, HEIGHT - 2, WIDTH, HEIGHT - 2), fill=color)
     return picture
 
 
@@ -154,16 +147,12 @@ def record(recorder):
     recorder.press(b"/set seed 5\r", pause=1)
     recorder.speed = 1
     recorder.wait(0.8)
-    for line in ("Hello, Gandalf.", "Where is the Ring?"):
+    for line, warmer, key in (("Hello, Gandalf.", 0, ENTER), ("Where is the Ring?", 0, ENTER), ("", 5, CTRL_N)):
         recorder.type(line)
-        recorder.press(ENTER, pause=1)
+        recorder.press(HOTTER, times=warmer, pause=0.3)
+        recorder.press(key, pause=1)
         recorder.wait_until("esc stop", is_shown=False)
         recorder.wait(1.2)
-    recorder.press(HOTTER, times=5, pause=0.3)
-    recorder.wait(0.8)
-    recorder.press(CTRL_N, pause=1)
-    recorder.wait_until("esc stop", is_shown=False)
-    recorder.wait(1.2)
     recorder.press(ESCAPE, pause=0.5)  # to the conversation, where letters are keys
     recorder.press(b"l", pause=3)
     recorder.press(ESCAPE, pause=0.5)

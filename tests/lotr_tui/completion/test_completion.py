@@ -3,11 +3,9 @@
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import pytest
 
@@ -100,55 +98,8 @@ LOAD = {
     "zsh": 'autoload -Uz compinit; compinit -u -D; setopt no_beep; eval "$(lotr-tui completion zsh)"; '
     'lotr-tui() { printf "<%s>" "$@"; echo; }',
     "fish": "lotr-tui completion fish | source; function lotr-tui; printf '<%s>' $argv; echo; end",
-}  # commands that load the completion, and then replace `lotr-tui` by a function that prints its arguments
-READY = "shell-is-ready"
-
-
-def write_program(folder):
-    """Write a program `lotr-tui` that runs this checkout, and return its folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "lotr-tui"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lotr_tui "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return folder
-
-
-class Shell:
-    """A shell in a terminal, in which `lotr-tui ARGUMENTS` prints the arguments that it gets."""
-
-    def __init__(self, terminal):
-        self._terminal = terminal
-
-    def complete_and_run(self, keys):
-        """Type a line, in which each tab completes a word, press enter, and return the arguments of the program."""
-        for part in keys.split("\t")[:-1]:
-            self._terminal.write(part.encode())
-            self._terminal.read_until_quiet(0.05, 5)
-            self._terminal.write(b"\t")  # a tab with keys behind it would count as pasted text
-            self._terminal.read(5)
-            self._terminal.read_until_quiet(0.05, 5)
-        self._terminal.write(keys.rpartition("\t")[2].encode() + b"\r")
-        output, deadline = b"", time.monotonic() + 30
-        while not (match := re.search(rb"[\r\n](?:\x1b[^\r\n<>]*)?(<[^\r\n]*>)\r\n", output)):
-            assert time.monotonic() < deadline, f"the program did not run after {keys!r}: {output!r}"
-            output += self._terminal.read(1)
-        self._terminal.read_until_quiet(0.1, 5)
-        return re.findall(r"<(.*?)>", match[1].decode())
-
-
-@contextmanager
-def open_shell(name, home, folder):
-    """Start a shell in `folder`, with the completion of lotr-tui and `home` as `LOTR_TUI_HOME`."""
-    program = shutil.which(name)
-    assert program
-    terminal = Terminal([program, *COMMANDS[name]], 120, 30, home)
-    with terminal.spawn():
-        terminal.read_until_quiet(0.5, 10)
-        terminal.write(f"cd '{folder}'; {LOAD[name]}; echo shell-is-'ready'\r".encode())
-        terminal.read_until(READY)
-        terminal.read_until_quiet(0.3, 5)
-        yield Shell(terminal)
-
+}
+"""Commands that load the completion, and then replace `lotr-tui` by a function that prints its arguments."""
 
 NAMES = ["alpha-1", "z run", "c's", 'd"q', "e$HOME", "v*?", "r:i", "j=k", "k#l", "x\\y", "ünï", "n!m", "o~p", "(q)"]
 NAMES.append("f`g`")  # the last one: bash begins a command at a backquote before the cursor, even behind a backslash
@@ -157,23 +108,43 @@ NAMES.append("f`g`")  # the last one: bash begins a command at a backquote befor
 
 @pytest.fixture(scope="module", params=COMMANDS)
 def shell(request, tmp_path_factory):
-    """Start a shell whose home has a run of each name, in a folder with files."""
-    if shutil.which(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
+    """Start a shell whose home has a run of each name, in a folder with files and this checkout as `lotr-tui`."""
+    program = shutil.which(request.param) or pytest.skip(f"{request.param} is not installed")
     folder = tmp_path_factory.mktemp(request.param)
-    for name in NAMES:
-        (folder / "home" / "runs" / name).mkdir(parents=True)
-        (folder / "home" / "runs" / name / "config.json").write_text("{}")
-    work = folder / "work"
-    (work / "data set").mkdir(parents=True)
+    write_runs(folder / "home" / "runs", *NAMES)
+    (folder / "data set").mkdir()
     for file in ("notes.md", "lines.csv", "model.gguf", "data set/more lines.csv"):
-        (work / file).write_text("")
+        (folder / file).write_text("")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "lotr-tui").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lotr_tui "$@"\n')
+    (folder / "bin" / "lotr-tui").chmod(0o700)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{write_program(folder / 'bin')}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("LC_ALL", "C.UTF-8")
         patch.delenv("PYTHONIOENCODING", raising=False)
-        with open_shell(request.param, folder / "home", work) as started:
-            yield started
+        with Terminal([program, *COMMANDS[request.param]], 120, 30, folder / "home").spawn() as terminal:
+            terminal.read_until_quiet(0.5, 10)
+            terminal.write(f"cd '{folder}'; {LOAD[request.param]}; echo shell-is-'ready'\r".encode())
+            terminal.read_until("shell-is-ready")
+            terminal.read_until_quiet(0.3, 5)
+            yield terminal
+
+
+def complete_and_run(shell, keys):
+    """Type a line, in which each tab completes a word, press enter, and return the arguments of the program."""
+    for part in keys.split("\t")[:-1]:
+        shell.write(part.encode())
+        shell.read_until_quiet(0.05, 5)
+        shell.write(b"\t")  # a tab with keys behind it would count as pasted text
+        shell.read(5)
+        shell.read_until_quiet(0.05, 5)
+    shell.write(keys.rpartition("\t")[2].encode() + b"\r")
+    output, deadline = b"", time.monotonic() + 30
+    while not (match := re.search(rb"[\r\n](?:\x1b[^\r\n<>]*)?(<[^\r\n]*>)\r\n", output)):
+        assert time.monotonic() < deadline, f"the program did not run after {keys!r}: {output!r}"
+        output += shell.read(1)
+    shell.read_until_quiet(0.1, 5)
+    return re.findall(r"<(.*?)>", match[1].decode())
 
 
 LINES = [
@@ -188,11 +159,12 @@ LINES = [
     ("lotr-tui train --csv data\\ set/m", ["train", "--csv", "data set/more lines.csv"]),
     ("lotr-tui eval gguf:m", ["eval", "gguf:model.gguf"]),
     ("lotr-tui generate hello --as pale", ["generate", "hello", "--as", "pale lord"]),
-]  # lines before a tab, and the arguments of the program
+]
+"""Lines before a tab, and the arguments of the program."""
 
 
 @pytest.mark.slow
 def test_a_tab_completes_the_word_so_that_the_program_gets_it(shell):
     keys = "".join("\\(\t" if name.startswith("(") else f"{name[0]}\t" for name in NAMES)
-    assert shell.complete_and_run(f"lotr-tui eval {keys}") == ["eval", *NAMES]
-    assert [shell.complete_and_run(f"{line}\t") for line, _ in LINES] == [arguments for _, arguments in LINES]
+    assert complete_and_run(shell, f"lotr-tui eval {keys}") == ["eval", *NAMES]
+    assert [complete_and_run(shell, f"{line}\t") for line, _ in LINES] == [arguments for _, arguments in LINES]

@@ -2,19 +2,16 @@
 
 import asyncio
 import http.client
+import shlex
+import signal
 import socket
-from unittest.mock import Mock
+import sys
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
-import shlex
-import signal
-import sys
-from unittest.mock import AsyncMock
-
-import pytest
 from aiohttp import WSServerHandshakeError
 from textual_serve.download_manager import DownloadManager
 

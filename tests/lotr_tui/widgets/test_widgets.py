@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Paste
 from textual.widgets import Static
@@ -28,11 +27,6 @@ from lotr_tui.widgets.sampler_panel import CUSTOM_PRESET, SAMPLER_PRESETS, Sampl
 from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support.app import ThemedApp
 from tests.support.pilot import notices, text_of, until
-
-
-class WidgetsApp(ThemedApp):
-    def compose(self) -> ComposeResult:
-        yield TemperatureSlider(0.8)
 
 
 class TestSmall:
@@ -54,8 +48,9 @@ class TestSmall:
         assert len(drawn) <= width
 
     async def test_keys_clicks_and_drags_set_the_temperature(self):
-        async with WidgetsApp().run_test(size=(120, 30)) as pilot:
-            slider = pilot.app.query_one(TemperatureSlider)
+        async with ThemedApp().run_test(size=(120, 30)) as pilot:
+            slider = TemperatureSlider(0.8)
+            await pilot.app.mount(slider)
             slider.focus()
             for keys, value in [(["right"], 0.85), (["end", "right"], 2.0), (["home", "right"], 0.05)]:
                 await pilot.press(*keys)
