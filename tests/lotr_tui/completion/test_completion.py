@@ -98,8 +98,7 @@ LOAD = {
     "zsh": 'autoload -Uz compinit; compinit -u -D; setopt no_beep; eval "$(lotr-tui completion zsh)"; '
     'lotr-tui() { printf "<%s>" "$@"; echo; }',
     "fish": "lotr-tui completion fish | source; function lotr-tui; printf '<%s>' $argv; echo; end",
-}
-"""Commands that load the completion, and then replace `lotr-tui` by a function that prints its arguments."""
+}  # commands that load the completion, and then replace `lotr-tui` by a function that prints its arguments
 
 NAMES = ["alpha-1", "z run", "c's", 'd"q', "e$HOME", "v*?", "r:i", "j=k", "k#l", "x\\y", "ünï", "n!m", "o~p", "(q)"]
 NAMES.append("f`g`")  # the last one: bash begins a command at a backquote before the cursor, even behind a backslash
@@ -159,8 +158,7 @@ LINES = [
     ("lotr-tui train --csv data\\ set/m", ["train", "--csv", "data set/more lines.csv"]),
     ("lotr-tui eval gguf:m", ["eval", "gguf:model.gguf"]),
     ("lotr-tui generate hello --as pale", ["generate", "hello", "--as", "pale lord"]),
-]
-"""Lines before a tab, and the arguments of the program."""
+]  # lines before a tab, and the arguments of the program
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import base64
 
 from lotr_tui.session.history import HistoryError, PromptHistory
 from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS, Completion
-from tests.support.prompt import PromptPilot, paste, type_text, visible_lines
+from tests.support.prompt import paste, run_prompt, type_text, visible_lines
 
 
 def complete_bilbo(text):
@@ -23,7 +23,7 @@ PASTES = [
 
 class TestEditing:
     async def test_prompts_are_edited_sent_and_restored_by_keys(self):
-        async with PromptPilot() as (pilot, app, prompt):
+        async with run_prompt() as (pilot, app, prompt):
             await type_text(pilot, "Bilbo is")
             await pilot.press("enter")
             assert app.sent == ["Bilbo is"]
@@ -45,7 +45,7 @@ class TestEditing:
                 assert prompt.value == value, keys
 
     async def test_tab_and_right_insert_the_completion_and_enter_does_not(self):
-        async with PromptPilot() as (pilot, app, prompt):
+        async with run_prompt() as (pilot, app, prompt):
             prompt.completer = complete_bilbo
             for key in ("tab", "right"):
                 await type_text(pilot, "the bi")
@@ -60,7 +60,7 @@ class TestEditing:
             assert app.sent == ["the bi"]  # without the completion
 
     async def test_only_the_end_of_the_text_is_completed(self):
-        async with PromptPilot() as (pilot, _, prompt):
+        async with run_prompt() as (pilot, _, prompt):
             prompt.completer = complete_bilbo
             await type_text(pilot, "bi")
             await pilot.press("left")
@@ -74,7 +74,7 @@ class TestEditing:
             assert visible_lines(prompt) == ["the", "bi"]
 
     async def test_long_paste_is_cut_with_a_notice(self):
-        async with PromptPilot() as (pilot, app, prompt):
+        async with run_prompt() as (pilot, app, prompt):
             await type_text(pilot, "is ")
             await paste(pilot, "bilbo " * 200_000)
             assert prompt.value == ("is " + "bilbo " * 200_000)[:MAX_PROMPT_CHARACTERS]
@@ -84,7 +84,7 @@ class TestEditing:
             assert len(app.notices) == 1
 
     async def test_control_characters_are_removed_with_a_notice(self):
-        async with PromptPilot() as (pilot, app, prompt):
+        async with run_prompt() as (pilot, app, prompt):
             for pasted, value, removed in PASTES:
                 prompt.value = ""
                 app.notices.clear()
@@ -104,7 +104,7 @@ def make_history(tmp_path, *prompts):
 
 class TestRecall:
     async def test_up_and_down_recall_prompts_and_return_to_the_draft(self, tmp_path):
-        async with PromptPilot(make_history(tmp_path, "bilbo is", "frodo", "bilbo was")) as (pilot, _, prompt):
+        async with run_prompt(make_history(tmp_path, "bilbo is", "frodo", "bilbo was")) as (pilot, _, prompt):
             values = []
             for key in ("up", "up", "up", "up", "down", "down", "down", "down"):
                 await pilot.press(key)
@@ -119,7 +119,7 @@ class TestRecall:
             assert prompt.cursor_location == (0, 3)
 
     async def test_up_moves_within_the_lines_before_it_recalls(self, tmp_path):
-        async with PromptPilot(make_history(tmp_path, "older")) as (pilot, _, prompt):
+        async with run_prompt(make_history(tmp_path, "older")) as (pilot, _, prompt):
             await type_text(pilot, "\ntwo\nlines")  # no recorded prompt starts with this draft
             await pilot.press("up", "up")
             assert prompt.cursor_location[0] == 0
@@ -129,11 +129,11 @@ class TestRecall:
             assert prompt.value == "older"
 
     async def test_sent_prompts_are_recalled_in_the_next_session(self, tmp_path):
-        async with PromptPilot(make_history(tmp_path)) as (pilot, _, prompt):
+        async with run_prompt(make_history(tmp_path)) as (pilot, _, prompt):
             await type_text(pilot, "two\nlines")
             await pilot.press("enter", "up")
             assert prompt.value == "two\nlines"
-        async with PromptPilot(PromptHistory(tmp_path / "history.jsonl")) as (pilot, _, prompt):
+        async with run_prompt(PromptHistory(tmp_path / "history.jsonl")) as (pilot, _, prompt):
             await pilot.press("up")
             assert prompt.value == "two\nlines"
 
@@ -144,7 +144,7 @@ class TestRecall:
             raise HistoryError("prompts are not saved: no space")
 
         monkeypatch.setattr(history, "add", fail)
-        async with PromptPilot(history) as (pilot, app, _):
+        async with run_prompt(history) as (pilot, app, _):
             await pilot.press("a", "enter")
             assert app.notices == ["prompts are not saved: no space"]
             assert app.sent == ["a"]

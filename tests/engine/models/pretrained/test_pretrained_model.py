@@ -20,8 +20,7 @@ FAMILIES = [
     "mistral",
     *(pytest.param(family, marks=pytest.mark.slow) for family in ("gpt2", "gpt_neox", "gemma2")),
     "mamba",
-]
-"""Families with a buffer of keys and values, one that slides, and one that has none; the others are slow."""
+]  # families with a buffer of keys and values, one that slides, and one that has none; the others are slow
 
 
 def random_ids(num, seed=0):
