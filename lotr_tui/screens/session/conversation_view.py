@@ -40,7 +40,6 @@ class ConversationView(containers.Vertical):
         slot: ModelSlot,
         on_change: Callable[[bool], None],
         on_cursor: Callable[[Reply | None, int], None],
-        on_double_click: Callable[[], None],
     ) -> None:
         """Start an empty conversation with the model in `slot`.
 
@@ -52,7 +51,7 @@ class ConversationView(containers.Vertical):
         self.edited_reply: Reply | None = None  # whose prompt is in the prompt input
         self._on_change, self._on_cursor = on_change, on_cursor
         welcome = slot.session_model.welcome_text()
-        self.transcript = transcript.Transcript(welcome, on_cursor, on_double_click, self.step_answer)
+        self.transcript = transcript.Transcript(welcome, on_cursor, self.step_answer)
         self.search_bar = transcript.SearchBar(self.transcript)
         self._noted_contexts: set[str] = set()  # names of the models whose full context is noted
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet

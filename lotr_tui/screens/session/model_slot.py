@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 SAMPLER_NAMES = {"length": "max_tokens", "penalty": "repetition_penalty"}  # where a typed name is another one
 NOBODY = {"as": (A_STRANGER, "stranger", "me"), "to": ("anyone", "anybody")}  # typed in place of a name
 ROLE_FIELDS = {"as": "speaking_as", "to": "speaker", "system": "system_prompt"}
-BEST_OF_CHOICES = (0, 1, 8, 16)  # that a click steps through; 0 is automatic
 
 
 class ModelSlot:
@@ -57,13 +56,15 @@ class ModelSlot:
         self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
         self.answerer = ""  # whose line the bars begin
         self._name = ""  # of the model in the settings
-        self._slow_unit: PreviewUnit = "token"  # for a slow model, whose words would take seconds to find
+        self.preview_unit: PreviewUnit = "word"  # of what can come next
         self.loader: ModelLoader | None = None  # of the next model
 
     def put(self, session_model: "SessionModel") -> None:
         """Use a model from the next line on, in the same reply mode if it can do the same as the one before."""
         before, settings = getattr(self, "session_model", None), self._state.settings.current
-        self.session_model, self._name, self._slow_unit = session_model, session_model.settings_name, "token"
+        self.session_model, self._name = session_model, session_model.settings_name
+        # The words of a slow model, which take seconds to find, are shown once the user asks for them.
+        self.preview_unit = "token" if session_model.is_slow else settings.preview_unit
         abilities = (session_model.reply_modes, bool(session_model.cast))
         if before is None or (before.reply_modes, bool(before.cast)) != abilities:
             self.reply_mode = session_model.reply_mode_at_start(settings.reply_mode)
@@ -94,9 +95,6 @@ class ModelSlot:
             self.change_settings(answering=roles.speaker, speaking_as=roles.speaking_as)
             self._on_roles()
 
-    def set_speaker(self, name: str) -> None:
-        self.set_roles(self.roles._replace(speaker=name))
-
     def choose_roles(self, column: Literal["answering", "speaking-as"] = "answering") -> None:
         """Ask who answers or who the user is, or what tells a chat model who it is."""
         from lotr_tui.screens.dialogs.questions import CastDialog, SystemPromptDialog
@@ -112,12 +110,6 @@ class ModelSlot:
         probs = {speaker.name: speaker.prob for speaker in self.speaker_probs}
         app.push_screen(CastDialog(cast, [*people, SOMEONE], people, roles, probs, column), self.set_roles)
 
-    def set_best_of(self, number: int | None = None) -> None:
-        """Draw so many answers for a turn (0: as many as usual); None is the next usual number."""
-        more = [choice for choice in BEST_OF_CHOICES if choice > self.settings.best_of]
-        self.change_settings(best_of=next(iter(more), BEST_OF_CHOICES[0]) if number is None else number)
-        self._on_roles()
-
     def set_reply_mode(self, mode: str = "") -> None:
         """Continue the prompt or answer it, in a conversation if the model knows speakers; "" is the next mode."""
         modes = self.session_model.reply_modes
@@ -130,17 +122,10 @@ class ModelSlot:
             self._state.update_settings(reply_mode="conversation" if mode == modes[0] else mode)
             self._on_roles()
 
-    @property
-    def preview_unit(self) -> PreviewUnit:
-        """Unit of what can come next: the saved one, or for a slow model tokens until the user asks for words."""
-        return self._slow_unit if self.session_model.is_slow else self._state.settings.current.preview_unit
-
     def toggle_unit(self) -> None:
-        unit: PreviewUnit = "word" if self.preview_unit == "token" else "token"
-        if self.session_model.is_slow:
-            self._slow_unit = unit
-        else:
-            self._state.update_settings(preview_unit=unit)
+        self.preview_unit = "word" if self.preview_unit == "token" else "token"
+        if not self.session_model.is_slow:
+            self._state.update_settings(preview_unit=self.preview_unit)
         self._on_roles()
 
     def footer_words(self) -> dict[str, str]:
@@ -170,7 +155,8 @@ class ModelSlot:
         elif name == "answers":
             if value != "auto" and not value.isdecimal():
                 raise InvalidInputError(f"{value[:20]!r} is no number of answers; use auto or a number from 1")
-            self.set_best_of(0 if value == "auto" else int(value[:9]))
+            self.change_settings(best_of=0 if value == "auto" else int(value[:9]))
+            self._on_roles()
         elif name == "pace":
             try:
                 self._state.update_settings(pace=float(value))
@@ -274,11 +260,10 @@ class RoleLabels(containers.Horizontal):
         "to": "call('slot.choose_roles')",
         "system": "call('slot.choose_roles')",
         "reply-mode": "call('slot.set_reply_mode')",
-        "best-of": "call('slot.set_best_of')",
     }
 
     def compose(self) -> app.ComposeResult:
-        yield from (RoleLabel(id=id, markup=False) for id in self.ACTIONS)
+        yield from (RoleLabel(id=id, markup=False) for id in (*self.ACTIONS, "best-of"))
 
     def show(self, slot: ModelSlot) -> None:
         mode, roles, cast, chat = slot.reply_mode, slot.roles, slot.session_model.cast, slot.session_model.chat
@@ -298,7 +283,8 @@ class RoleLabels(containers.Horizontal):
             texts["best-of"] = Content.styled("first answer" if number == 1 else f"best of {number or 'auto'}", MUTED)
         elif cast:
             texts["to"] = name("a line of", roles.speaker, A_STRANGER)
-        for id, action in self.ACTIONS.items():
-            label = self.query_one(f"#{id}", RoleLabel)
-            label.display = id in texts
-            label.update(texts.get(id, Content("")).stylize(style.Style.from_meta({"@click": f"screen.{action}"})))
+        for label in self.query(RoleLabel):
+            text, label.display = texts.get(label.id or "", Content("")), label.id in texts
+            if (action := self.ACTIONS.get(label.id or "")) is not None:
+                text = text.stylize(style.Style.from_meta({"@click": f"screen.{action}"}))
+            label.update(text)

@@ -62,7 +62,6 @@ class SessionScreen(AppScreen[None]):
         self._panes = {"transcript": "conversation", "next": "next word"}  # of a narrow terminal, with their names
         self._shown_keys: object = None  # state and words of the footer
         self._pending: prompt.PromptInput.Submitted | None = None
-        self._told_how_to_quit = False
 
     # Opening
 
@@ -111,7 +110,7 @@ class SessionScreen(AppScreen[None]):
 
         slot.put(session_model)
         slot.sampler = sampler_panel.SamplerPanel(slot.settings.sampler, id="sampler")
-        self.view = ConversationView(slot, self._follow_reply, self._inspect, lambda: self.side.branch())
+        self.view = ConversationView(slot, self._follow_reply, self._inspect)
         self.side = SidePane(self.view, self.prompt.update_suggestion)
         body, controls = self.query_one("#body"), self.query_one("#controls")
         for parent, pane in ((body, self.view), (body, self.side), (controls, slot.sampler)):
@@ -395,11 +394,10 @@ class SessionScreen(AppScreen[None]):
             self.update_keys()
 
     def action_interrupt(self) -> None:
-        """Stop the reply. The first time that there is none, say how to quit, which ctrl+c never does."""
+        """Stop the reply, or say how to quit, which ctrl+c never does."""
         if self.is_ready and self.view.conversation.active_reply is not None:
             self.view.conversation.stop()
-        elif not self._told_how_to_quit:
-            self._told_how_to_quit = True
+        else:
             self.notify("ctrl+q quits", timeout=3)
 
     def action_enter(self) -> None:

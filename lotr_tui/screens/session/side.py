@@ -47,7 +47,10 @@ class SidePane(containers.Vertical):
         """Show what can come next in a conversation; `on_completion` is called once a slow model completes a draft."""
         super().__init__(id="side")
         self._view, self._slot, reader = view, view.slot, view.conversation.reader
-        self.who, self.next = WhoAnswersBars(view.slot.set_speaker), TokenBars(self.branch)
+        self.who, self.next = (
+            WhoAnswersBars(lambda name: view.slot.set_control(f"to {name or 'anyone'}")),
+            TokenBars(self.branch),
+        )
         self.chart = charts.PerplexityChart(id="training")
         self.chart.can_focus = True
         num_rows = read_text.MAX_CANDIDATES, MIN_ROWS

@@ -30,7 +30,7 @@ MARK_WIDTH = 2  # of the mark before the name of a speaker
 NAME_GAP = 2
 MIN_TEXT_WIDTH = 36  # of the text, below which the column of names becomes narrower
 MAX_QUERY_CHARACTERS = 200
-MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"
+MOUSE_HELP = "Click a word to see why it was picked, and an alternative to branch to it"
 
 
 Line = tuple[int, int, int]
@@ -77,14 +77,11 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         self,
         welcome: str,
         on_cursor: Callable[[Reply, int], None],
-        branch: Callable[[], None],
         step_answer: Callable[[int, Reply], None],
     ) -> None:
-        """Call `on_cursor` when the cursor is on another token, `branch` after a double click on it, and `step_answer`
-        after a click on the arrows beside the number of answers.
-        """
+        """Call `on_cursor` when the cursor is on another token, `step_answer` after a click beside their number."""
         super().__init__(id="transcript")
-        self._on_cursor, self._branch, self._step_answer = on_cursor, branch, step_answer
+        self._on_cursor, self._step_answer = on_cursor, step_answer
         self.entries: list[text.Entry] = [text.Note(welcome)]
         self.cursor: tuple[int, int] | None = None  # indices of the entry and of its token
         self._layouts: list[Layout] = []
@@ -325,9 +322,6 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the clicked token, or on the first one after a clicked prompt, or show another answer."""
         offset = event.get_content_offset(self)
-        if event.chain == 2 and self.cursor is not None:  # the first click may have moved the words under the mouse
-            self._branch()
-            return
         line = -1 if offset is None else offset.y + self.scroll_offset.y
         index = bisect_right(self._end_lines, line)
         entry = self.entries[index] if index < len(self.entries) else None

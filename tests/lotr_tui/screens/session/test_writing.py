@@ -112,7 +112,7 @@ async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(make_app):
             assert len(ui.exchange_text(app).split()) > 6
         assert len(ui.entries(app, Reply)) == 2
         app.clear_notifications()
-        await pilot.press("ctrl+c", "ctrl+c")
+        await pilot.press("ctrl+c")
         assert ui.notices(app) == "ctrl+q quits"
         assert app.return_code is None
 
