@@ -57,8 +57,6 @@ class GenerationColumns(StripWidget, can_focus=True):
 
     @dataclass
     class ColumnSelected(message.Message):
-        """Posted when a column was clicked."""
-
         index: int
 
     def __init__(self, min_column_width: int, *, compares_with_first: bool) -> None:
@@ -125,7 +123,6 @@ class GenerationColumns(StripWidget, can_focus=True):
         return lines
 
     def _layout_columns(self, width: int) -> tuple[int, int]:
-        """Return the number and the width of the visible columns."""
         count = max(1, min(len(self.outputs), (width + COLUMN_GAP) // (self._min_column_width + COLUMN_GAP)))
         return count, max(1, (width + COLUMN_GAP) // count - COLUMN_GAP)
 
@@ -133,7 +130,6 @@ class GenerationColumns(StripWidget, can_focus=True):
         return self.get_component_rich_style(f"generation-columns--{name}")
 
     def _headings(self, visible: range, width: int) -> list[Sequence[Line]]:
-        """Return title, description, statistics, difference and a rule, each with a line per visible column."""
         plain, title, muted = self.rich_style, self._style("title"), self._style("muted")
         outputs = [self.outputs[index] for index in visible]
         titles = [_wrap_words([(word, title) for word in output.title.split()], width, plain) for output in outputs]
@@ -304,7 +300,6 @@ class ColumnsScreen(AppScreen[None]):
         raise NotImplementedError
 
     def describe(self) -> str:
-        """Return models and settings for the status line."""
         raise NotImplementedError
 
     def use_ranking(self) -> None:

@@ -52,7 +52,6 @@ def format_temperature(temperature: float) -> str:
 
 
 def parse_temperatures(text: str) -> list[float]:
-    """Return the temperatures in `text`, which are separated by spaces or commas."""
     temperatures = []
     for part in text.replace(",", " ").split():
         try:
@@ -88,7 +87,6 @@ class LadderScreen(ColumnsScreen):
             yield LineInput(display_name(self._speaker), id="speaker", placeholder="a name", compact=True)
 
     def use_ranking(self) -> None:
-        """Let the likeliest speaker say the text of all columns."""
         if self._ranking and not self._speaker:  # none was typed meanwhile
             self._set_speaker(self._ranking[0].name)
 
@@ -212,7 +210,6 @@ class SideBySideScreen(ColumnsScreen):
 
     @property
     def is_loading(self) -> bool:
-        """True while a model is being loaded."""
         return any(worker.node is self and worker.group == "loading" for worker in self.workers)
 
     def make_first_slots(self) -> list[Column]:
@@ -337,7 +334,6 @@ class SideBySideScreen(ColumnsScreen):
         return Column(shown_name(name), self.session_model.model, self.settings.temperature, name, likely)
 
     async def _load_model(self, slot: Column, choice: ModelChoice, otherwise: ModelChoice | None) -> None:
-        """Load the model of a column, or remove the column if that fails."""
         failure = ""
         try:
             self._set_model(slot, await run_in_thread(load_model_choice, choice, self.state.runs_dir))

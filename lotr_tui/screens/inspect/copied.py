@@ -46,7 +46,6 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         yield widgets.Rule(line_style="solid")
 
     def passages_at(self, index: int) -> list[int]:
-        """Return the indices of the passages that contain a word."""
         passages = enumerate(self.passages)
         return [n for n, passage in passages if passage.start <= index < passage.start + passage.length]
 

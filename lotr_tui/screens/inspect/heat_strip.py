@@ -101,7 +101,6 @@ class StripColumns:
         return strongest
 
     def largest_position(self, column: int, values: Float32Array) -> int:
-        """Return the item of a column with the largest absolute value."""
         first = int(self.first_positions[column])
         values = values[first : first + int(self.sizes[column])]
         return first + (int(np.abs(values).argmax()) if len(values) else 0)
@@ -324,7 +323,6 @@ class HeatStrips(StripWidget, can_focus=True):
     # Cursor
 
     def move_cursor(self, row: int, item: int) -> None:
-        """Move the cursor to the nearest row and item."""
         if self.rows:
             self.row, self.item = max(0, min(row, len(self.rows) - 1)), max(0, min(item, self.num_items - 1))
             self.post_message(self.CursorMoved())

@@ -167,7 +167,6 @@ class LayerScreen(TextScreen[ReadingT]):
         self.query_one(HelpLine).update_text()
 
     def show_along(self, name: str, num_rows: int, draw: Callable[[int, int], Row], token: int) -> None:
-        """Show the list along the text, with the cursor on a token."""
         pinned = (" · pinned" if self.pinned else "", "$accent")
         self.show_line("#along-heading", (name, "bold"), (" along the text", MUTED), pinned)
         self.query_one("#along", RowList).show(num_rows, draw, token)

@@ -261,7 +261,6 @@ class LensScreen(TextScreen[TokenScores]):
 
     @on(TextView.CursorMoved)
     def _show_word(self) -> None:
-        """Show the details of the word under the cursor, and select its sentence."""
         details, sentences = self.query_one(WordDetails), self.query_one("#sentences", RowList)
         if not self.scores or not len(self.scores[0].tokens):
             details.show("", "", (None, None), 0)

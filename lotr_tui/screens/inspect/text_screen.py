@@ -247,7 +247,6 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
     # Parts that a subclass implements
 
     def compose_body(self) -> ComposeResult:
-        """Yield the widgets between the status and the input line."""
         raise NotImplementedError
 
     def find_problem(self) -> str:
@@ -255,7 +254,6 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
         return ""
 
     def show_page(self, page: Page) -> None:
-        """Show a text that is not analysed yet."""
         raise NotImplementedError
 
     def compute(self, tokens: TokenizedText, cancelled: Cancellation) -> Iterable[ResultT]:
@@ -309,12 +307,10 @@ class TextScreen(AppScreen[None], Generic[ResultT]):
     # Analysis
 
     def tokenize(self, text: str) -> TokenizedText:
-        """Tokenize a text as the model of the session reads it."""
         tokenizer = self.session_model.model.tokenizer
         return tokenize_with_offsets(text, tokenizer, eos_per_line=self.eos_per_line, cast=self.cast)
 
     def analyse(self) -> None:
-        """Show the text, and analyse it in a thread."""
         if is_closed(self):  # by a key before its first paint
             return
         self.analysis.cancel()

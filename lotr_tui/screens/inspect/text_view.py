@@ -312,7 +312,6 @@ class TextView(LineScrollView, can_focus=True):
         return first, max(first, int(np.searchsorted(self.page.starts, self._line_ends[line], side="left")))
 
     def visible_items(self) -> tuple[int, int]:
-        """Return the first visible item and the index after the last one."""
         top = min(self.scroll_offset.y, len(self._line_starts) - 1)
         bottom = min(top + max(1, self.size.height), len(self._line_starts)) - 1
         return self._items_on_line(top)[0], self._items_on_line(bottom)[1]

@@ -78,7 +78,6 @@ def line_at(text: str, cast: Sequence[str], cursor: int) -> UnknownLine:
 
 
 def cut_words(text: str) -> str:
-    """Return the first `MAX_WORDS` words of a line."""
     words = text.split(maxsplit=MAX_WORDS)
     return text.removesuffix(words[-1]).rstrip() if len(words) > MAX_WORDS else text
 
