@@ -57,6 +57,8 @@ class GenerationColumns(StripWidget, can_focus=True):
 
     @dataclass
     class ColumnSelected(message.Message):
+        """Posted when a column was clicked."""
+
         index: int
 
     def __init__(self, min_column_width: int, *, compares_with_first: bool) -> None:

@@ -135,13 +135,6 @@ async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_
         check(13)
         await pilot.press("N")
         check(12)
-        text.focus()
-        await pilot.press("home")
-        await pilot.pause()
-        check(0)
-        await pilot.click(TextView, offset=(15, 0))
-        await pilot.pause()
-        check(2)
         await pilot.press("e")  # edits the text
         app.screen.query_one(Input).value = "the lamp zyzzyva"
         await pilot.press("enter")

@@ -9,14 +9,9 @@ from textual.widgets import Input
 from engine.errors import InvalidInputError
 from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
+from lotr_tui.screens.inspect import comparison
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, GenerationColumns
-from lotr_tui.screens.inspect.comparison import (
-    MAX_TEMPERATURES,
-    WIDE_TEMPERATURES,
-    LadderScreen,
-    format_temperature,
-    parse_temperatures,
-)
+from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, parse_temperatures
 from lotr_tui.session.columns import PromptContext, first_difference
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
@@ -88,8 +83,6 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         field = screen.query_one("#temperatures", Input)
         await until_columns_ended(pilot, screen)
         assert temperatures(screen) == parse_temperatures(field.value) == list(WIDE_TEMPERATURES)
-        words = [expected_words(slot.temperature) for slot in screen.slots]
-        assert [generated_words(slot) for slot in screen.slots] == words
         field.value = "0.9 0.9"
         await pilot.press("right")
         assert (screen.selected_index, field.value) == (1, "0.9 0.9")  # typed, and not used before enter
@@ -102,8 +95,8 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         await pilot.press(*["x"] * 2)
         assert len(screen.slots) == 1
         assert "one column must stay" in note_text(screen)
-        await pilot.press(*["a"] * MAX_TEMPERATURES)
-        assert len(screen.slots) == MAX_TEMPERATURES
+        await pilot.press(*["a"] * comparison.MAX_TEMPERATURES)
+        assert len(screen.slots) == comparison.MAX_TEMPERATURES
         assert "the maximum; x removes one" in note_text(screen)
         assert temperatures(screen) == parse_temperatures(field.value)
 
@@ -178,7 +171,7 @@ async def test_invalid_controls_are_reported_on_one_line(make_host):
 def test_temperatures_are_parsed_as_they_are_formatted():
     assert parse_temperatures("0.5, .7 0.75,1 2.") == [0.5, 0.7, 0.75, 1.0, 2.0]
     values = [0.0, 0.05, 0.125, 0.7251, 1.0, 2.0]
-    assert parse_temperatures(" ".join(map(format_temperature, values))) == values
+    assert parse_temperatures(" ".join(map(comparison.format_temperature, values))) == values
     for invalid in ("nan", "inf", "-1", "1e9", "warm"):
         with pytest.raises(InvalidInputError):
             parse_temperatures(invalid)

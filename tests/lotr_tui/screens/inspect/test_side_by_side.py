@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
 from textual.widgets import Input, OptionList, Static
 
 from engine.analysis.evaluation import evaluate
@@ -30,8 +29,7 @@ from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from tests.support import dialogues
 from tests.support.app import make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
-from tests.support.files import sentences, write_csv
-from tests.support.models import random_lstm
+from tests.support.files import sentences, write_csv, write_random_run
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
 from tests.support.pilot import text_of, until
 from tests.support.sampling import make_token_event, said_text_of
@@ -85,16 +83,8 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
-    """A run on the disk with random weights and the word frequencies of the corpus as output bias."""
-    folder = tmp_path_factory.mktemp("runs") / "small-run"
     config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
-    weights = dict(random_lstm(config.model, dataset.tokenizer, scale=0.4).weights)
-    weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(dataset.tokenizer)) + 1).astype("f4")
-    folder.mkdir()
-    (folder / "config.json").write_text(config.to_json())
-    (folder / "vocabulary.json").write_text(dataset.tokenizer.to_json())
-    (folder / "model.safetensors").write_bytes(save(weights))
-    return folder
+    return write_random_run(tmp_path_factory.mktemp("runs") / "small-run", config, dataset.tokenizer)
 
 
 async def test_kneser_ney_of_the_run_comes_first_and_a_key_adds_the_mixture(make_host, run, dataset):
