@@ -50,16 +50,17 @@ def key_of(id):
 async def press_and_observe(pilot, stage, row):
     app = pilot.app
     base = app.screen
-    row.prepare(app)
+    if row.focus:
+        app.screen.query_one(row.focus).focus()
     if row.first_keys:
         await pilot.press(*row.first_keys)
         await until_idle(pilot, stage)
     before = row.observe(app)
     await pilot.press(key_of(row.id))
     with suppress(AssertionError):
-        await until(pilot, lambda: row.expect(before, row.observe(app)))
+        await until(pilot, lambda: row.is_met(before, row.observe(app)))
     after = row.observe(app)
-    assert row.expect(before, after), f"{row.id}: {before!r} became {after!r}"
+    assert row.is_met(before, after), f"{row.id}: {before!r} became {after!r}"
     await until_idle(pilot, stage)
     if row.back:
         await pilot.press(key_of(row.back))

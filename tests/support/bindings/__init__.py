@@ -1,23 +1,28 @@
 """The table of the binding test: each key of each screen, the state that it changes, and the expected change."""
 
+import operator
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from textual.widgets import Input, OptionList
+from textual.widgets import OptionList
 
-from tests.support import scenes
-from tests.support.analysis import is_idle
-from tests.support.pilot import screen_name, until
+from tests.support.pilot import screen_name
+
+DIFFERENCES = {"changes": operator.ne, "increases": operator.lt, "decreases": operator.gt}
 
 
 class Row(NamedTuple):
     id: str
     observe: Callable[[Any], Any]  # function of the app that returns the state that the key changes
-    expect: Callable[[Any, Any], bool]
-    """Function that returns True if the state before and after the key differ as they should."""
+    expect: Any  # the state after the key, a word in `DIFFERENCES`, or a function of the states before and after it
     first_keys: tuple[str, ...] = ()  # keys to press before the state is observed
-    prepare: Callable[[Any], None] = lambda app: None  # function of the app that is called before these keys
+    focus: str = ""  # selector of the widget that is focused before these keys
     back: str = ""  # id of a binding of the screen that the key opens, whose key leads back
+
+    def is_met(self, before, after):
+        if isinstance(self.expect, str) and self.expect in DIFFERENCES:
+            return DIFFERENCES[self.expect](before, after)
+        return self.expect(before, after) if callable(self.expect) else before != self.expect == after
 
 
 class Stage(NamedTuple):
@@ -50,35 +55,8 @@ def focused(app):
     return type(app.screen.focused).__name__
 
 
-def has_quit(app):
-    return app.return_code is not None
-
-
-def input_value(app):
-    return app.screen.query_one(Input).value
-
-
 def highlighted(app):
     return app.screen.query_one(OptionList).highlighted
-
-
-# Expected changes
-
-
-def changes(before, after):
-    return before != after
-
-
-def increases(before, after):
-    return after > before
-
-
-def decreases(before, after):
-    return after < before
-
-
-def becomes(value):
-    return lambda before, after: before != value and after == value
 
 
 def moves(steps):
@@ -98,27 +76,13 @@ def opens(prefix, **screens):
     rows = []
     for suffix, screen in screens.items():
         name, back = (screen, "") if isinstance(screen, str) else screen
-        rows += [row._replace(back=back) for row in keys(prefix, screen_name, **{suffix: becomes(name)})]
+        rows += [row._replace(back=back) for row in keys(prefix, screen_name, **{suffix: name})]
     return rows
 
 
 def closes(id, screen, *first_keys):
-    return Row(id, screen_name, becomes(screen), first_keys)
+    return Row(id, screen_name, screen, first_keys)
 
 
-def with_focus(open_screen, widget_type, *first_keys):
-    """Return a function that opens a screen that analyses a text, presses keys, and focuses a widget."""
-
-    async def set_up(pilot):
-        await open_screen(pilot)
-        await pilot.press(*first_keys)
-        await until(pilot, lambda: is_idle(pilot.app))
-        pilot.app.screen.query_one(widget_type).focus()
-
-    return set_up
-
-
-LONG_TEXT = "\n".join([scenes.LENS_TEXT, scenes.REPLY_TEXT] * 4)  # text of more lines than fit on the screen
-PAGES = {"page_down": increases, "page_up": decreases, "last": increases, "first": decreases}
+PAGES = {"page_down": "increases", "page_up": "decreases", "last": "increases", "first": "decreases"}
 LIST = {"down": moves(1), "up": moves(-1), **PAGES}
-LINE_OF_WORDS = {"right": moves(1), "left": moves(-1), "down": increases, "up": decreases, **PAGES}

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from textual.widgets import OptionList
+from textual.widgets import Input, OptionList
 
 from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
@@ -12,21 +12,7 @@ from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
-from tests.support.bindings import (
-    Row,
-    Stage,
-    becomes,
-    closes,
-    decreases,
-    focused,
-    increases,
-    input_value,
-    keys,
-    moves,
-    of,
-    opens,
-    scroll_y,
-)
+from tests.support.bindings import Row, Stage, closes, focused, keys, moves, of, opens, scroll_y
 from tests.support.pilot import lines_of, screen_name, text_of, until
 
 # The list of runs
@@ -36,10 +22,6 @@ def rows(app):
     """Return the rows of the list, which may be below a dialog."""
     screen = next(screen for screen in reversed(app.screen_stack) if isinstance(screen, RunsScreen))
     return [str(option.prompt) for option in screen.query_one("#runs", OptionList).options]
-
-
-def listed(app):
-    return len(rows(app))
 
 
 def sorted_by(app):
@@ -54,7 +36,7 @@ def shows_differences(app):
 
 def suggested_folder(app):
     """Return the name of the folder that the export dialog suggests, or "" without the dialog."""
-    return Path(input_value(app)).name if screen_name(app) == "ExportDialog" else ""
+    return Path(app.screen.query_one(Input).value).name if screen_name(app) == "ExportDialog" else ""
 
 
 def model(app):
@@ -70,37 +52,27 @@ async def runs(pilot):
     (app.state.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*lines, ""]))
     await scenes.session(pilot)
     await pilot.press("ctrl+o")
-    await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 5)
+    await until(pilot, lambda: screen_name(app) == "RunsScreen" and len(rows(app)) == 5)
     await pilot.press(*["down"] * next(index for index, row in enumerate(rows(app)) if "first" in row))
     await until(pilot, lambda: "first" in rows(app)[app.screen.query_one("#runs", OptionList).highlighted])
 
 
-RUNS = Stage(
-    runs,
-    [
-        Row("runs.mark", lambda app: sum(row[1] in CURVE_MARKS for row in rows(app)), moves(1)),
-        Row("runs.compare", shows_differences, becomes(True), ("up", "space")),
-        *keys("runs", lambda app: sum(row[1] == BASELINE_MARK for row in rows(app)), baseline=moves(1)),
-        Row("runs.sort", sorted_by, becomes("size↓"), ("down",)),
-        *keys("runs", suggested_folder, export=becomes("first-csv")),
-        *opens("runs", rename="NameDialog", delete="ConfirmDialog", watch=("DashboardScreen", "dashboard.close")),
-        *keys("runs", focused, filter=becomes("LineInput")),
-        Row("runs.back", focused, becomes("RobustOptionList"), ("f", "i", "r", "s", "t")),
-        closes("runs.back", "SessionScreen"),
-    ],
-    size=(100, 24),  # all columns
-)
-SELECTED_RUN = Stage(runs, [Row("runs.select", model, becomes("first"))])
+RUNS = [
+    Row("runs.mark", lambda app: sum(row[1] in CURVE_MARKS for row in rows(app)), moves(1)),
+    Row("runs.compare", shows_differences, True, ("up", "space")),
+    *keys("runs", lambda app: sum(row[1] == BASELINE_MARK for row in rows(app)), baseline=moves(1)),
+    Row("runs.sort", sorted_by, "size↓", ("down",)),
+    *keys("runs", suggested_folder, export="first-csv"),
+    *opens("runs", rename="NameDialog", delete="ConfirmDialog", watch=("DashboardScreen", "dashboard.close")),
+    *keys("runs", focused, filter="LineInput"),
+    Row("runs.back", focused, "RobustOptionList", ("f", "i", "r", "s", "t")),
+    closes("runs.back", "SessionScreen"),
+]
 
 # The dashboard
 
 
-def chart(app):
-    return app.screen.query_one("TrainingChart")
-
-
-def visible_range(app):
-    return chart(app).x_range
+visible_range = of("TrainingChart", "x_range")
 
 
 def sample_epoch(app):
@@ -141,50 +113,42 @@ async def show_samples(pilot):
 
 async def diagnosis(pilot):
     await train(pilot)
-    app = pilot.app
-    app.state.training_view.apply(Diagnosed(123, 12.0, "loss_spike", "training perplexity jumped", "--set lr=0.001"))
-    app.screen.show_view(app.state.training_view)
+    view = pilot.app.state.training_view
+    view.apply(Diagnosed(123, 12.0, "loss_spike", "training perplexity jumped", "--set lr=0.001"))
+    pilot.app.screen.show_view(view)
 
 
-PROBLEM = Stage(
-    diagnosis, keys("dashboard", lambda app: app.screen.query_one("#diagnosis").display, dismiss=becomes(False))
-)
-LOG = Stage(
-    log,
-    [
-        *keys("dashboard", scroll_y("LogPane"), log_up=moves(-1), log_down=moves(1)),
-        *keys("dashboard", scroll_y("LogPane"), log_page_up=decreases, log_page_down=increases),
-    ],
-    size=(80, 14),
-)
-DASHBOARD = Stage(
-    show_samples,
-    [
-        *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1)),
-        *keys("dashboard", sample_epoch, first=becomes(0.0), latest=becomes(12.0)),
-        *keys("dashboard", of("TrainingChart", "cursor_step"), cursor_left=becomes(122), cursor_right=becomes(123)),
-        Row("dashboard.zoom-in", visible_range, becomes((6, 12)), ("end",)),
-        *keys("dashboard", visible_range, zoom_out=becomes((0, 12))),
-        Row("dashboard.show-all", visible_range, becomes((0, 12)), ("plus", "plus")),
-        *keys("dashboard", of("PaneTabs", "pane"), pane=becomes("samples"), previous_pane=becomes("chart")),
-        *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
-        *opens("dashboard", prompt=("SamplePromptDialog", "dialog.cancel"), export="ExportDialog"),
-        *opens("dashboard", stop="ConfirmDialog", close="QuitDialog"),
-    ],
-)
-CONTROL_COMMANDS = Stage(
-    train,
-    [
-        Row("dashboard.pause", commands, sends("pause")),
-        Row("dashboard.halve-lr", commands, sends("lr", "0.5")),
-        Row("dashboard.reset-lr", of_view("lr_scale"), becomes(1.0)),
-        Row("dashboard.save", of_view("checkpoint_step"), becomes(7)),
-        Row("dashboard.detach", commands, sends("detach")),
-    ],
-)
-
-RUN_APPS = {"runs": [RUNS], "selected run": [SELECTED_RUN]}
+LOG = [
+    *keys("dashboard", scroll_y("LogPane"), log_up=moves(-1), log_down=moves(1)),
+    *keys("dashboard", scroll_y("LogPane"), log_page_up="decreases", log_page_down="increases"),
+]
+DASHBOARD = [
+    *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1), first=0.0, latest=12.0),
+    *keys("dashboard", of("TrainingChart", "cursor_step"), cursor_left=122, cursor_right=123),
+    Row("dashboard.zoom-in", visible_range, (6, 12), ("end",)),
+    *keys("dashboard", visible_range, zoom_out=(0, 12)),
+    Row("dashboard.show-all", visible_range, (0, 12), ("plus", "plus")),
+    *keys("dashboard", of("PaneTabs", "pane"), pane="samples", previous_pane="chart"),
+    *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
+    *opens("dashboard", prompt=("SamplePromptDialog", "dialog.cancel"), export="ExportDialog"),
+    *opens("dashboard", stop="ConfirmDialog", close="QuitDialog"),
+]
+CONTROL_COMMANDS = [
+    Row("dashboard.pause", commands, sends("pause")),
+    Row("dashboard.halve-lr", commands, sends("lr", "0.5")),
+    Row("dashboard.reset-lr", of_view("lr_scale"), 1.0),
+    Row("dashboard.save", of_view("checkpoint_step"), 7),
+    Row("dashboard.detach", commands, sends("detach")),
+]
+RUN_APPS = {
+    "runs": [Stage(runs, RUNS, size=(100, 24))],  # all columns
+    "selected run": [Stage(runs, [Row("runs.select", model, "first")])],
+}
 TRAINING_APPS = {
-    "dashboard": [PROBLEM, LOG, DASHBOARD],
-    "control commands": [CONTROL_COMMANDS],
+    "dashboard": [
+        Stage(diagnosis, keys("dashboard", of("#diagnosis", "display"), dismiss=False)),
+        Stage(log, LOG, size=(80, 14)),
+        Stage(show_samples, DASHBOARD),
+    ],
+    "control commands": [Stage(train, CONTROL_COMMANDS)],
 }

@@ -5,7 +5,6 @@ from pathlib import Path
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.dialogs.paths import OpenTextDialog
 from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
-from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.session.columns import PromptContext
@@ -13,41 +12,32 @@ from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model, open_attention
-from tests.support.bindings import (
-    LIST,
-    LONG_TEXT,
-    Row,
-    Stage,
-    becomes,
-    changes,
-    closes,
-    decreases,
-    focused,
-    highlighted,
-    increases,
-    keys,
-    moves,
-    of,
-    of_screen,
-    opens,
-    with_focus,
-)
+from tests.support.bindings import LIST, Row, Stage, closes, focused, highlighted, keys, moves, of, of_screen, opens
 from tests.support.dialogues import dialogue_session_model
 from tests.support.pilot import screen_name, until
+
+LONG_TEXT = "\n".join([scenes.LENS_TEXT, scenes.REPLY_TEXT] * 4)  # of more lines than fit on the screen
+
+
+def inspector(make_screen, *first_keys, focus=None):
+    """Return a function that opens a screen that analyses a text, presses keys, and may focus a widget."""
+
+    async def set_up(pilot):
+        await pilot.app.push_screen(make_screen(pilot.app))
+        await until(pilot, lambda: is_idle(pilot.app))
+        await pilot.press(*first_keys)
+        await until(pilot, lambda: is_idle(pilot.app))
+        if focus is not None:
+            pilot.app.screen.query_one(focus).focus()
+
+    return set_up
+
 
 # Columns
 
 
-def selected_temperature(app):
+def temperature(app):
     return float(app.screen.slots[app.screen.selected_index].temperature)
-
-
-def num_columns(app):
-    return len(app.screen.slots)
-
-
-def is_writing(app):
-    return app.screen.is_writing
 
 
 def painted(app):
@@ -55,15 +45,10 @@ def painted(app):
     return [columns.render_line(y).text for y in range(columns.size.height)]
 
 
-def prompt_of(app):
-    return app.screen.prompt_and_seed[0]
-
-
 def ladder(pace):
     async def set_up(pilot):
-        settings = SamplerSettings(top_k=20, max_tokens=200)
-        screen = LadderScreen(scenes.session_model_of(pilot.app), "the tower", settings, 3, pace)
-        await pilot.app.push_screen(screen)
+        model, settings = scenes.session_model_of(pilot.app), SamplerSettings(top_k=20, max_tokens=200)
+        await pilot.app.push_screen(LadderScreen(model, "the tower", settings, 3, pace))
 
     return set_up
 
@@ -81,41 +66,30 @@ async def column_choice(pilot):
     await until(pilot, lambda: pilot.app.screen.query("#answers"))
 
 
-LADDER = Stage(
-    ladder(0),
-    [
-        *keys("columns", num_columns, add=moves(1), remove=moves(-1)),
-        *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
-        *keys("columns", selected_temperature, lower=decreases),
-        Row("columns.raise", selected_temperature, increases),
-        *keys("columns", painted, page_up=changes, page_down=changes, up=changes, down=changes),
-        *keys("columns", of_screen("prompt_and_seed"), again=changes),
-        *opens("columns", export=("ExportDialog", "dialog.cancel")),
-        *keys("columns", focused, edit=becomes("LineInput")),
-        Row("columns.generate", prompt_of, becomes("the towerx"), ("x",)),
-    ],
-)
-SLOW_COLUMNS = Stage(
-    ladder(2),
-    [Row("columns.close", is_writing, becomes(False)), Row("columns.stop", is_writing, becomes(False), ("enter",))],
-    is_slow=True,
-)
-SPEAKER_COLUMNS = Stage(
-    speaker_columns,
-    [Row("side-by-side.change", screen_name, becomes("ModelChoiceDialog"), ("right",), back="dialog.cancel")],
-)
-COLUMN_CHOICE = Stage(
-    column_choice,
-    [Row("model-choice.down", highlighted, moves(1), ("g",)), Row("model-choice.up", highlighted, moves(-1))],
-)
+LADDER = [
+    *keys("columns", lambda app: len(app.screen.slots), add=moves(1), remove=moves(-1)),
+    *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
+    *keys("columns", temperature, lower="decreases"),
+    Row("columns.raise", temperature, "increases"),
+    *keys("columns", painted, page_up="changes", page_down="changes", up="changes", down="changes"),
+    *keys("columns", of_screen("prompt_and_seed"), again="changes"),
+    *opens("columns", export=("ExportDialog", "dialog.cancel")),
+    *keys("columns", focused, edit="LineInput"),
+    Row("columns.generate", lambda app: app.screen.prompt_and_seed[0], "the towerx", ("x",)),
+]
+SLOW_COLUMNS = [
+    Row("columns.close", of_screen("is_writing"), False),
+    Row("columns.stop", of_screen("is_writing"), False, ("enter",)),
+]
+SPEAKER_COLUMNS = [Row("side-by-side.change", screen_name, "ModelChoiceDialog", ("right",), back="dialog.cancel")]
+CHOICE = [Row("model-choice.down", highlighted, moves(1), ("g",)), Row("model-choice.up", highlighted, moves(-1))]
 
 # Sessions and paths
 
 
 def suggested_suffix(app):
     """Return the suffix of the path that the export dialog suggests, or "" without the dialog."""
-    inputs = app.screen.query("FieldInput")
-    return Path(inputs.first().value).suffix if inputs else ""
+    return next((Path(field.value).suffix for field in app.screen.query("FieldInput")), "")
 
 
 async def path_completion(pilot):
@@ -126,113 +100,77 @@ async def path_completion(pilot):
     await pilot.press(*"texts/")
 
 
-SESSIONS = Stage(
-    scenes.sessions,
-    [
-        Row("sessions.export", suggested_suffix, becomes(".md"), back="dialog.cancel"),
-        *opens("sessions", rename="NameDialog", delete="ConfirmDialog"),
-        closes("sessions.open", "SessionScreen"),
-    ],
-)
-NEW_SESSION = Stage(scenes.sessions, [closes("sessions.new", "SessionScreen")])
-COMPLETION = Stage(
-    path_completion,
-    [
-        *keys("field", of("FieldInput", "value"), complete=becomes("texts/lamp.txt")),
-    ],
-)
+SESSIONS = [
+    Row("sessions.export", suggested_suffix, ".md", back="dialog.cancel"),
+    *opens("sessions", rename="NameDialog", delete="ConfirmDialog"),
+    closes("sessions.open", "SessionScreen"),
+]
 
-# The lens and copied passages
+# Inspectors
 
-
-def heading(app):
-    return str(app.screen.query_one("#heading").content)
-
-
-async def lens(pilot):
-    await pilot.app.push_screen(LensScreen(scenes.confident_model(pilot.app), LONG_TEXT))
-    await until(pilot, lambda: is_idle(pilot.app))
-
-
-async def who_lens(pilot):
-    screen = LensScreen(dialogue_session_model(), "GANDALF: where is frodo\nwe walked all night")
-    await pilot.app.push_screen(screen)
-    await until(pilot, lambda: is_idle(pilot.app))
-
-
-async def copied(pilot):
-    await pilot.app.push_screen(CopiedScreen(scenes.session_model_of(pilot.app), LONG_TEXT))
-    await until(pilot, lambda: is_idle(pilot.app))
-
-
-text_cursor = of("#text", "cursor")
-LENS = Stage(
-    lens,
-    [
-        Row("text-view.last", text_cursor, increases, ("home",)),
-        *keys("text-view", text_cursor, page_up=decreases, first=becomes(0), page_down=increases),
-        *keys("text-view", text_cursor, left=moves(-1), right=moves(1), up=decreases, down=increases),
-        Row("inspect.next", text_cursor, increases, ("home",)),
-        Row("inspect.previous", text_cursor, decreases, ("end",)),
-        *keys("lens", of_screen("view"), view=changes),
-        *keys("lens", heading, sort=changes),
-        *keys("inspect", focused, pane=becomes("RowList"), previous_pane=becomes("TextView")),
-        *keys("inspect", focused, edit=becomes("TextInput")),
-    ],
-    size=(60, 14),
-)
-WHO_LENS = Stage(
-    who_lens,
-    [
-        *keys("lens", of_screen("shows_who"), who=becomes(True)),
-        *opens("inspect", export=("ExportDialog", "dialog.cancel")),
-        closes("inspect.close", "SessionScreen"),
-    ],
-)
-# Activations and attention
+text_cursor, item, pinned = of("#text", "cursor"), of("#strips", "item"), of_screen("pinned")
+LENS = [
+    Row("text-view.last", text_cursor, "increases", ("home",)),
+    *keys("text-view", text_cursor, page_up="decreases", first=0, page_down="increases"),
+    *keys("text-view", text_cursor, left=moves(-1), right=moves(1), up="decreases", down="increases"),
+    Row("inspect.next", text_cursor, "increases", ("home",)),
+    Row("inspect.previous", text_cursor, "decreases", ("end",)),
+    *keys("lens", of_screen("view"), view="changes"),
+    *keys("lens", lambda app: str(app.screen.query_one("#heading").content), sort="changes"),
+    *keys("inspect", focused, pane="RowList", previous_pane="TextView", edit="TextInput"),
+]
+WHO = [
+    *keys("lens", of_screen("shows_who"), who=True),
+    *opens("inspect", export=("ExportDialog", "dialog.cancel")),
+    closes("inspect.close", "SessionScreen"),
+]
+ACTIVATIONS = [
+    *keys("heat-strips", item, first=0, right=moves(1), left=moves(-1), page_down=moves(20)),
+    *keys("heat-strips", item, page_up=moves(-20), last=199),
+    *keys("heat-strips", of("#strips", "row"), up=moves(-1), down=moves(1)),
+    *keys("heat-strips", item, largest="changes"),
+    *keys("heat-strips", lambda app: app.screen.query_one("#strips").columns().sizes.max(), zoom=1),
+    *keys("layers", pinned, pin="changes"),
+    *keys("layers", of_screen("layer_index"), layer=1, previous=0),
+]
+ALONG = keys("row-list", of("#along", "cursor"), **LIST)
+ATTENTION = [
+    *keys("layers", of_screen("layer_index"), layer=0, previous=23),
+    *keys("layers", pinned, pin="changes"),
+    *keys("attention", of_screen("is_without_start"), start=True),
+]
 
 
-async def activations(pilot):
-    await pilot.app.push_screen(ActivationsScreen(scenes.large_model(pilot.app), LONG_TEXT))
-    await until(pilot, lambda: is_idle(pilot.app))
+def make_lens(app):
+    return LensScreen(scenes.confident_model(app), LONG_TEXT)
+
+
+def make_who_lens(app):
+    return LensScreen(dialogue_session_model(), "GANDALF: where is frodo\nwe walked all night")
+
+
+def make_activations(app):
+    return ActivationsScreen(scenes.large_model(app), LONG_TEXT)
 
 
 async def attention(pilot):
     await open_attention(pilot, attention_session_model(VOCABULARY, num_layers=24), LONG_TEXT)
 
 
-item, strip_row = of("#strips", "item"), of("#strips", "row")
-ACTIVATIONS = Stage(
-    activations,
-    [
-        *keys("heat-strips", item, first=becomes(0), right=moves(1), left=moves(-1), page_down=moves(20)),
-        *keys("heat-strips", item, page_up=moves(-20), last=becomes(199)),
-        *keys("heat-strips", strip_row, up=moves(-1), down=moves(1)),
-        *keys("heat-strips", item, largest=changes),
-        *keys("heat-strips", lambda app: app.screen.query_one("#strips").columns().sizes.max(), zoom=becomes(1)),
-        *keys("layers", lambda app: app.screen.pinned is None, pin=becomes(False)),
-        *keys("layers", of_screen("layer_index"), layer=becomes(1), previous=becomes(0)),
-    ],
-)
-ALONG = Stage(
-    with_focus(activations, "#along", "tab", "home"),
-    keys("row-list", of("#along", "cursor"), **LIST),
-    size=(60, 14),
-)
-ATTENTION = Stage(
-    attention,
-    [
-        *keys("layers", of_screen("layer_index"), layer=becomes(0), previous=becomes(23)),
-        *keys("layers", lambda app: app.screen.pinned is None, pin=becomes(False)),
-        *keys("attention", of_screen("is_without_start"), start=becomes(True)),
-    ],
-)
-
 TEXT_APPS = {
-    "columns": [LADDER, SPEAKER_COLUMNS, COLUMN_CHOICE, SLOW_COLUMNS],
-    "saved sessions": [COMPLETION, SESSIONS],
-    "new session": [NEW_SESSION],
-    "lens and copied passages": [WHO_LENS, LENS],
-    "activations": [ACTIVATIONS, ALONG],
-    "attention": [ATTENTION],
-}
+    "columns": [
+        Stage(ladder(0), LADDER), Stage(speaker_columns, SPEAKER_COLUMNS), Stage(column_choice, CHOICE),
+        Stage(ladder(2), SLOW_COLUMNS, is_slow=True),
+    ],
+    "saved sessions": [
+        Stage(path_completion, keys("field", of("FieldInput", "value"), complete="texts/lamp.txt")),
+        Stage(scenes.sessions, SESSIONS),
+    ],
+    "new session": [Stage(scenes.sessions, [closes("sessions.new", "SessionScreen")])],
+    "lens": [Stage(inspector(make_who_lens), WHO), Stage(inspector(make_lens), LENS, size=(60, 14))],
+    "activations": [
+        Stage(inspector(make_activations), ACTIVATIONS),
+        Stage(inspector(make_activations, "tab", "home", focus="#along"), ALONG, size=(60, 14)),
+    ],
+    "attention": [Stage(attention, ATTENTION)],
+}  # fmt: skip
