@@ -9,12 +9,10 @@ from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.reply import AnswerScore, Token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
-from tests.support.app import finished, make_decoder, training_events
 from tests.support.dialogues import dialogue_model, dialogue_session_model
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import press_letter, until
-from tests.support.runs import view_of
-from tests.support.scenes import open_columns, open_inspector, reply_of, write_session
+from tests.support.scenes import open_columns, open_inspector, reply_of, show_ended_training, write_session
 
 SCRIPT = "GANDALF: where is the ranger?\nFRODO: he walked with our friend\nwe walked all night to the high tower"
 
@@ -57,7 +55,7 @@ async def conversation(pilot):
     assert screen.query_one(ConversationView).open_session(save_conversation())
     screen.slot.set_roles(screen.slot.roles._replace(speaker="GOLLUM", speaking_as="FRODO"))
     screen.query_one("#prompt", PromptInput).value = "we walked"
-    screen.show_training(view_of([*training_events(), finished(make_decoder())]))
+    show_ended_training(pilot.app)
     await pilot.pause()
 
 

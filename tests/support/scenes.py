@@ -122,6 +122,12 @@ def save_session():
     return write_session("bundled", FIRST_REPLY, branch, last)
 
 
+def show_ended_training(app):
+    view = view_of([*training_events(), finished(make_decoder())])
+    app.state.training = SimpleNamespace(view=view, path=None, has_unsaved_progress=False, stop=lambda: None)
+    app.screen.show_training()
+
+
 async def session(pilot):
     """Two exchanges, the chart of a training, and an incomplete prompt."""
     app = pilot.app
@@ -129,7 +135,7 @@ async def session(pilot):
     await pilot.pause(0.1)
     assert app.screen.query_one(ConversationView).open_session(save_session())
     app.screen.query_one("#prompt", PromptInput).value = "the lamp"
-    app.screen.show_training(view_of([*training_events(), finished(make_decoder())]))
+    show_ended_training(app)
     await pilot.pause()
 
 
