@@ -375,7 +375,7 @@ def next_token_probs(text: TextInProgress, top_n: int) -> NextTokenProbs:
     unit: Unit = "token" if tokenizer.is_open else "word"
     found = tuple(Candidate(tokenizer.tokens[id], float(model_probs[id]), float(probs[id]), (id,)) for id in order)
     num_kept, entropy = int(np.count_nonzero(probs)), float(entropy_bits(log_probs))
-    return NextTokenProbs(found, num_kept, len(tokenizer), entropy, candidate_unit=unit, token_unit=unit)
+    return NextTokenProbs(found, num_kept, len(tokenizer.tokens), entropy, candidate_unit=unit, token_unit=unit)
 
 
 def top_tokens(log_probs: LogProbs, k: int) -> tuple[npt.NDArray[np.intp], LogProbs]:

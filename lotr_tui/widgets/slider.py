@@ -1,19 +1,36 @@
-"""Sliders: a track with a knob, moved by keys, a click or a drag."""
+"""Sliders, moved by keys, a click or a drag, and the sampling controls of the session with the temperature."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from typing import Any, ClassVar
 
-from textual import events, message, widget
+from textual import app, containers, events, message, on, reactive, widget, widgets
 from textual.binding import BindingType
 from textual.content import Content
-from textual.reactive import reactive
 
+from engine.errors import InvalidInputError, suggest_nearest
+from engine.generation.settings import SamplerSettings, check_seed, random_seed
+from lotr_tui.session.settings import PRETRAINED_SAMPLER
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
 
 MIN_TRACK_WIDTH = 5
 MAX_TEMPERATURE = 2.0
+NARROW_WIDTH = 70  # columns from which the preset and the summary are visible
+SAMPLER_PRESETS: Mapping[str, SamplerSettings] = {
+    "greedy": SamplerSettings(temperature=0.0),
+    "careful": SamplerSettings(temperature=0.5, min_p=0.1),
+    "conversation": PRETRAINED_SAMPLER,
+    "chat": SamplerSettings(temperature=0.7, min_p=0.05),
+    "balanced": SamplerSettings(temperature=0.8, top_p=0.9),
+    "wild": SamplerSettings(temperature=1.3, min_p=0.02),
+    **{f"notebook {t}": SamplerSettings(temperature=t) for t in (0.5, 0.7, 0.75, 0.8, 1.0)},
+}
+CUSTOM_PRESET = "custom"  # name of settings that match no preset
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(SamplerSettings)}
+_chain_of = attrgetter("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
+_PRESET_NAMES = {_chain_of(preset): name for name, preset in SAMPLER_PRESETS.items()}
 
 
 class Slider(widget.Widget, can_focus=True):
@@ -35,7 +52,7 @@ class Slider(widget.Widget, can_focus=True):
     )
     STEP: ClassVar[int] = 1  # by which a key moves the index
 
-    index: reactive[int] = reactive(0)
+    index: reactive.reactive[int] = reactive.reactive(0)
 
     @dataclass
     class Changed(message.Message):
@@ -122,3 +139,112 @@ class TemperatureSlider(Slider):
 
     def on_resize(self, event: events.Resize) -> None:
         self.label = "temperature" if event.size.width >= 40 else "temp"
+
+
+class SamplerPanel(containers.Vertical):
+    """Temperature slider, seed and length, and below them the preset and the sampler chain."""
+
+    DEFAULT_CSS = """
+    SamplerPanel { height: auto; }
+    SamplerPanel Horizontal { height: 1; }
+    SamplerPanel #run { width: auto; margin-left: 2; }
+    SamplerPanel #chain { width: 1fr; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    SamplerPanel.-narrow #chain { display: none; }
+    """
+
+    class Changed(message.Message):
+        """Posted when `settings` have changed."""
+
+    def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008
+        super().__init__(id=id)
+        self.settings = settings
+        self.seed: int | None = None  # None draws one for each reply
+        self.preset = CUSTOM_PRESET
+        self._last_seed: int | None = None  # a random one
+        self._noun, self._run = "word", ""
+        self.slider = TemperatureSlider(settings.temperature)
+
+    def compose(self) -> app.ComposeResult:
+        with containers.Horizontal():
+            yield self.slider
+            yield widgets.Static(id="run", markup=False)
+        yield widgets.Static(id="chain", markup=False)
+
+    def on_mount(self) -> None:
+        self._show()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
+
+    def set_token_noun(self, noun: str) -> None:
+        self._noun = noun
+        self._show()
+
+    def draw_seed(self) -> int:
+        """Return the fixed seed, or a random one, which is then shown."""
+        if self.seed is not None:
+            return self.seed
+        self._last_seed = random_seed()
+        self._show()
+        return self._last_seed
+
+    def texts(self) -> dict[str, str]:
+        """Return the controls by name as `set_texts` reads them, except for the temperature; "" is the default."""
+        names = ("top_k", "top_p", "min_p", "repetition_penalty", "max_tokens")
+        values = {name: getattr(self.settings, name) for name in names}
+        texts = {name: "" if value == _DEFAULTS[name] else str(value) for name, value in values.items()}
+        return {"seed": "" if self.seed is None else str(self.seed), **texts}
+
+    def set_texts(self, texts: Mapping[str, str]) -> None:
+        """Set fields of `SamplerSettings` or `seed` (also `last`, `random`); an InvalidInputError changes nothing."""
+        values: dict[str, Any] = {}
+        for name, typed in texts.items():
+            text, default = typed.strip(), _DEFAULTS.get(name)
+            if name == "seed" and text == "last" and self._last_seed is not None:
+                text = str(self._last_seed)
+            if not text or (name, text) == ("seed", "random"):
+                values[name] = default
+                continue
+            try:
+                values[name] = float(text) if isinstance(default, float) else int(text)
+            except ValueError as error:
+                kind = "a number" if isinstance(default, float) else "a whole number"
+                raise InvalidInputError(f"{text!r} is not {kind}") from error
+        seed = values.pop("seed", self.seed)
+        if seed is not None:
+            check_seed(seed)
+        settings = replace(self.settings, **values)
+        self.seed = seed
+        self.apply(settings)
+
+    def apply(self, settings: SamplerSettings) -> None:
+        self.slider.value = settings.temperature
+        settings = replace(settings, temperature=self.slider.value)
+        is_changed, self.settings = settings != self.settings, settings
+        self._show()
+        if is_changed:
+            self.post_message(self.Changed())
+
+    def apply_preset(self, name: str) -> None:
+        if name not in SAMPLER_PRESETS:
+            names = ", ".join(SAMPLER_PRESETS)
+            nearest = suggest_nearest(name, SAMPLER_PRESETS)
+            raise InvalidInputError(f"there is no preset {name!r}{nearest} The presets are {names}")
+        self.apply(replace(SAMPLER_PRESETS[name], max_tokens=self.settings.max_tokens))
+
+    @on(Slider.Changed)
+    def _follow_slider(self, event: Slider.Changed) -> None:
+        event.stop()
+        if self.slider.value != self.settings.temperature:
+            self.apply(replace(self.settings, temperature=self.slider.value))
+
+    def _show(self) -> None:
+        self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)
+        if self.is_mounted:
+            seed = f"seed {self.seed}" if self.seed is not None else f"random seed {self._last_seed or ''}".rstrip()
+            run = f"{seed}   {self.settings.max_tokens} {self._noun}s"
+            if run != self._run:  # the update lays the panel out, which a key that moves the temperature need not do
+                self._run = run
+                self.query_one("#run", widgets.Static).update(Content.styled(run, MUTED))
+            chain = Content.assemble((self.preset, "$accent"), (f"   {self.settings.describe()}", MUTED))
+            self.query_one("#chain", widgets.Static).update(chain, layout=False)

@@ -9,7 +9,7 @@ from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import entry_blocks, reply_figures
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.sampler_panel import SamplerPanel
+from lotr_tui.widgets.slider import SamplerPanel
 
 
 async def until(pilot, condition, seconds=10):

@@ -20,7 +20,7 @@ from lotr_tui.screens.inspect.attention import AttentionScreen
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.sampler_panel import SamplerPanel
+from lotr_tui.widgets.slider import SamplerPanel
 from tests.support.files import CHECKOUT
 from tests.support.pilot import until
 from tests.support.terminal import link_fetched_models

@@ -14,7 +14,7 @@ from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.keys import FooterKey
 from lotr_tui.widgets.prompt import Choice, Completion
-from lotr_tui.widgets.sampler_panel import SAMPLER_PRESETS
+from lotr_tui.widgets.slider import SAMPLER_PRESETS
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
     from lotr_tui.session.session_model import SessionModel

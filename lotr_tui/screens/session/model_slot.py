@@ -21,7 +21,7 @@ from lotr_tui.session.cast import A_STRANGER, Roles
 from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model
 from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.sampler_panel import SamplerPanel
+from lotr_tui.widgets.slider import SamplerPanel
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.turns import SpeakerProb

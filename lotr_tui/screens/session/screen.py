@@ -21,7 +21,7 @@ from lotr_tui.screens.session.training import TrainingFollower
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets import prompt, sampler_panel, screen_lines
+from lotr_tui.widgets import prompt, screen_lines, slider
 from lotr_tui.widgets.keys import FooterKey, KeyFooter
 from lotr_tui.widgets.screen_lines import HelpLine, PaneTabs
 
@@ -109,7 +109,7 @@ class SessionScreen(AppScreen[None]):
         from lotr_tui.screens.session.side import SidePane
 
         slot.put(session_model)
-        slot.sampler = sampler_panel.SamplerPanel(slot.settings.sampler, id="sampler")
+        slot.sampler = slider.SamplerPanel(slot.settings.sampler, id="sampler")
         self.view = ConversationView(slot, self._follow_reply, self._inspect)
         self.side = SidePane(self.view, self.prompt.update_suggestion)
         body, controls = self.query_one("#body"), self.query_one("#controls")

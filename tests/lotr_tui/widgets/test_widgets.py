@@ -23,8 +23,7 @@ from lotr_tui.session.settings import PRETRAINED_SAMPLER
 from lotr_tui.widgets.bars import bar, sparkline
 from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.keys import KEY_GAP, FooterKey, KeyFooter
-from lotr_tui.widgets.sampler_panel import CUSTOM_PRESET, SAMPLER_PRESETS, SamplerPanel
-from lotr_tui.widgets.slider import TemperatureSlider
+from lotr_tui.widgets.slider import CUSTOM_PRESET, SAMPLER_PRESETS, SamplerPanel, TemperatureSlider
 from tests.support.app import ThemedApp
 from tests.support.pilot import notices, text_of, until
 

@@ -7,8 +7,8 @@ from lotr_tui.screens.session import keys
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.widgets.prompt import PromptInput, PromptMenu
-from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.screen_lines import HelpLine
+from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.files import write_run
 from tests.support.prompt import type_text, visible_lines

@@ -15,7 +15,7 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import CHAT_SAMPLER, EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.sampler_panel import SamplerPanel
+from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.app import make_decoder
 from tests.support.dialogues import with_cast

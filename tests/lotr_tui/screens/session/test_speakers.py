@@ -11,7 +11,7 @@ from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.keys import KeyFooter
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.sampler_panel import SamplerPanel
+from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.dialogues import CAST, dialogue_session_model
 from tests.support.speaking import labels, make_speaking_app, num_turns, run, say, who_answers
