@@ -187,7 +187,7 @@ async def open_side_by_side(pilot):
     await ui.press_letter(pilot, "c")
     screen = pilot.app.screen
     assert isinstance(screen, SideBySideScreen)
-    await ui.until(pilot, lambda: "away.csv" in note_text(screen))
+    await ui.until(pilot, lambda: "Kneser-Ney: the training text" in note_text(screen))
     await until_columns_ended(pilot, screen)
     return screen
 
