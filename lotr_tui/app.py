@@ -1,13 +1,11 @@
 """The app: opens screens, asks before it quits, and has the keys, commands, help and themes of all screens."""
 
 import asyncio
-import inspect
 import pkgutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -109,15 +107,14 @@ class LotrApp(TextualFixesApp):
         from lotr_tui.screens.dashboard.screen import DashboardScreen
         from lotr_tui.screens.session.screen import SessionScreen
 
-        view = self.state.training_view
-        if view is not None and message.path in (None, self.state.run_path):
+        view, path = self.state.training_view, message.path
+        if path is not None and (view is None or path != self.state.run_path):
+            watched = DashboardScreen.following(path)
+        elif view is not None:
             watched = DashboardScreen(view, self.state.send_command)
-        else:
-            assert message.path is not None
-            watched = DashboardScreen.following(message.path)
         for screen in self.screen_stack:
             if isinstance(screen, SessionScreen):
-                screen.training.attach(message.path)
+                screen.training.attach(path)
         self.push_screen(watched, message.on_close)
 
     def on_mount(self) -> None:
@@ -198,7 +195,8 @@ class LotrApp(TextualFixesApp):
 
     def action_command_palette(self) -> None:
         if not isinstance(self.screen, AppCommandPalette):
-            self.push_screen(AppCommandPalette())
+            placeholder = "Search for a command, a key or a theme"
+            self.push_screen(AppCommandPalette([PaletteCommandProvider], placeholder=placeholder))
 
     def action_toggle_help(self) -> None:
         from lotr_tui.screens.dialogs.dialog import HelpScreen
@@ -254,9 +252,6 @@ class PaletteCommand(NamedTuple):
 
 class AppCommandPalette(RobustCommandPalette):
     """Command palette with one line per command, after its keys."""
-
-    def __init__(self) -> None:
-        super().__init__([PaletteCommandProvider], placeholder="Search for a command, a key or a theme")
 
     def on_mount(self) -> None:
         for search_input in self.query(Input):  # none if the palette was closed at once
@@ -320,10 +315,11 @@ def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
 
 def iter_binding_tables() -> Iterator[tuple[type[DOMNode], list[Binding]]]:
     """Import all screens and widgets; yield the bindings of each class with the ones of the app, which always apply."""
-    for package in map(import_module, ("lotr_tui.screens", "lotr_tui.widgets")):
+    for package in map(pkgutil.resolve_name, ("lotr_tui.screens", "lotr_tui.widgets")):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            for _, node_type in inspect.getmembers(import_module(module.name), inspect.isclass):
-                if issubclass(node_type, DOMNode) and node_type.__module__ == module.name:
+            for node_type in vars(pkgutil.resolve_name(module.name)).values():
+                is_node = isinstance(node_type, type) and issubclass(node_type, DOMNode)
+                if is_node and node_type.__module__ == module.name:
                     yield node_type, [*collect_bindings(node_type), *collect_bindings(LotrApp)]
 
 

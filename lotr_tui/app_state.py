@@ -20,8 +20,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from engine.training.job import TrainingJob
     from lotr_tui.monitor.local_training import LocalTraining
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.session.model_loading import ModelFetch
-    from lotr_tui.session.session_model import SessionModel
+    from lotr_tui.session import model_loading, session_model
 
 SAVE_DELAY = 0.5  # seconds between the first change of a setting and the writing of all changes until then
 POLL_INTERVAL = 0.5  # seconds between two looks at the training, or at the fetching of SmolLM2
@@ -41,7 +40,7 @@ class TrainingChanged(message.Message, bubble=False):
 class ModelFetchChanged(message.Message, bubble=False):
     """Posted to every screen while SmolLM2 is being fetched, and once when that has ended."""
 
-    fetch: "ModelFetch"
+    fetch: "model_loading.ModelFetch"
     has_ended: bool
 
 
@@ -49,7 +48,7 @@ class ModelFetchChanged(message.Message, bubble=False):
 class OpenSession(message.Message):
     """Request of a screen to show a session above it with a model, or with None the default one."""
 
-    session_model: "SessionModel | None"
+    session_model: "session_model.SessionModel | None"
 
 
 @dataclass
@@ -68,7 +67,7 @@ class AppState:
         self.settings, self.runs_dir, self.job = SettingsStore(), runs_dir, job
         self.training: LocalTraining | None = None  # the latest of this process, which may have ended
         self.is_training = False
-        self.model_fetch: ModelFetch | None = None  # the latest attempt
+        self.model_fetch: model_loading.ModelFetch | None = None  # the latest attempt
         self.exit_message = ""  # line for standard error after the screen is closed
         self.quits_when_training_ends = False
         self.detached_run: Path | None = None  # of a training that another process resumes once the app has ended
@@ -144,10 +143,7 @@ class AppState:
                 self._app.notify(describe_error(error), severity="error", markup=False)
 
     def finish_training(self, *, waits: bool) -> list[str]:
-        """Wait, after the app has ended, until the training has saved, or if it `waits`, until it has finished.
-
-        Return the closing lines of its trackers.
-        """
+        """After the app, wait until the training has saved or, if it `waits`, ended; return lines of its trackers."""
         if (training := self.training) is None:
             return []
         if waits:
@@ -173,7 +169,7 @@ class AppState:
             self.model_fetch = ModelFetch(fetch_smollm2)
             self._app.run_worker(self._report_fetch(self.model_fetch))
 
-    async def _report_fetch(self, fetch: "ModelFetch") -> None:
+    async def _report_fetch(self, fetch: "model_loading.ModelFetch") -> None:
         is_running = True
         while is_running:
             is_running = fetch.is_running
