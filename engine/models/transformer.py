@@ -98,7 +98,7 @@ class _Layer(nn.Module):
     def forward(self, vectors: Tensor, rotation: tuple[Tensor, Tensor], drop: Drop, drop_adapted: Drop) -> Tensor:
         # Vectors are `[batch, time, width]`. Dropout is of what the layer adds, and of what adapters read.
         num_rotated = self.num_heads + self.num_kv_heads
-        heads = self.self_attn["qkv"](self.input_layernorm(vectors), drop_adapted)
+        heads = self.self_attn["qkv"](ops.rms_norm(vectors, self.input_layernorm), drop_adapted)
         heads = heads.unflatten(-1, (num_rotated + self.num_kv_heads, -1))
         cosine, sine = (table.to(heads.dtype) for table in rotation)
         first, second = heads[:, :, :num_rotated].chunk(2, dim=-1)
@@ -106,8 +106,9 @@ class _Layer(nn.Module):
         queries, keys = rotated.tensor_split([self.num_heads], dim=2)
         attended = ops.causal_attention(queries, keys, heads[:, :, num_rotated:])
         vectors = vectors + drop(self.self_attn["output"](attended, drop_adapted))
-        gate_up = self.mlp["gate_up"](self.post_attention_layernorm(vectors), drop_adapted)
-        return vectors + drop(self.mlp["down"](ops.swiglu(gate_up), drop_adapted))
+        gate_up = self.mlp["gate_up"](ops.rms_norm(vectors, self.post_attention_layernorm), drop_adapted)
+        gates, values = gate_up.chunk(2, dim=-1)  # SwiGLU (Shazeer 2020)
+        return vectors + drop(self.mlp["down"](nn.functional.silu(gates) * values, drop_adapted))
 
 
 class _Body(nn.Module):
@@ -233,7 +234,7 @@ class TransformerModel(nn.Module):
         drop_added, drop_adapted = (partial(drop_batch, p=p) for p in (config.hidden_dropout, config.lora_dropout))
         for layer in self.model.layers:
             vectors = layer(vectors, rotation, drop_added, drop_adapted)
-        raw = self.model.norm(vectors.transpose(0, 1).contiguous())
+        raw = ops.rms_norm(vectors.transpose(0, 1).contiguous(), self.model.norm)
         return raw, drop(raw, config.output_dropout)
 
     @torch.no_grad()

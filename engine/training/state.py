@@ -1,6 +1,7 @@
 """The mutable state of a training as one object, its device, and the file `resume.safetensors` that stores it."""
 
 import array
+import ctypes
 import json
 import math
 import os
@@ -36,6 +37,9 @@ Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
 Factor = Annotated[float, Meta(ge=0, le=1)]
 
+# M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of glibc's malloc.h. One arena for all threads, since
+# another one than the first still returns large blocks.
+ALLOCATOR_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 26))
 MIN_BF16_UNITS = 400  # of a layer; from there, training in bfloat16 on a CPU was measured to be 1.5 times faster
 MAX_MODEL_COPIES = 8  # in a checkpoint: four, and of an adapter the best weights as a fifth
 MIN_PACKED = 1024  # numbers of a tensor; smaller ones are stored as they are
@@ -47,11 +51,30 @@ CORRUPT_FILE_ERRORS = (
 )  # fmt: skip
 
 
+def keep_freed_memory() -> None:
+    """Let this process reuse freed memory, where glibc would return it, and request it again, a page at a time.
+
+    Without this, a step of the preset `notebook` takes 1.2 times as long, one of `tiny` with 10,000 words 1.5 times.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for option, value in ALLOCATOR_OPTIONS:
+            library.mallopt(option, value)
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the system."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def prepare_device(config: TrainingConfig) -> torch.device:
-    """Set the number of PyTorch's threads, and return the configured device; a missing one raises a ConfigError.
+    """Set PyTorch's threads and the allocator, and return the configured device; a missing one raises a ConfigError.
 
     Several processes share all cores unless the number is configured, and have a GPU each.
     """
+    keep_freed_memory()
     process = get_process_info()
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // process.local_world_size))
     is_single_process = process.world_size == 1

@@ -26,7 +26,7 @@ from engine.models.base import LanguageModel
 from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.training import TrainingInput, optim
-from engine.training.state import ResumeCheckpoint, TrainerState, prepare_device
+from engine.training.state import ResumeCheckpoint, TrainerState, prepare_device, return_freed_memory
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
@@ -402,7 +402,12 @@ def train_run(
     with distributed_context() as context:
         context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
         source = _read_source(config, dataset, run_dir, checkpoint)
-        yield from train(config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context)
+        try:
+            yield from train(
+                config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context
+            )
+        finally:
+            return_freed_memory()
 
 
 def train_as_worker_rank(context: DistributedContext) -> None:

@@ -22,6 +22,7 @@ from engine.presets import PRESETS
 from engine.runs.export import hugging_face_files
 from engine.storage.tensor_file import to_float32
 from engine.training.job import configure, load_training_input
+from engine.training.state import keep_freed_memory
 from engine.training.trainer import Trainer
 from tests.bench.measuring import seconds_of, tokens_per_second
 
@@ -83,6 +84,7 @@ def play_notebook():
 
 def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=0):
     """Train complete windows with our loop, since the notebook's drops the rest; return speeds and memory."""
+    keep_freed_memory()
     config = configure(PRESETS[preset], lambda config: config.with_values(**values))
     source = load_training_input(config)
     dataset, trainer = source.dataset, Trainer(config, source, torch.device(device))
