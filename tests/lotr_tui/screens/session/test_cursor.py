@@ -9,22 +9,13 @@ from lotr_tui.formatting import format_percent
 from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
 from tests.support import pilot as ui
 from tests.support.app import make_decoder
-from tests.support.conversations import ids_of, only_session
+from tests.support.conversations import ids_of
 
 WIDE = (160, 45)
-
-
-async def inspect_third_word(pilot):
-    """Generate a reply, and put the cursor on its third word."""
-    reply = await ui.reply_to(pilot)
-    await pilot.press("ctrl+g", "home", "right", "right")
-    await ui.until(pilot, lambda: "WORD 3 of" in ui.bars_text(pilot.app))
-    return reply
 
 
 def segments_of(app, style):
@@ -59,10 +50,12 @@ async def test_inspector_shows_why_a_word_was_picked(make_app):
         assert re.search(bar, shown), candidate
 
 
-async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(make_app):
+async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch_and_brackets_show_others(make_app):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
-        reply = await inspect_third_word(pilot)
+        reply = await ui.reply_to(pilot)
+        await pilot.press("ctrl+g", "home", "right", "right")
+        await ui.until(pilot, lambda: "WORD 3 of" in ui.bars_text(app))
         for number_of_branches, method in enumerate(("digit", "enter", "click"), 2):
             old = ui.latest_reply(app)
             number, word = ui.alternative_to(app, old.tokens[2].text)
@@ -82,6 +75,10 @@ async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(
             assert len(ui.entries(app, Reply)) == 1
             assert f"branch {number_of_branches} of {number_of_branches}" in ui.exchange_text(app)
             assert f'WORD 3 of {len(branch.tokens)}  "{word}"' in ui.bars_text(app)
+        for key, shown in (("left_square_bracket", old), ("right_square_bracket", branch)):
+            await pilot.press(key)
+            await ui.until(pilot, lambda shown=shown: ui.latest_reply(app) is shown)
+            assert " ".join(token.text for token in shown.tokens) in ui.exchange_text(app)
 
 
 async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
@@ -101,24 +98,6 @@ async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
         await ui.until(pilot, lambda: "already the word here" in ui.notices(app))
         assert len(ui.conversation_of(app).replies) == 1
         assert not {"<eos>", "<unk>"} & set(ui.bars_text(app).split())
-
-
-async def test_branches_are_selected_compared_and_saved(make_app, tmp_path):
-    async with make_app().run_test(size=WIDE) as pilot:
-        app = pilot.app
-        reply = await inspect_third_word(pilot)
-        await pilot.press(str(ui.alternative_to(app, reply.tokens[2].text)[0]))
-        await ui.until_reply_ended(pilot)
-        branch = ui.latest_reply(app)
-        await pilot.press("left_square_bracket")
-        await ui.until(pilot, lambda: "branch 1 of 2" in ui.exchange_text(app))
-        assert " ".join(w.text for w in reply.tokens) in ui.exchange_text(app)
-        await pilot.press("right_square_bracket")
-        await ui.until(pilot, lambda: ui.latest_reply(app) is branch)
-    saved = load_session(only_session(tmp_path)).replies
-    expected = [(None, 0), (0, 2)]
-    assert [(node.parent_id, node.parent_offset) for node in saved.values()] == expected
-    assert [token.text for token in saved[1].own_tokens] == [token.text for token in branch.tokens[2:]]
 
 
 async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_sent_again(make_app):

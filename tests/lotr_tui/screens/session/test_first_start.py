@@ -1,6 +1,7 @@
 """The first start without SmolLM2: one question, and a download beside the small model."""
 
 import threading
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,6 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.session.transcript import Note
 from tests.support import pilot as ui
-from tests.support.prompt import type_text
 
 
 class FakeFetcher:
@@ -51,7 +51,10 @@ def fetcher():
 
 @pytest.fixture
 def start(make_app, fetcher, loaded, monkeypatch):
-    """Return a function that creates the app as the command without options does, with small models."""
+    """Return a context with the app as the command without options opens it, with small models.
+
+    The keys answer the question of the first start; without keys, it must not be asked.
+    """
 
     def load(names, *arguments, on_progress):
         name = names[0] if names else "lstm"
@@ -59,109 +62,90 @@ def start(make_app, fetcher, loaded, monkeypatch):
 
     monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)
     monkeypatch.setattr("engine.models.pretrained.fetch.fetch_smollm2", fetcher)
-    return lambda: make_app(session_model=None, load_session_model=ModelLoader())
+
+    @asynccontextmanager
+    async def start(*keys):
+        app = make_app(session_model=None, load_session_model=ModelLoader())
+        async with app.run_test(size=(120, 30)) as pilot:
+            if keys:
+                await asked(pilot, *keys)
+            await ui.until(pilot, lambda: ui.screen_name(app) == "SessionScreen" and app.screen.is_ready)
+            yield pilot
+
+    return start
 
 
-def status(app):
-    return ui.text_of(app.screen.query_one("#status"))
+def status(pilot):
+    return ui.text_of(pilot.app.screen.query_one("#status"))
 
 
-async def asked(pilot):
+def noted(pilot):
+    return " ".join("".join(ui.entries(pilot.app, Note)).split()) + ui.notices(pilot.app)
+
+
+async def asked(pilot, *keys):
     await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "FirstModelDialog")
+    await pilot.press(*keys)
 
 
-async def ready(pilot):
-    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "SessionScreen" and pilot.app.screen.is_ready)
+async def use(pilot, name):
+    await ui.send(pilot, f"/model {name}")
+    await ui.until(pilot, lambda: name in status(pilot))
 
 
 async def test_smollm2_is_fetched_beside_the_small_model_and_then_used(start, fetcher):
-    app = start()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await asked(pilot)
-        await pilot.press("enter")
-        await ready(pilot)
-        await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(app))
+    async with start("enter") as pilot:
+        await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(pilot))
         fetcher.released.set()
-        await ui.until(pilot, lambda: "bundled" in status(app))
-        await ui.send(pilot, "/model lstm")
-        await ui.until(pilot, lambda: "lstm" in status(app))
-        await ui.send(pilot, "/model bundled")
-        await ui.until(pilot, lambda: "bundled" in status(app))
+        await ui.until(pilot, lambda: "bundled" in status(pilot))
+        await use(pilot, "lstm")
+        await use(pilot, "bundled")
     assert fetcher.calls == 1
 
 
 async def test_a_conversation_that_has_begun_keeps_its_model_and_is_told_how_to_switch(start, fetcher):
-    app = start()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await asked(pilot)
-        await pilot.press("enter")
-        await ready(pilot)
+    async with start("enter") as pilot:
         await ui.reply_to(pilot)
         fetcher.released.set()
-        await ui.until(pilot, lambda: "SmolLM2 is there: /model bundled talks to it" in "".join(ui.entries(app, Note)))
-        assert "lstm" in status(app)
+        await ui.until(pilot, lambda: "SmolLM2 is there: /model bundled talks to it" in noted(pilot))
+        assert "lstm" in status(pilot)
 
 
 @pytest.mark.parametrize("keys", [["escape"], ["down", "enter"]])
 async def test_the_question_is_asked_once_and_a_command_asks_again(start, fetcher, keys):
-    for is_first in (True, False):
-        app = start()
-        async with app.run_test(size=(120, 30)) as pilot:
-            if is_first:
-                await asked(pilot)
-                await pilot.press(*keys)
-            await ready(pilot)
-            await pilot.pause()
-            assert ui.screen_name(app) == "SessionScreen"
-            if not is_first:
-                await ui.send(pilot, "/model bundled")
-                await asked(pilot)
-                await pilot.press("escape")
-                await ui.send(pilot, "/model smollm2")
-                await asked(pilot)
-                await pilot.press("enter")
-                await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(pilot.app))
+    async with start(*keys):
+        pass
+    async with start() as pilot:
+        await ui.send(pilot, "/model bundled")
+        await asked(pilot, "escape")
+        await ui.send(pilot, "/model smollm2")
+        await asked(pilot, "enter")
+        await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(pilot))
     assert fetcher.calls == 1
 
 
 async def test_a_failure_is_one_line_and_can_be_tried_again(start, fetcher):
     fetcher.failure = InvalidInputError("no network; use `lotr-tui fetch smollm2`")
     fetcher.released.set()
-    app = start()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await asked(pilot)
-        await pilot.press("enter")
-        await ready(pilot)
+    async with start("enter") as pilot:
         line = "SmolLM2 was not fetched: no network; use `lotr-tui fetch smollm2`; /model smollm2 tries again"
-        await ui.until(pilot, lambda: line in " ".join("".join(ui.entries(app, Note)).split()) + ui.notices(app))
+        await ui.until(pilot, lambda: line in noted(pilot))
         fetcher.failure = None
         await ui.send(pilot, "/model smollm2")
-        await asked(pilot)
-        await pilot.press("enter")
-        await ui.until(pilot, lambda: "bundled" in status(app))
+        await asked(pilot, "enter")
+        await ui.until(pilot, lambda: "bundled" in status(pilot))
 
 
 async def test_quitting_while_it_is_fetched_is_quick_and_the_next_start_says_how_to_go_on(start, fetcher):
-    app = start()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await asked(pilot)
-        await pilot.press("enter")
-        await ready(pilot)
+    async with start("enter") as pilot:
         await pilot.press("ctrl+q")
-    assert app.state.model_fetch is not None
-    assert not app.state.model_fetch.is_running
+    assert not pilot.app.state.model_fetch.is_running
     assert SettingsStore().current.first_model == "smollm2"
-    app = start()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await ui.until(pilot, lambda: "SmolLM2 is not complete yet; /model smollm2 goes on with it" in ui.notices(app))
+    async with start() as pilot:
+        await ui.until(pilot, lambda: "SmolLM2 is not complete yet; /model smollm2 goes on with it" in noted(pilot))
 
 
-async def test_nobody_is_asked_where_smollm2_is_there_and_a_prompt_waits_for_it(start):
-    app = start()
+async def test_nobody_is_asked_where_smollm2_is_there(start):
     store_base()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await type_text(pilot, "bilbo is")
-        await pilot.press("enter")
-        await ready(pilot)
-        await ui.until(pilot, lambda: "words/s" in ui.exchange_text(app))
-        assert len(app.screen_stack) == 1
+    async with start() as pilot:
+        assert len(pilot.app.screen_stack) == 1
