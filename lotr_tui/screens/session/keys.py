@@ -85,16 +85,16 @@ _ROWS = [[field.strip() for field in line.split("|")] for line in (_TABLE + _DIG
 # Footer of each state, the most important key first: names, with a label or `label@keys` where it differs.
 _FOOTERS: Mapping[SessionState, str] = {
     "start": "prompt.send pane hotter=temperature@^↑↓ model train",
-    "idle": "words again next={more} pane hotter=temperature@^↑↓ find model train export",
+    "idle": "words again next pane hotter=temperature@^↑↓ find model train export",
     "writing": "stop pane hotter=temperature@^↑↓ words",
-    "words": "left={noun}@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter={more} "
+    "words": "left=word@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter "
     "later=answer@[_] edit copy who find-letter lens temperatures compare inside copied units options",
     "panes": "stop=prompt pane who options temperatures lens compare inside copied units hotter-letter=temperature@+-",
     "search": "up=earlier@↑ down=later@↓ stop=close",
     "controls": "slider.lower=change@←→ stop=prompt options who",
 }
 STATE_HELP = {
-    "words": "← → choose a {noun}; 1-8 replace it and go on; esc back",
+    "words": "← → choose a word; 1-8 replace it and go on; esc back",
     "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
 SETTINGS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {
@@ -144,7 +144,6 @@ def _footer(keys: str) -> tuple[FooterKey, ...]:
 
 SESSION_BINDINGS = _bindings()
 FOOTER_KEYS = {state: _footer(keys) for state, keys in _FOOTERS.items()}
-"""Keys of each state; `{noun}` is the noun for a token, and `{more}` what keeps going."""
 
 
 class SlashCommand(NamedTuple):

@@ -12,7 +12,7 @@ from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import token_noun, truncate
+from lotr_tui.formatting import truncate
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.runs.open_run import choose_run
 from lotr_tui.screens.session.keys import SETTINGS, check_usable, find_name
@@ -127,11 +127,6 @@ class ModelSlot:
         if not self.session_model.is_slow:
             self._state.update_settings(preview_unit=self.preview_unit)
         self._on_roles()
-
-    def footer_words(self) -> dict[str, str]:
-        is_conversation = self.reply_mode == "conversation" and self.session_model.cast
-        noun = token_noun(self.session_model.model.tokenizer)
-        return {"noun": noun, "more": "go on" if is_conversation else "more"}
 
     # Controls
 

@@ -14,6 +14,7 @@ from textual.widgets import Label, Rule, TextArea
 from engine.errors import LotrError
 from lotr_tui.app_state import ModelFetchChanged, TrainingChanged
 from lotr_tui.background_task import run_in_thread
+from lotr_tui.formatting import token_noun
 from lotr_tui.learn import chapters, progress
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session import keys, model_slot
@@ -60,7 +61,7 @@ class SessionScreen(AppScreen[None]):
         self._num_prompts = len(self._history.entries)  # of this user, which the hints follow
         self._knows_class = bool(self._history.entries) or os.path.lexists(progress.progress_file())
         self._panes = {"transcript": "conversation", "next": "next word"}  # of a narrow terminal, with their names
-        self._shown_keys: object = None  # state and words of the footer
+        self._shown_state = ""  # by the footer
         self._pending: prompt.PromptInput.Submitted | None = None
 
     # Opening
@@ -142,7 +143,7 @@ class SessionScreen(AppScreen[None]):
             self.side.preview.cancel()
             self.slot.put(session_model)
             self.training.corpus = session_model.corpus or self.training.corpus
-            self.slot.sampler.set_token_noun(self.slot.footer_words()["noun"])
+            self.slot.sampler.set_token_noun(token_noun(session_model.model.tokenizer))
             self.slot.sampler.apply(self.slot.settings.sampler)
             self.view.adapt_to_model()
             self.show_status()
@@ -208,33 +209,33 @@ class SessionScreen(AppScreen[None]):
         self.show_preview()
         self.update_keys()
 
-    def _footer_state(self) -> tuple[keys.SessionState, dict[str, str]]:
-        """Return the state that decides which keys matter, and the words of their labels."""
-        words = self.slot.footer_words() if self.is_ready else {"noun": "word", "more": "more"}
-        if not self.is_ready:
-            return "start", words
+    @property
+    def _footer_state(self) -> keys.SessionState:
+        """State that decides which keys matter."""
         around = () if self.focused is None else self.focused.ancestors_with_self
+        if not self.is_ready:
+            return "start"
         if self.view.conversation.active_reply is not None:
-            return "writing", words
+            return "writing"
         if self.side.next.reply is not None:
-            return "words", words
+            return "words"
         if self.slot.sampler in around:
-            return "controls", words
+            return "controls"
         if self.view.search_bar in around:
-            return "search", words
+            return "search"
         if self.focused is not self.prompt:
-            return "panes", words
-        return "start" if self.view.conversation.current_reply is None else "idle", words
+            return "panes"
+        return "start" if self.view.conversation.current_reply is None else "idle"
 
     def _footer_keys(self) -> Sequence[FooterKey]:
-        state, words = self._shown_keys = self._footer_state()
-        return [key._replace(description=key.description.format_map(words)) for key in keys.FOOTER_KEYS[state]]
+        self._shown_state = self._footer_state
+        return keys.FOOTER_KEYS[self._shown_state]
 
     def get_help_line(self) -> str:
         """Return the offer of a training, the help for the state, or the next thing to try."""
-        state, words = self._footer_state()
+        state = self._footer_state
         if state in keys.STATE_HELP:
-            return keys.STATE_HELP[state].format_map(words)
+            return keys.STATE_HELP[state]
         if self.training.offer is not None:
             return self.training.offer[0]
         if not self.is_ready or state == "writing":
@@ -251,7 +252,7 @@ class SessionScreen(AppScreen[None]):
         if self.is_ready:
             modes = ["edit" if self.view.edited_reply else "", "reply" if self.slot.reply_mode == "reply" else ""]
             self.query_one("#prompt-mark", Label).update(" ".join(filter(None, [*modes, "❯"])))
-        if self._footer_state() != self._shown_keys:
+        if self._footer_state != self._shown_state:
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()
 

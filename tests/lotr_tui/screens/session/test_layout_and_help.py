@@ -9,9 +9,8 @@ from lotr_tui.widgets.keys import KeyFooter
 from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support import pilot as ui
-from tests.support.app import finished, make_decoder, training_events
 from tests.support.prompt import paste
-from tests.support.runs import view_of
+from tests.support.scenes import show_ended_training
 
 SIZES = [(120, 35), (60, 20)]
 
@@ -31,7 +30,7 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
         await ui.until(pilot, lambda: screen.query("#training"))
         await pilot.pause()
         assert not screen.query_one("#training").region.area  # the curve appears when something is trained
-        screen.show_training(view_of([*training_events(), finished(make_decoder())]))
+        show_ended_training(pilot.app)
         await pilot.pause()
         for shown in ("#transcript", "#transcript", "#next", "#training") if size[0] < 100 else ("#transcript",):
             for pane in ("#transcript", "#next", "#training"):

@@ -215,7 +215,6 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         await ui.until(pilot, lambda: "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)))
         await run(pilot, "/set mode continue")
         assert app.state.settings.current.reply_mode == "continue"
-        await ui.until(pilot, lambda: "^n more" in ui.lines_of(app.screen.query_one(KeyFooter)))
 
 
 @pytest.mark.parametrize(
