@@ -276,8 +276,7 @@ class RecordFollower:
         # Lines for which `parse` returns None are skipped; `subsample` skips nearly all steps before another step.
         self.path, self._parse, self._subsample = path, parse or parse_event, subsample
         self.at_end = False  # True if the last call read to the end of the file
-        # True if the last call found another file: its records are from the start, and earlier ones are obsolete.
-        self.is_replaced = False
+        self.is_replaced = False  # True if the last call found another file, whose records replace the earlier ones
         self.fraction_read, self.file_size = 0.0, 0
         self.problem = ""  # reason why the file cannot be read
         self._identity: tuple[int, int] | None = None  # device and inode

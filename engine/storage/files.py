@@ -65,7 +65,6 @@ def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
 def read_limited(path: Path, max_bytes: int) -> bytes:
     """Read a regular file of at most `max_bytes` bytes; a larger file raises an OSError."""
     with os.fdopen(open_regular_file(path), "rb") as file:
-        # The size is known before reading, but a file can grow.
         if os.fstat(file.fileno()).st_size > max_bytes or len(content := file.read(max_bytes + 1)) > max_bytes:
             raise OSError(errno.EFBIG, f"larger than the limit of {max_bytes:,} bytes", str(path))
     return content
@@ -146,11 +145,10 @@ def write_atomically(path: Path, content: bytes, option: str = "--runs-dir") -> 
 def check_new_folder(folder: Path) -> None:
     """Raise a RunError unless `folder` is new or empty."""
     try:
-        is_taken = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
-    if is_taken:
-        raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -158,11 +156,10 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     check_new_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
-    try:
         for name, content in contents.items():
             write_atomically(folder / name, content, option="folder")
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
     except BaseException:
         for name in contents:
             (folder / name).unlink(missing_ok=True)

@@ -41,17 +41,14 @@ StoredTensor = npt.NDArray[np.float32] | Int8Rows  # as it is used: half precisi
 
 def quantize_rows(matrix: npt.NDArray[np.float32]) -> Int8Rows:
     """Round a matrix `[rows, columns]` to 8 bits: the largest absolute value of each row becomes 127."""
-    peaks = np.abs(matrix).max(axis=1)
-    np.maximum(peaks, MIN_PEAK, out=peaks)
+    peaks = np.maximum(np.abs(matrix).max(axis=1), MIN_PEAK)
     scaled = matrix * (np.float32(MAX_INT8) / peaks)[:, None]
     return Int8Rows(np.rint(scaled, out=scaled).astype(np.int8), peaks * np.float32(1 / MAX_INT8))
 
 
 def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
     """Return a tensor in single precision, without a copy if it is stored so."""
-    if isinstance(tensor, Int8Rows):
-        return np.asarray(tensor.values * tensor.scales[:, None])
-    return tensor
+    return np.asarray(tensor.values * tensor.scales[:, None]) if isinstance(tensor, Int8Rows) else tensor
 
 
 def to_int8(tensor: StoredTensor) -> StoredTensor:
@@ -79,7 +76,6 @@ class TensorFile:
                 raise RunError(f"{path} is not a valid safetensors file: {printable(reason)}") from error
         self._start = 8 + length
         self.metadata: dict[str, str] = self._entries.pop("__metadata__", None) or {}
-        # Dtype, such as "float32", and shape by name.
         dtypes = {name: DTYPES.get(each["dtype"], each["dtype"]) for name, each in self._entries.items()}
         self.tensors = {name: (dtypes[name], tuple(each["shape"])) for name, each in self._entries.items()}
         self.tensor_bytes = max((each["data_offsets"][1] for each in self._entries.values()), default=0)
@@ -116,9 +112,7 @@ class TensorFile:
             self._content.madvise(mmap.MADV_DONTNEED)
 
 
-def serialize_weights(
-    weights: Mapping[str, npt.NDArray[Any] | Int8Rows], metadata: Mapping[str, str] = UNSEALED
-) -> bytes:
+def serialize_weights(weights: Mapping[str, Any], metadata: Mapping[str, str] = UNSEALED) -> bytes:
     from safetensors.numpy import save
 
     tensors = {name: each.values if isinstance(each, Int8Rows) else each for name, each in weights.items()}
