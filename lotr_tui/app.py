@@ -132,7 +132,7 @@ class LotrApp(TextualFixesApp):
     def on_unmount(self) -> None:
         """Write changed settings, and stop fetching, and the training unless it outlives its terminal."""
         state = self.state
-        if state.settings.has_unsaved_changes:
+        if state.settings.unsaved:
             state.exit_message = state.settings.save() or state.exit_message
         if state.model_fetch is not None:
             state.model_fetch.cancel()

@@ -78,7 +78,7 @@ class AppState:
     def update_settings(self, **changes: Any) -> None:
         """Change settings at once, and write them soon; a value out of range raises an InvalidInputError."""
         self.settings.change(**changes)
-        if self._app.is_running and self.settings.has_unsaved_changes and not self._will_save:
+        if self._app.is_running and self.settings.unsaved and not self._will_save:
             self._will_save = True
             self._app.run_worker(self._save_settings())
 

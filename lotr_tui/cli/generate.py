@@ -30,7 +30,6 @@ from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
-from lotr_tui.session.settings import REPLY_MODE_NOTE
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
 MAX_PROMPT_BYTES = 100_000  # of standard input; a large model reads it in a minute or two
@@ -247,7 +246,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
             ids = [*tokenizer.encode(prompt.text.rstrip("\r\n")).tolist()]
         if reply:
             ids += tokenizer.encode("\n").tolist() if tokenizer.reads_line_ends else [EOS_ID]
-            note = REPLY_MODE_NOTE
+            note = "this model learned each line on its own, in random order: a reply hardly depends on what you say"
             if is_by_others:
                 note = f"{problem}; it continues the text on the next line"
             elif not request.predicts_eos:

@@ -21,7 +21,7 @@ from lotr_tui.doctor.checks import run_checks
 from lotr_tui.formatting import plural
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import ProgressStore, progress_file
-from lotr_tui.session import history, session_file, settings
+from lotr_tui.session import session_file, settings
 
 WEB = "Web"
 ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or path, or latest."
@@ -140,7 +140,7 @@ def locate() -> None:
         "runs": default_runs_dir(),
         "models": base_folder(SMOLLM2).parent,
         "settings": settings.settings_file(),
-        "history": history.history_file(),
+        "history": settings.history_file(),
         "sessions": session_file.sessions_folder(),
         "progress": progress_file(),
         "assets": assets_dir(),

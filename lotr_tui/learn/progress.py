@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
 from engine.storage.files import app_home, lock_file, read_limited, write_atomically
-from lotr_tui.session.json_store import FailureReporter, decode_versioned, os_error_reason, quarantine_file
+from lotr_tui.session.settings import FailureReporter, decode_versioned, os_error_reason, quarantine_file
 
 VERSION = 1
 MAX_PROGRESS_BYTES = 100_000

@@ -7,27 +7,17 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from engine.data.speakers import (
-    JOINED,
-    SOMEONE,
-    STRANGER,
-    display_name,
-    find_member,
-    find_speaker,
-    normalize_speaker,
-)
+from engine.data import speakers
+from engine.data.speakers import SOMEONE, STRANGER, display_name
 from engine.errors import suggest_nearest
 
-SPEAKER_STYLES = tuple(f"speaker-{number}" for number in range(12))
-"""Styles of the members of the cast; a larger cast uses them again."""
+SPEAKER_STYLES = tuple(f"speaker-{number}" for number in range(12))  # a larger cast uses them again
 UNCAST_STYLE = "speaker"
 MODEL_CHOOSES = "the model chooses"
 A_STRANGER = "a stranger"  # the one name on the screen for who has no name
-MIN_NAME_WIDTH, MAX_NAME_WIDTH = 7, 12
-"""Least and greatest width in cells of the column of names."""
+MIN_NAME_WIDTH, MAX_NAME_WIDTH = 7, 12  # cells of the column of names
 
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
-_NOT_WORD = re.compile(r"\W+")
 _TITLES = r"mrs?\.?|master|lord|lady|king|old"
 
 
@@ -44,8 +34,8 @@ NO_ROLES = Roles()
 
 def read_name(typed: str, cast: Sequence[str]) -> str:
     """Return the member of the cast that a typed name means, or else any name in its canonical form."""
-    canonical = normalize_speaker(typed)
-    return find_member(canonical, cast) or canonical or find_speaker(typed, cast)
+    canonical = speakers.normalize_speaker(typed)
+    return speakers.find_member(canonical, cast) or canonical or speakers.find_speaker(typed, cast)
 
 
 def describe_unknown_name(name: str, cast: Sequence[str]) -> str:
@@ -60,15 +50,8 @@ def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tup
     """Return whom a line of the user calls by name, or else all but the user, a stranger and the last member."""
     others = tuple(name for name in cast[:-1] if name not in (speaking_as, STRANGER)) or tuple(cast)
     called = _called_pattern(others).findall(line) if line else []
-    keys = {" ".join(name.upper().split()).translate(JOINED) for name in called}
-    return tuple(name for name in others if name.translate(JOINED) in keys) or others
-
-
-def named_speaker(cast: Sequence[str], text: str) -> str:
-    """Return the first member of a cast whose name is in a text, such as "You are Gandalf"; empty if there is none."""
-    words = _NOT_WORD.split(text.casefold())
-    found = [name for name in cast if set(_NOT_WORD.split(name.casefold())) <= set(words)]
-    return min(found, key=lambda name: words.index(_NOT_WORD.split(name.casefold())[0]), default="")
+    keys = {" ".join(name.upper().split()).translate(speakers.JOINED) for name in called}
+    return tuple(name for name in others if name.translate(speakers.JOINED) in keys) or others
 
 
 @lru_cache(maxsize=16)

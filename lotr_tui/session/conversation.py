@@ -1,44 +1,42 @@
 """Conversation with a model: a tree of replies, of which one at a time is being generated, saved in a file."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, describe_error
-from engine.generation import turns
-from engine.generation.complete_words import end_word
-from engine.generation.generate import (
-    DecoderState,
-    Done,
-    EncodedPrompt,
-    TextInProgress,
-    TokenEvent,
-    encode_prompt,
-    force_token,
-    generate,
-)
+from engine.generation import complete_words, generate, turns
+from engine.generation.generate import DecoderState, Done, TokenEvent
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import MAX_HISTORY_TOKENS, Answer, AnswerChosen, SpeakerProb, stream_answers
 from engine.models.dialogue import DialogueModel
 from engine.runtime.process import Cancellation, GeneratorThread, throttle
-from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
-from lotr_tui.session.read_text import NextTokenContext, TextReader, next_key, restore_reply, to_prompt_line
+from lotr_tui.session import read_text
+from lotr_tui.session.cast import Roles, answering_cast
+from lotr_tui.session.read_text import NextTokenContext, PromptContext, TextReader
 from lotr_tui.session.reply import AnswerScore, Reply, Token
-from lotr_tui.session.session_file import Session, SessionError, SessionFile, load_session
+from lotr_tui.session.session_file import Session, SessionError, load_session
 from lotr_tui.session.session_model import SessionModel, default_num_answers, find_cast
-from lotr_tui.session.settings import ReplyMode
 
 STOP_TIMEOUT = 0.5  # seconds that `close` waits for the generating thread, which may still be reading a long prompt
-MAX_TOKENS = 50_000
-"""Tokens after which a conversation is full: about 400 turns, each with the eight answers that were drawn for it."""
-ANSWERING_TEMPERATURE = 0.3
-"""Highest temperature of the choice of who answers the user: someone who is addressed by name nearly always does."""
+MAX_TOKENS = 50_000  # of a full conversation: about 400 turns, each with the eight answers that were drawn for it
+ANSWERING_TEMPERATURE = 0.3  # at most, of the choice of who answers: someone who is called by name nearly always does
+# The speaker that the model chooses, the choice among several answers, all of them (the best first), the state before
+# the first token, each token, and the end.
+GenerationEvent = turns.SpeakerProb | turns.AnswerChosen | list[turns.Answer] | DecoderState | TokenEvent | Done
 
-GenerationEvent = SpeakerProb | AnswerChosen | list[Answer] | DecoderState | TokenEvent | Done
-"""Event of a reply: the speaker that the model chooses, the state before the first token, the choice among several
-answers, each token, all answers that were drawn (the best first), and the end."""
+
+@dataclass(frozen=True)
+class Request:
+    """Model, context and sampling of a reply; another answer in a turn has the model and the context of the turn."""
+
+    session_model: SessionModel
+    settings: SamplerSettings
+    seed: int
+    context: PromptContext
+    best_of: int = 1  # answers that are drawn in a conversation with a cast; 0 is the number of the model
 
 
 class Conversation:
@@ -48,14 +46,13 @@ class Conversation:
     being generated, no other one can be started: that raises an InvalidInputError.
     """
 
-    def __init__(self, pace: float, file: SessionFile | None = None, reader: TextReader | None = None) -> None:
-        """Start without replies, at a pace in tokens per second (0: as fast as the model), saved in a new file."""
-        self.pace, self.reader = pace, reader or TextReader()
+    def __init__(self, pace: float, session: Session | None = None, reader: TextReader | None = None) -> None:
+        self.pace = pace  # tokens per second; 0 is as fast as the model
+        self.reader, self.session = reader or TextReader(), session or Session()
+        self.replies = self.session.replies
         self.active_reply: Reply | None = None  # that is being generated
         self.current_reply: Reply | None = None  # last one of the visible path, which the next prompt answers
         self.notice = ""  # about saving, that the user has not seen; the reader resets it
-        self._file = file or SessionFile(Session())
-        self.replies = self._file.session.replies
         self._worker: GeneratorThread[GenerationEvent] | None = None
         self._other_answers: list[Reply] = []  # branches that were drawn together with the active reply
         self._scene: Iterator[Reply] | None = None  # starts a turn without the user each time it is advanced
@@ -68,61 +65,40 @@ class Conversation:
     def resume(
         cls, path: Path, session_model: SessionModel, pace: float, reader: TextReader | None = None
     ) -> "Conversation":
-        """Restore a saved session, continued with `session_model`; a missing or damaged file raises a SessionError.
+        """Restore a saved session; a missing or damaged file raises a SessionError.
 
         If another window has it open or it cannot be written, new replies are a new session, and `notice` says so.
         """
+        notice = ""
         try:
-            return cls.restore(SessionFile.resume(path), session_model, pace, reader)
+            session = Session.resume(path)
         except SessionError as error:
             try:
-                saved = load_session(path)
+                session = replace(load_session(path), name="")
             except SessionError:
                 raise error from None
-            session = Session(model=saved.model, replies=saved.replies, current_id=saved.current_id)
-            conversation = cls.restore(SessionFile(session), session_model, pace, reader)
-            conversation.notice = f"{error}; new replies are saved as a new session"
-            return conversation
-
-    @classmethod
-    def restore(
-        cls, file: SessionFile, session_model: SessionModel, pace: float, reader: TextReader | None = None
-    ) -> "Conversation":
-        """Return the conversation in a file with the same replies selected; texts are read again when needed."""
-        conversation = cls(pace, file, reader)
-        for reply in conversation.replies.values():
-            restore_reply(reply, session_model)
-            conversation.current_reply = reply
-        current_id = file.session.current_id
-        if current := conversation.current_reply if current_id is None else conversation.replies[current_id]:
-            for ancestor in current.path():
-                if ancestor in ancestor.turn.replies:  # a reply that was continued is not in its turn any more
-                    ancestor.turn.selected_index = ancestor.turn.replies.index(ancestor)
-            conversation.current_reply = current.turn.selected_reply.selected_path()[-1]
+            notice = f"{error}; new replies are saved as a new session"
+        conversation = cls(pace, session, reader)
+        conversation.restore(session_model)
+        conversation.notice = notice
         return conversation
 
-    @property
-    def name(self) -> str:
-        """Name of the session; empty before there is a file."""
-        return self._file.session.name
+    def restore(self, session_model: SessionModel) -> None:
+        """Give the saved replies a model, and select the same ones; texts are read again when needed."""
+        for reply in self.replies.values():
+            read_text.restore_reply(reply, session_model)
+            self.current_reply = reply
+        if self.session.current_id is not None:
+            self.current_reply = self.replies[self.session.current_id]
+        if self.current_reply is not None:
+            for ancestor in self.current_reply.path():
+                if ancestor in ancestor.turn.replies:  # a reply that was continued is not in its turn any more
+                    ancestor.turn.selected_reply = ancestor
+            self.current_reply = self.current_reply.turn.selected_reply.selected_path()[-1]
 
     @property
     def is_full(self) -> bool:
         return sum(len(reply.tokens) - reply.num_shared_tokens for reply in self.replies.values()) > MAX_TOKENS
-
-    def save_again(self) -> str:
-        """Try to save what could not be saved. Return the reason why it still is not, or an empty text."""
-        self._file.save()
-        return self._file.problem
-
-    def rename(self, name: str) -> None:
-        """Rename the session; an invalid or taken name raises a SessionError."""
-        self._file.rename(name)
-
-    def delete(self) -> None:
-        """Delete the session's file, and close the conversation without saving; a failure raises a SessionError."""
-        self._file.delete()
-        self.close()
 
     def close(self) -> str:
         """Stop, save, and release the file to other windows. Return the reason why a part is not saved, or ""."""
@@ -132,87 +108,52 @@ class Conversation:
             self.poll()
         if self.active_reply is not None:
             self._end_reply(self.active_reply)
-        problem = self.save_again()
-        self._file.close()
+        problem = self.session.save_again()
+        self.session.close()
         return problem
-
-    def _save(self, *changed: Reply) -> None:
-        """Save replies that have ended; an active one is saved when it ends."""
-        if self.active_reply in changed:
-            return
-        self._file.session.model = self._file.session.model or changed[0].model
-        current = None if self.current_reply is self.active_reply else self.current_reply
-        self.notice = self._file.save(changed, (current or changed[0]).id) or self.notice
 
     def _end_reply(self, reply: Reply) -> None:
         self._worker = self.active_reply = None
         reply.is_generating = False
-        self._save(reply, *self._other_answers)
+        self.session.model = self.session.model or reply.model
+        current = self.current_reply or reply
+        self.notice = self.session.save([reply, *self._other_answers], current.id) or self.notice
 
     # The tree
 
     def selected_replies(self) -> list[Reply]:
         """Return the selected replies in the order in which their turns began."""
-        turns = {reply.turn: number for number, reply in reversed(self.replies.items())}
-        roots = [turn.selected_reply for turn in reversed(turns) if turn.previous_reply is None]
+        numbers = {reply.turn: number for number, reply in reversed(self.replies.items())}
+        roots = [turn.selected_reply for turn in numbers if turn.previous_reply is None]
         selected = [reply for root in roots for reply in root.selected_path()]
-        return sorted(selected, key=lambda reply: turns[reply.turn])
+        return sorted(selected, key=lambda reply: numbers[reply.turn])
 
     def select_reply(self, reply: Reply) -> None:
-        """Select a reply in its turn."""
-        reply.turn.selected_index = reply.turn.replies.index(reply)
+        reply.turn.selected_reply = reply
         self.current_reply = reply.selected_path()[-1]
         if self.current_reply is not self.active_reply:
-            self._file.save(current_id=self.current_reply.id)  # which implies the branches of the turns before
+            self.session.save(current_id=self.current_reply.id)  # which implies the branches of the turns before
 
-    def _new_reply(self, session_model: SessionModel, settings: SamplerSettings, seed: int, **fields: Any) -> Reply:
-        id, tokenizer = next(reversed(self.replies), -1) + 1, session_model.model.tokenizer.name
-        reply = Reply(id=id, settings=settings, seed=seed, model=session_model.name, tokenizer=tokenizer, **fields)
-        reply.session_model = session_model
+    def _new_reply(self, request: Request, **fields: Any) -> Reply:
+        id, model = next(reversed(self.replies), -1) + 1, request.session_model
+        fields |= {"settings": request.settings, "seed": request.seed}
+        reply = Reply(id=id, model=model.name, tokenizer=model.model.tokenizer.name, **fields)
+        reply.session_model = model
         self.replies[id] = reply
         return reply
 
-    def _begin_turn(
-        self,
-        session_model: SessionModel,
-        prompt: EncodedPrompt,
-        reply_mode: ReplyMode,
-        roles: Roles,
-        settings: SamplerSettings,
-        seed: int,
-        previous: Reply | None,
-    ) -> tuple[Reply, NextTokenContext]:
-        """Return a reply in a turn that answers `previous`, and the text before it."""
-        before = NextTokenContext.before_reply(session_model.model, prompt.text, reply_mode, previous, roles)
-        fields = {"prompt": prompt.text, "unknown_tokens": prompt.unknown_tokens, "reply_mode": reply_mode}
-        reply = self._new_reply(session_model, settings, seed, **fields, **roles._asdict())
-        reply.parent_offset = 0 if previous is None else len(previous.own_tokens)
-        reply.context_ids = before.ids
-        reply.attach(previous)
-        return reply, before
-
-    def _branch_from(
-        self, source: Reply, index: int, settings: SamplerSettings, seed: int, speaker: str, **fields: Any
-    ) -> Reply:
+    def _branch_from(self, source: Reply, index: int, request: Request, speaker: str, **fields: Any) -> Reply:
         """Return another reply of the turn of `source` that shares its tokens before `index`."""
-        is_continuation = 0 < index == len(source.tokens)
-        parent, offset = (source, len(source.own_tokens)) if is_continuation else source.resolve_token(index)
-        fields |= {"parent_offset": offset, "prompt": None, "reply_mode": source.reply_mode, "speaker": speaker}
-        branch = self._new_reply(source.session_model, settings, seed, **fields)
+        parent, is_continuation = source, 0 < index == len(source.tokens)
+        while not is_continuation and index <= parent.num_shared_tokens and not parent.starts_turn:
+            assert parent.parent is not None
+            parent = parent.parent
+        fields |= {"parent_offset": index - parent.num_shared_tokens, "prompt": None, "reply_mode": source.reply_mode}
+        branch = self._new_reply(replace(request, session_model=source.session_model), speaker=speaker, **fields)
         branch.speaker_prob = source.speaker_prob if speaker == source.speaker else None
+        branch.prompt_ids, branch.num_reread_tokens = parent.prompt_ids, parent.num_reread_tokens
         branch.attach(parent)
-        branch.inherit_context(parent)
-        branch.num_reread_tokens = len(parent.reread_ids)
         return branch
-
-    def _generate(self, reply: Reply, events: Callable[[Cancellation], Iterator[GenerationEvent]]) -> Reply:
-        """Select a reply, and generate it in a thread."""
-        reply.turn.selected_index = len(reply.turn.replies) - 1
-        reply.is_generating = True
-        self.active_reply = self.current_reply = reply
-        self._other_answers, self._state = [], None
-        self._worker = GeneratorThread("generation", events)
-        return reply
 
     def _check_writable(self, reply: Reply | None = None) -> None:
         if reply is not None and reply.read_only_reason:
@@ -220,40 +161,64 @@ class Conversation:
         if self.active_reply is not None:
             raise InvalidInputError("the model is still generating; press esc to stop it")
 
-    # Prompts and branches
+    # Prompts, branches and turns
 
-    def submit_prompt(
-        self,
-        session_model: SessionModel,
-        text: str,
-        reply_mode: ReplyMode,
-        settings: SamplerSettings,
-        seed: int,
-        previous_reply: Reply | None,
-        roles: Roles = NO_ROLES,
-    ) -> Reply:
-        """Start to continue a prompt, or to answer it after `previous_reply`; a refused one raises InvalidInputError.
-
-        The system prompt of `roles` is for a chat template, the speaker for a model with a cast that continues a line.
-        """
+    def say(self, text: str, request: Request) -> Reply:
+        """Continue or answer a prompt; a refused one raises an InvalidInputError."""
         self._check_writable()
-        tokenizer = session_model.model.tokenizer
-        prompt = encode_prompt(to_prompt_line(text, tokenizer, reply_mode), tokenizer)
-        is_chat = reply_mode == "conversation"
-        roles = Roles("", roles.speaker if session_model.cast else "", roles.system_prompt if is_chat else "")
-        previous = None if reply_mode == "continue" else previous_reply
-        reply, before = self._begin_turn(session_model, prompt, reply_mode, roles, settings, seed, previous)
-        return self._generate(reply, partial(self._write_text, reply, before, (), False))
+        cast, mode = request.session_model.cast, request.context.reply_mode
+        tokenizer, is_turn = request.session_model.model.tokenizer, mode == "conversation" and cast
+        prompt = generate.encode_prompt(read_text.to_prompt_line(text, tokenizer, mode), tokenizer)
+        candidates = answering_cast(cast, request.context.roles.speaking_as, prompt.text) if is_turn else ()
+        return self._begin_turn(prompt.text, request, candidates, prompt.unknown_tokens)
+
+    def _begin_turn(
+        self, prompt: str, request: Request, candidates: Sequence[str], unknown_tokens: tuple[str, ...] = ()
+    ) -> Reply:
+        model, context = request.session_model, request.context
+        mode, previous, roles = context.reply_mode, context.previous_reply, context.roles
+        system_prompt = roles.system_prompt if mode == "conversation" and not candidates else ""
+        roles = Roles(roles.speaking_as if candidates else "", roles.speaker if model.cast else "", system_prompt)
+        before = replace(context, roles=roles).text_before_reply(model.model, prompt)
+        offset, fields = 0 if previous is None else len(previous.own_tokens), roles._asdict()
+        reply = self._new_reply(
+            request, prompt=prompt, unknown_tokens=unknown_tokens, parent_offset=offset, reply_mode=mode, **fields
+        )
+        reply.prompt_ids = before.ids
+        reply.attach(previous)
+        return self._generate(reply, before, candidates=candidates, num_answers=request.best_of)
+
+    def go_on(self, cast: Sequence[str] | None, num_turns: int, request: Request) -> Reply:
+        """Start turns by speakers of `cast` (None: all with a name) without the user; `poll` starts each other one."""
+        self._check_writable()
+        names = answering_cast(request.session_model.cast, "") if cast is None else tuple(cast)
+        roles = Roles("", names[0] if len(names) == 1 else "")
+
+        def scene(previous: Reply | None) -> Iterator[Reply]:
+            spoken = [previous.speaker] if previous else []
+            for number in range(num_turns):
+                candidates = turns.without_last_speaker(names, spoken[-1] if spoken else "")
+                if cast is not None:  # each of them is to speak
+                    candidates = turns.scene_candidates(names, spoken, num_turns - number)
+                context, seed = PromptContext("conversation", previous, roles), turns.turn_seed(request.seed, number)
+                turn = replace(request, context=context, seed=seed)
+                previous = self._begin_turn("", turn, candidates)
+                yield previous
+                spoken.append(previous.speaker)
+
+        self._scene = scene(request.context.previous_reply)
+        return next(self._scene)
+
+    def answer_as(self, reply: Reply, speaker: str, request: Request) -> Reply:
+        """Start another answer in the turn of `reply`, by the same speaker or by another one (empty: by any)."""
+        self._check_writable(reply)
+        branch = self._branch_from(reply, 0, request, speaker)
+        before = NextTokenContext(reply.session_model.model, branch.prompt_ids)
+        candidates = answering_cast(reply.session_model.cast, reply.speaking_as, reply.prompt or "")
+        return self._generate(branch, before, candidates=candidates, num_answers=request.best_of)
 
     def branch(
-        self,
-        reply: Reply,
-        index: int,
-        forced_ids: Sequence[int],
-        settings: SamplerSettings,
-        seed: int,
-        *,
-        ends_word: bool = False,
+        self, reply: Reply, index: int, forced_ids: Sequence[int], request: Request, *, ends_word: bool = False
     ) -> Reply:
         """Start another reply that differs from token `index` on: the tokens `forced_ids`, a whole word if `ends_word`.
 
@@ -261,101 +226,29 @@ class Conversation:
         """
         self._check_writable(reply)
         if reply.reply_mode == "conversation" and reply.session_model.cast and not reply.speaker:  # none was chosen
-            return self.answer_as(reply, "", settings, seed)
+            return self.answer_as(reply, "", replace(request, best_of=1))
         before = NextTokenContext.of_reply(reply, index)
-        branch = self._branch_from(reply, index, settings, seed, reply.speaker)
-        return self._generate(branch, partial(self._write_text, branch, before, forced_ids, ends_word))
+        branch = self._branch_from(reply, index, request, reply.speaker)
+        return self._generate(branch, before, forced_ids=forced_ids, ends_word=ends_word)
 
-    def continue_reply(self, reply: Reply, settings: SamplerSettings, seed: int) -> Reply:
+    def continue_reply(self, reply: Reply, request: Request) -> Reply:
         """Keep going after `reply`, on a new line if the line has ended, unless a speaker has said it."""
-        if reply.is_chat and reply.has_ended_line:
-            raise InvalidInputError("the answer has ended; say something, or draw another answer")
         if reply.reply_mode == "conversation" and reply.has_ended_line:
-            raise InvalidInputError("the line has ended; go on with the next turn instead")
+            then = "say something, or draw another answer" if reply.is_chat else "go on with the next turn instead"
+            raise InvalidInputError(f"the {'answer' if reply.is_chat else 'line'} has ended; {then}")
         model = reply.session_model.model
         line_end = model.tokenizer.encode("\n").tolist() if find_cast(model) else [EOS_ID]
-        return self.branch(reply, len(reply.tokens), line_end if reply.has_ended_line else (), settings, seed)
-
-    # Turns with speakers
-
-    def say(
-        self,
-        session_model: SessionModel,
-        text: str,
-        roles: Roles,
-        settings: SamplerSettings,
-        seed: int,
-        previous: Reply | None,
-        best_of: int = 1,
-    ) -> Reply:
-        """Say a line to a model with a cast, after the reply `previous` (None: a new scene).
-
-        Without a speaker in `roles`, the model chooses who answers. The best of `best_of` answers (0: as many as usual)
-        is shown and the others become branches.
-        """
-        self._check_writable()
-        prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
-        names = answering_cast(session_model.cast, roles.speaking_as, prompt.text)
-        return self._start_turn(session_model, prompt, roles, names, settings, seed, previous, best_of)
-
-    def go_on(
-        self,
-        session_model: SessionModel,
-        cast: Sequence[str] | None,
-        num_turns: int,
-        settings: SamplerSettings,
-        seed: int,
-        previous: Reply | None,
-        best_of: int = 1,
-    ) -> Reply:
-        """Start turns without the user, as `generate_scene` does, by speakers of `cast` (None: all with a name).
-
-        `poll` starts each further turn when the one before has ended, and `stop` ends the scene. See also `say`.
-        """
-        self._check_writable()
-
-        def scene(previous: Reply | None) -> Iterator[Reply]:
-            names = answering_cast(session_model.cast, "") if cast is None else tuple(cast)
-            roles, spoken = Roles("", names[0] if len(names) == 1 else ""), [previous.speaker] if previous else []
-            for number in range(num_turns):
-                candidates = turns.without_last_speaker(names, spoken[-1] if spoken else "")
-                if cast is not None:  # each of them is to speak
-                    candidates = turns.scene_candidates(names, spoken, num_turns - number)
-                prompt, turn_seed = EncodedPrompt("", (), ()), turns.turn_seed(seed, number)
-                arguments = session_model, prompt, roles, candidates, settings, turn_seed, previous, best_of
-                previous = self._start_turn(*arguments)
-                yield previous
-                spoken.append(previous.speaker)
-
-        self._scene = scene(previous)
-        return next(self._scene)
-
-    def answer_as(self, reply: Reply, speaker: str, settings: SamplerSettings, seed: int, best_of: int = 1) -> Reply:
-        """Start another answer in the turn of `reply`, by the same speaker or by another one (empty: by any)."""
-        self._check_writable(reply)
-        branch = self._branch_from(reply, 0, settings, seed, speaker)
-        before = NextTokenContext(reply.session_model.model, branch.context_ids_before_speaker)
-        candidates = answering_cast(reply.session_model.cast, reply.speaking_as, reply.prompt or "")
-        return self._generate(branch, partial(self._write_turn, branch, before, candidates, best_of))
-
-    def _start_turn(
-        self,
-        session_model: SessionModel,
-        prompt: EncodedPrompt,
-        roles: Roles,
-        candidates: Sequence[str],
-        settings: SamplerSettings,
-        seed: int,
-        previous: Reply | None,
-        best_of: int,
-    ) -> Reply:
-        user = Roles(roles.speaking_as)
-        reply, before = self._begin_turn(session_model, prompt, "conversation", user, settings, seed, previous)
-        if roles.speaker:
-            reply.set_speaker(roles.speaker, None)
-        return self._generate(reply, partial(self._write_turn, reply, before, candidates, best_of))
+        return self.branch(reply, len(reply.tokens), line_end if reply.has_ended_line else (), request)
 
     # Generation
+
+    def _generate(self, reply: Reply, before: NextTokenContext, **options: Any) -> Reply:
+        """Generate a reply in a thread, see `_write`."""
+        reply.is_generating = True
+        self.active_reply = self.current_reply = reply
+        self._other_answers, self._state = [], None
+        self._worker = GeneratorThread("generation", partial(self._write, reply, before, **options))
+        return reply
 
     def stop(self) -> None:
         """Ask the active generation to stop, and its scene with it; the tokens generated so far stay."""
@@ -383,35 +276,36 @@ class Conversation:
         return reply if events or has_ended else None
 
     def _add_event(self, reply: Reply, event: GenerationEvent) -> None:
-        """Apply an event to the active reply."""
         model = reply.session_model.model
         if isinstance(event, Done):
             reply.reason, reply.tokens_per_second = event.reason, event.tokens_per_second
-        elif isinstance(event, SpeakerProb):
-            reply.set_speaker(event.name, event.prob)
-        elif isinstance(event, AnswerChosen):
+        elif isinstance(event, turns.SpeakerProb):
+            reply.speaker, reply.speaker_prob = event.name, event.prob
+        elif isinstance(event, turns.AnswerChosen):
             reply.seed = event.seed
         elif isinstance(event, list):
-            reply.score = AnswerScore.of(event[0], 1, len(event))
-            for rank, answer in enumerate(event[1:], 2):
-                score = AnswerScore.of(answer, rank, len(event))
-                branch = self._branch_from(reply, 0, reply.settings, answer.done.seed, reply.speaker, score=score)
+            for rank, answer in enumerate(event, 1):
+                score = AnswerScore(rank, len(event), answer.log_prob, answer.log_prob_alone, answer.num_tokens)
+                if rank == 1:
+                    reply.score = score
+                    continue
+                request = Request(reply.session_model, reply.settings, answer.done.seed, PromptContext())
+                branch = self._branch_from(reply, 0, request, reply.speaker, score=score)
                 branch.tokens += map(Token.from_event, answer.events)
-                branch.ids += [token.id for token in answer.events]
                 branch.reason, branch.tokens_per_second = answer.done.reason, answer.done.tokens_per_second
                 self._other_answers.append(branch)
         elif isinstance(event, TokenEvent):
             reply.tokens.append(Token.from_event(event))
-            reply.ids.append(event.id)
-            self._key, self._state = next_key(self._key, event.id), event.state
+            self._key, self._state = read_text.next_key(self._key, event.id), event.state
             if event.state is not None:
                 self.reader.keep(model, self._key, event.state)
         else:
+            if not reply.tokens:
+                reply.num_reread_tokens = event.num_reread_tokens
             self._state, before = event, NextTokenContext.of_reply(reply, len(reply.tokens))
             self.reader.keep(model, before.keys()[-1], event)
-            if not reply.tokens:
-                reply.split_context(event.num_reread_tokens)
-            self._key = NextTokenContext(model, [*reply.context_ids, *reply.ids], reply.is_chat).keys()[-1]
+            ids = [*reply.context_ids, *(token.id for token in reply.tokens)]
+            self._key = NextTokenContext(model, ids, reply.is_chat).keys()[-1]
 
     def describe_full_context(self, reply: Reply) -> str:
         """Return a line that says that the model forgets the start of the reply's text; empty while it does not."""
@@ -425,72 +319,57 @@ class Conversation:
             return ""
         return f"The context of {model.context_size:,} tokens is full; the model now forgets the oldest half."
 
-    # In the generating thread
-
-    def _write_text(
+    def _write(
         self,
         reply: Reply,
         before: NextTokenContext,
-        forced_ids: Sequence[int],
-        ends_word: bool,
         cancellation: Cancellation,
+        candidates: Sequence[str] = (),
+        num_answers: int = 1,
+        forced_ids: Sequence[int] = (),
+        ends_word: bool = False,
     ) -> Iterator[GenerationEvent]:
-        """Generate the tokens of a reply, which has only its shared ones: first `forced_ids`, which may end a word."""
-        is_dialogue = reply.reply_mode == "conversation"
-        history = reply.token_ids()[-MAX_HISTORY_TOKENS if is_dialogue else 0 :]
-        starts_line = reply.starts_line(len(reply.tokens))
-        noise: Sequence[int] = ()
-        if reply.speaker and is_dialogue and starts_line and not forced_ids:
-            noise = reply.context_ids_before_speaker[-MAX_HISTORY_TOKENS:]
-        state = self.reader.read(before, cancellation)
-        if state is None:
-            yield Done("cancelled", reply.seed, 0, 0.0)
-            return
-        yield state
-        text = TextInProgress(
-            before.model, history, reply.settings, reply.seed, state, is_first_token=starts_line, noise_context=noise
-        )
-        for id in forced_ids:
-            yield force_token(text, id)
-        if ends_word:
-            end_word(text)
-        yield from throttle(generate(text, cancellation), self.pace, cancellation)
-
-    def _write_turn(
-        self,
-        reply: Reply,
-        before: NextTokenContext,
-        candidates: Sequence[str],
-        num_answers: int,
-        cancellation: Cancellation,
-    ) -> Iterator[GenerationEvent]:
-        """Generate a line of a speaker, whom the model chooses among `candidates` if the reply has none."""
+        """Yield the events of a line of one of `candidates`, or of a text that begins with `forced_ids`."""
         model, settings, seed, name = before.model, reply.settings, reply.seed, reply.speaker
-        assert isinstance(model, DialogueModel), "a model with a cast"
+        cancelled = Done("cancelled", seed, 0, 0.0)
         state = self.reader.read(before, cancellation)
         if state is None:
-            yield Done("cancelled", seed, 0, 0.0)
+            yield cancelled
             return
-        if not name:
-            temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
-            probs = turns.next_speaker_probs(model, state, candidates)
-            chosen = turns.sample_speaker(probs, model.cast, temperature, seed)
-            yield chosen
-            name = chosen.name
-        text = turns.begin_turn(model, state, name, settings, seed, before.ids[-MAX_HISTORY_TOKENS:])
+        if candidates:
+            assert isinstance(model, DialogueModel), "a model with a cast"
+            if not name:
+                temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
+                probs = turns.next_speaker_probs(model, state, candidates)
+                chosen = turns.sample_speaker(probs, model.cast, temperature, seed)
+                yield chosen
+                name = chosen.name
+            text = turns.begin_turn(model, state, name, settings, seed, before.ids[-turns.MAX_HISTORY_TOKENS :])
+        else:
+            is_dialogue, is_first = reply.reply_mode == "conversation", reply.starts_line(len(reply.tokens))
+            history = reply.token_ids()[-turns.MAX_HISTORY_TOKENS if is_dialogue else 0 :]
+            begins_line = name and is_dialogue and is_first and not forced_ids
+            noise = reply.prompt_ids[-turns.MAX_HISTORY_TOKENS :] if begins_line else []
+            text = generate.TextInProgress(
+                model, history, settings, seed, state, is_first_token=is_first, noise_context=noise
+            )
         yield text.state
-        steps: Iterator[GenerationEvent] = generate(text, cancellation)
-        if (number := num_answers or default_num_answers(model)) > 1:
-            steps = stream_answers(text, number, cancellation)
+        for id in forced_ids:
+            yield generate.force_token(text, id)
+        if ends_word:
+            complete_words.end_word(text)
+        steps: Iterator[GenerationEvent] = generate.generate(text, cancellation)
+        if candidates and (number := num_answers or default_num_answers(model)) > 1:
+            steps = turns.stream_answers(text, number, cancellation)
             choice = next(steps)  # which is no token and waits for none
             if cancellation():
-                yield Done("cancelled", seed, 0, 0.0)
+                yield cancelled
                 return
             yield choice
         for event in throttle(steps, self.pace, cancellation):
-            if isinstance(event, list):
-                if not cancellation():
-                    yield event
-                yield event[0].done
-            else:
+            if not isinstance(event, list):
                 yield event
+                continue
+            if not cancellation():
+                yield event
+            yield event[0].done

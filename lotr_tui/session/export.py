@@ -20,9 +20,9 @@ from typing import NamedTuple
 from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.errors import InvalidInputError, printable
 from engine.storage.files import atomic_replace
-from lotr_tui.session.json_store import os_error_reason
 from lotr_tui.session.reply import Reply, Turn
 from lotr_tui.session.session_file import VERSION, Session
+from lotr_tui.session.settings import os_error_reason
 
 _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")
 _MARKDOWN_LINE_START = re.compile(r"^(\d*)([-+=.)])")
@@ -38,10 +38,8 @@ class Scene(NamedTuple):
 def read_scenes(session: Session) -> list[Scene]:
     """Return the scenes of a session in the order of their beginnings."""
     by_root: dict[Turn, list[Reply]] = {}
-    root_of: dict[Reply, Turn] = {}
-    for reply in session.replies.values():  # parents come before their replies
-        root_of[reply] = reply.turn if reply.parent is None else root_of[reply.parent]
-        by_root.setdefault(root_of[reply], []).append(reply)
+    for reply in session.replies.values():
+        by_root.setdefault(reply.path()[0].turn, []).append(reply)
     scenes = []
     for replies in by_root.values():
         shown = [reply for reply in replies if reply.score is None or reply.score.rank == 1]
@@ -93,7 +91,6 @@ def _escape(text: str) -> str:
 
 
 def to_json(session: Session) -> str:
-    """Return the session with all replies and their figures as JSON."""
     replies = []
     for reply in session.replies.values():
         tokens = [token._asdict() for token in reply.own_tokens]
@@ -103,20 +100,16 @@ def to_json(session: Session) -> str:
     return json.dumps(record | {"started": session.started, "replies": replies}, indent=1, allow_nan=False) + "\n"
 
 
-EXPORTERS: dict[str, Callable[[Session], str]] = {"md": to_markdown, "txt": to_text, "json": to_json}
-"""Functions that export a session, by file extension."""
-
-
 def exporter_for(path: Path) -> Callable[[Session], str]:
     """Return the function that exports a session in the format of a path's ending, or raise an InvalidInputError."""
-    extension = path.suffix.lower().removeprefix(".")
-    if extension not in EXPORTERS:
-        raise InvalidInputError(f"{path.name} has no known ending; end it in .{' or .'.join(EXPORTERS)}")
-    return EXPORTERS[extension]
+    exporters: dict[str, Callable[[Session], str]] = {".md": to_markdown, ".txt": to_text, ".json": to_json}
+    if path.suffix.lower() not in exporters:
+        raise InvalidInputError(f"{path.name} has no known ending; end it in {' or '.join(exporters)}")
+    return exporters[path.suffix.lower()]
 
 
 def export_session(session: Session, path: Path, *, replace: bool = False) -> None:
-    """Write a session in the format of the path's ending, or raise an InvalidInputError. Readers never see a part."""
+    """Write a session in the format of the path's ending, see `write_export`."""
     write_export(path, exporter_for(path)(session), replace=replace)
 
 
@@ -144,10 +137,7 @@ class ExportTarget(NamedTuple):
 
 def suggest_export_path(folder: Path, name: str) -> Path:
     """Return a path that does not exist: `name` with a number, in `folder` or, if that is gone, the current one."""
-    try:
-        folder = folder if folder.is_dir() else current_folder()
-    except OSError:  # its parent cannot be read
-        folder = current_folder()
+    folder = folder if os.path.isdir(folder) else current_folder()  # noqa: PTH112 - Path.is_dir may raise
     suffix = Path(name).suffix
     names = (name if number == 1 else f"{name.removesuffix(suffix)}-{number}{suffix}" for number in count(1))
     return next(path for path in (folder / name for name in names) if not os.path.lexists(path))
@@ -182,19 +172,17 @@ def check_export_target(text: str, *, is_folder: bool) -> ExportTarget:
         raise InvalidInputError(f"{text} cannot be used: {os_error_reason(error)}; choose another path") from error
     except (RuntimeError, ValueError) as error:  # an unknown user, a zero byte, a lone surrogate
         raise InvalidInputError(f"{text} is not a path; choose another path") from error
-    folder = path if is_folder and is_directory else path.parent
+    folder, problem = path if is_folder and is_directory else path.parent, ""
     if is_folder and status is not None and not is_directory:
-        raise InvalidInputError(f"{path} is a file; choose a new folder")
-    if is_folder and not is_empty:
-        raise InvalidInputError(f"{path} is not empty, and nothing in it is replaced; choose a new folder")
-    if not is_folder and (text.endswith(os.sep) or is_directory):
-        raise InvalidInputError(f"{path} is a folder; add the name of a file")
-    if not is_folder and status is not None and not stat.S_ISREG(status.st_mode):
-        raise InvalidInputError(f"{path} is not a regular file; choose another path")
-    if folder.exists() and not folder.is_dir():
-        raise InvalidInputError(f"{folder} is a file, not a folder; choose another path")
-    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidInputError(f"{folder} cannot be written: Permission denied; choose another folder")
+        problem = "is a file; choose a new folder"
+    elif is_folder and not is_empty:
+        problem = "is not empty, and nothing in it is replaced; choose a new folder"
+    elif not is_folder and (text.endswith(os.sep) or is_directory):
+        problem = "is a folder; add the name of a file"
+    elif not is_folder and status is not None and not stat.S_ISREG(status.st_mode):
+        problem = "is not a regular file; choose another path"
+    if problem:
+        raise InvalidInputError(f"{path} {problem}")
     return ExportTarget(path, not is_folder and status is not None, None if folder.exists() else folder)
 
 

@@ -1,7 +1,6 @@
 """Models that are loaded and fetched in threads, with their progress as text. This module imports nothing heavy."""
 
 import gc
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 
 UPDATE_INTERVAL = 0.2  # seconds between two updates of the progress on the screen
 QUIT_TIMEOUT = 0.3  # seconds to wait, when the app quits, until the file that is being written is closed
-MAX_CACHED_MODELS = 50  # of the cache that are listed
 
 Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object]
 """Function that fetches the model: it reports its progress, and stops soon after its second argument returns True."""
@@ -46,7 +44,13 @@ class ModelLoader:
             check_fetched(name)
         self.names = tuple(names)
         self._runs_dir, self._combination = runs_dir, combination
-        self._label = "+".join(map(_short_name, names)) or "the model"
+        short = [
+            pretrained.parse_pretrained_name(name).short_name
+            if pretrained.is_pretrained_name(name)
+            else Path(name).name
+            for name in names
+        ]
+        self._label = "+".join(short) or "the model"
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
 
@@ -72,14 +76,8 @@ class ModelLoader:
         return printable(f"{self.describe_briefly()}{needed} · {time.monotonic() - self._started_at:.0f} s")
 
     def describe_briefly(self) -> str:
-        """Return the name of the model and the current step."""
         progress = self._progress
         return printable(f"loading {self._label}" + ("" if progress is None else f": {progress.text}"))
-
-
-def _short_name(name: str) -> str:
-    is_pretrained = pretrained.is_pretrained_name(name)
-    return pretrained.parse_pretrained_name(name).short_name if is_pretrained else Path(name).name
 
 
 class ModelFetch:
@@ -108,7 +106,6 @@ class ModelFetch:
         return self._thread.is_alive()
 
     def cancel(self) -> None:
-        """Stop, and wait a moment for that."""
         self._cancellation.set()
         self._thread.join(QUIT_TIMEOUT)
 
@@ -126,15 +123,6 @@ def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:
 
 
 def known_model_names(recent: Sequence[str]) -> list[str]:
-    """Return the names of the models used last, SmolLM2 if it was fetched, then the sorted names in the local cache."""
+    """Return the names of the models used last, and SmolLM2 if it was fetched."""
     fetched = [SMOLLM2] if pretrained.is_base_stored(SMOLLM2) else []
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or default) / "hub")
-    cached = []
-    try:
-        for folder in sorted(cache.glob("models--*"))[:MAX_CACHED_MODELS]:
-            if any(folder.glob("snapshots/*/*.safetensors")) and any(folder.glob("snapshots/*/config.json")):
-                cached.append(pretrained.HF_PREFIX + folder.name.removeprefix("models--").replace("--", "/"))
-    except OSError:  # an unreadable cache has no models
-        pass
-    return list(dict.fromkeys([*recent, *fetched, *filter(str.isprintable, cached)]))
+    return list(dict.fromkeys([*recent, *fetched]))

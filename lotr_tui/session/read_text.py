@@ -2,35 +2,25 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
 
-from engine.data import tokenizers
-from engine.data.scripts import Turn as SpokenLine
-from engine.data.scripts import encode_speaker, encode_turn
-from engine.data.speakers import SOMEONE, STRANGER
-from engine.data.tokenizers import EOS, EOS_ID, ByteTokenizer, Tokenizer
+from engine.data import scripts, speakers, tokenizers
+from engine.data.tokenizers import EOS_ID, ByteTokenizer, Tokenizer
 from engine.errors import InvalidInputError
-from engine.generation import generate as generation
+from engine.generation import generate, turns
 from engine.generation.complete_words import open_word
 from engine.generation.generate import DecoderState
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel, advance_tokens
 from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import JOINERS
+from lotr_tui.session import session_model as models
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
 from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
-from lotr_tui.session.session_model import (
-    NO_LOG_PROBS,
-    SessionModel,
-    answers_by_template,
-    chat_start,
-    find_cast,
-    find_chat_template,
-)
+from lotr_tui.session.session_model import NO_LOG_PROBS, SessionModel
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 CHUNK_TOKENS = 32  # that the model reads at once; a cancellation waits for the end of such a chunk
@@ -44,108 +34,25 @@ REOPENED = -1  # in place of a token id, after a text whose last word was reopen
 
 
 def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: ReplyMode = "continue") -> str:
-    """Return a typed text as one line of printable characters, in which a tokenizer finds the same tokens.
-
-    A space at the end stays if an open vocabulary continues the text: it says that the last word is complete.
-    """
+    """Return a typed text as one printable line; a space after the last word stays if an open vocabulary goes on."""
     line = "".join(character if character.isprintable() or character in JOINERS else " " for character in text)
     is_word_complete = tokenizer is not None and tokenizer.is_open and reply_mode == "continue" and line[-1:] == " "
     return " ".join(line.split()) + (" " if is_word_complete and not line.isspace() else "")
 
 
-def context_ids(
-    model: LanguageModel, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles = NO_ROLES
-) -> list[int]:
-    """Return the token ids that a model reads before a reply to `prompt`: the text of `previous_reply` and the prompt.
-
-    A model with a cast reads a script, which ends with the name of the speaker of `roles`, if there is one. A chat
-    template that does not accept the messages raises an InvalidInputError.
-    """
-    tokenizer = model.tokenizer
-    if reply_mode == "continue":
-        previous_reply = None
-    if answers_by_template(model, reply_mode):
-        template = find_chat_template(model)
-        assert template is not None, "the model has a chat template"
-        return list(template.encode(chat_messages(prompt, previous_reply, roles.system_prompt)))
-    is_same = previous_reply is None or previous_reply.session_model.model.tokenizer == tokenizer
-    if not find_cast(model):
-        line = f"{prompt}\n" if prompt and reply_mode != "continue" else prompt
-        if previous_reply is None:
-            return encode_lines(tokenizer, line)
-        if not is_same:
-            return encode_said(model, previous_reply.spoken_lines()) + encode_lines(tokenizer, line)
-        ids = previous_reply.token_ids()
-        if tokenizer.reads_line_ends:
-            return [*ids, *tokenizer.encode(f"\n{line}").tolist()]
-        ends_line = not ids or (ids[-1] == EOS_ID and not tokenizer.is_open)
-        return [*ids, *([] if ends_line else [EOS_ID]), *encode_lines(tokenizer, line)]
-    if reply_mode == "continue":
-        return [*encode_speaker(tokenizer, roles.speaker or SOMEONE), *tokenizer.encode(f" {prompt}").tolist()]
-    if previous_reply is None:
-        ids = []
-    elif not is_same:
-        ids = encode_said(model, [line for line in previous_reply.spoken_lines() if line.text])
-    elif previous_reply.tokens or previous_reply.reply_mode == "continue":
-        ids = [*previous_reply.token_ids(), *tokenizer.encode("\n").tolist()]
-    else:  # a turn without an answer counts as the prompt alone
-        ids = [*previous_reply.context_ids_before_speaker]
-    if prompt:
-        ids += encode_turn(tokenizer, SpokenLine(roles.speaking_as or STRANGER, prompt))
-    return [*ids, *encode_speaker(tokenizer, roles.speaker)] if roles.speaker else ids
-
-
-def restore_reply(reply: Reply, session_model: SessionModel) -> None:
-    """Give a reply that was read from a file a model, and the ids of its text in the vocabulary of that model."""
-    model, tokenizer, parent = session_model.model, session_model.model.tokenizer, reply.parent
-    reply.session_model = session_model
-    problems = [] if parent is None else [parent.read_only_reason]
-    if reply.starts_turn:
-        reply.prompt = to_prompt_line(reply.prompt or "", tokenizer, reply.reply_mode)
-        roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
-        previous = reply.turn.previous_reply
-        try:
-            reply.context_ids = context_ids(model, reply.prompt, reply.reply_mode, previous, roles)
-        except InvalidInputError as error:  # the chat template accepts other messages
-            problems.append(f"{error}; this reply cannot be continued")
-        unknown = {span.text for span in tokenizer.unknown_spans(reply.prompt)}.difference(reply.unknown_tokens)
-    elif parent is not None:
-        reply.inherit_context(parent)
-        unknown = set()
-    if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:
-        problems.append(f"{session_model.name} knows no speakers and cannot continue from here")
-    for token in reply.own_tokens:
-        is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
-        # Tokens of an open vocabulary with the same text may add another text.
-        id = token.id if is_same else None
-        if id is None and isinstance(tokenizer, tokenizers.WordTokenizer):
-            id = tokenizer.token_to_id.get(token.text)
-        if id is None:
-            unknown.add(token.text)
-        reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else tokenizers.UNK_ID)
-    is_open = reply.tokenizer in tokenizers.OPEN_VOCABULARIES
-    if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
-        problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
-    elif unknown:
-        problems.append(f"{session_model.name} does not know {min(unknown)!r} and cannot continue from here")
-    reply.read_only_reason = next(filter(None, problems), "")
-    if not reply.read_only_reason and not reply.num_shared_tokens:
-        reply.split_context(min(reply.num_reread_tokens, len(reply.context_ids)))
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class NextTokenContext:
     """Text whose next token is predicted, and once a model has read it, the state there."""
 
     model: LanguageModel
-    ids: Sequence[int]
+    ids: list[int]
     is_chat: bool = False  # True if a chat template has made the text, which then begins without `<eos>`
     reopens_last_word: bool = False  # True if the next token may begin with the end of the text
     is_first_token: bool = True  # True if the next token is the first of a reply or of a line, which it cannot end
     candidates: tuple[str, ...] = ()  # of whom one says the next line, after the text; empty inside of a line
     speaker: str = ""  # who says the next line; empty for the likeliest of `candidates`
-    speakers: Sequence[SpeakerProb] = ()  # who may say it, likeliest first
-    state: DecoderState | None = None
+    speakers: Sequence[turns.SpeakerProb] = ()  # who may say it, likeliest first
+    state: DecoderState | None = field(default=None, compare=False)
 
     @classmethod
     def of_reply(cls, reply: Reply, index: int) -> "NextTokenContext":
@@ -154,33 +61,15 @@ class NextTokenContext:
         model, ids, is_first = reply.session_model.model, reply.token_ids(index), reply.starts_line(index)
         return cls(model, ids, reply.is_chat, reopens, is_first)
 
-    @classmethod
-    def before_reply(
-        cls, model: LanguageModel, prompt: str, reply_mode: ReplyMode, previous: Reply | None, roles: Roles = NO_ROLES
-    ) -> "NextTokenContext":
-        """Return the text before a reply to `prompt`, see `context_ids`."""
-        ids = context_ids(model, prompt, reply_mode, previous, roles)
-        return cls(model, ids, answers_by_template(model, reply_mode), reply_mode != "conversation")
-
-    def is_same_text(self, other: "NextTokenContext") -> bool:
-        """Return True if the same model is to predict the same next token of another text."""
-        return self.model is other.model and self._parts == other._parts
-
-    @property
-    def _parts(self) -> tuple[object, ...]:
-        flags = self.is_chat, self.reopens_last_word, self.is_first_token
-        return flags, self.candidates, self.speaker, list(self.ids)
-
     def keys(self) -> list[int]:
         """Return a key of the model and each beginning of the text, and at last of the text with its last word open."""
         ids = [*self.ids, REOPENED] if self.reopens_last_word else self.ids
         return list(accumulate(ids, next_key, initial=hash((id(self.model), self.is_chat))))
 
-    def begin_line(self, speakers: Sequence[SpeakerProb]) -> "NextTokenContext":
-        """Return the text with the head of a line after it, which the chosen or the likeliest speaker says."""
-        speaker = self.speaker or speakers[0].name
-        ids = [*self.ids, *encode_speaker(self.model.tokenizer, speaker)]
-        return replace(self, ids=ids, candidates=(), speaker=speaker, speakers=speakers)
+    def begin_line(self, speaker: str) -> "NextTokenContext":
+        """Return the text with the name of who says the next line after it; without a name, the same text."""
+        ids = [*self.ids, *scripts.encode_speaker(self.model.tokenizer, speaker)] if speaker else self.ids
+        return replace(self, ids=ids, candidates=(), speaker=speaker)
 
     def last_text(self, unit: PreviewUnit) -> str:
         """Return the last word or token of the text; empty at the start of a text."""
@@ -196,9 +85,100 @@ class NextTokenContext:
         return word.decode(errors="replace") if word else tokenizer.tokens[self.ids[end - 1]].strip(" ")
 
 
-def next_key(key: int, token_id: int) -> int:
-    """Return the key of a text with one more token."""
+def next_key(key: int, token_id: int) -> int:  # of a text with one more token
     return hash((key, token_id))
+
+
+@dataclass(frozen=True)
+class PromptContext:
+    """Context in which a prompt is read, and a draft as long as it is typed."""
+
+    reply_mode: ReplyMode = "continue"
+    previous_reply: Reply | None = None  # that the prompt answers; None at the start of a text
+    roles: Roles = NO_ROLES  # for models with a cast or a chat template
+
+    @property
+    def is_answer(self) -> bool:
+        return self.reply_mode != "continue"
+
+    @property
+    def is_next_turn(self) -> bool:
+        """True if an empty prompt stands for the next turn of a conversation."""
+        return self.reply_mode == "conversation" and self.previous_reply is not None
+
+    @property
+    def prompt_mark(self) -> str:
+        name = speakers.display_name(self.roles.speaking_as) or "say"
+        return {"continue": "❯", "reply": "reply ❯", "conversation": f"{name} ❯"}[self.reply_mode]
+
+    def text_before_reply(self, model: LanguageModel, prompt: str) -> NextTokenContext:
+        """Return the text before a reply; messages that a chat template refuses raise an InvalidInputError."""
+        tokenizer, previous, mode = model.tokenizer, self.previous_reply, self.reply_mode
+        is_same = previous is not None and previous.session_model.model.tokenizer == tokenizer
+        before = previous.token_ids() if previous is not None and is_same else []
+        if models.answers_by_template(model, mode):
+            template = models.find_chat_template(model)
+            assert template is not None, "the model has a chat template"
+            messages = chat_messages(prompt, previous, self.roles.system_prompt)
+            return NextTokenContext(model, list(template.encode(messages)), is_chat=True)
+        if models.find_cast(model) and mode == "continue":
+            before = list(scripts.encode_speaker(tokenizer, self.roles.speaker or speakers.SOMEONE))
+            ids = tokenizer.encode(f" {prompt}").tolist()
+        elif models.find_cast(model):
+            if previous is not None and not is_same:
+                before = encode_said(model, [line for line in previous.spoken_lines() if line.text])
+            elif previous is not None and (previous.tokens or previous.reply_mode == "continue"):
+                before += tokenizer.encode("\n").tolist()
+            elif previous is not None:  # a turn without an answer counts as the prompt alone
+                before = previous.prompt_ids
+            line = scripts.Turn(self.roles.speaking_as or speakers.STRANGER, prompt)
+            ids = scripts.encode_turn(tokenizer, line) if prompt else []
+        else:
+            text = f"{prompt}\n" if prompt and mode != "continue" else prompt
+            ids = encode_lines(tokenizer, text)
+            if previous is not None and not is_same:
+                before = encode_said(model, previous.spoken_lines())
+            elif previous is not None and tokenizer.reads_line_ends:
+                ids = tokenizer.encode(f"\n{text}").tolist()
+            elif before and (before[-1] != EOS_ID or tokenizer.is_open):
+                before.append(EOS_ID)
+        return NextTokenContext(model, [*before, *ids], reopens_last_word=mode != "conversation")
+
+
+def restore_reply(reply: Reply, session_model: SessionModel) -> None:
+    """Give a reply that was read from a file a model, and its tokens the ids in the vocabulary of that model."""
+    tokenizer, parent, unknown = session_model.model.tokenizer, reply.parent, set[str]()
+    reply.session_model = session_model
+    problems = [] if parent is None else [parent.read_only_reason]
+    if reply.starts_turn:
+        reply.prompt = to_prompt_line(reply.prompt or "", tokenizer, reply.reply_mode)
+        roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
+        context = PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
+        try:
+            reply.prompt_ids = context.text_before_reply(session_model.model, reply.prompt).ids
+        except InvalidInputError as error:  # the chat template accepts other messages
+            problems.append(f"{error}; this reply cannot be continued")
+        unknown = {span.text for span in tokenizer.unknown_spans(reply.prompt)}.difference(reply.unknown_tokens)
+    elif parent is not None:
+        reply.prompt_ids = parent.prompt_ids
+    reply.num_reread_tokens = min(reply.num_reread_tokens, len(reply.prompt_ids))
+    if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:
+        problems.append(f"{session_model.name} knows no speakers and cannot continue from here")
+    tokens = [] if parent is None else parent.tokens[: reply.num_shared_tokens]
+    for token in reply.own_tokens:
+        is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
+        # Tokens of an open vocabulary with the same text may add another text.
+        by_text = tokenizer.token_to_id if isinstance(tokenizer, tokenizers.WordTokenizer) else {}
+        if not is_same and token.text not in by_text:
+            unknown.add(token.text)
+        tokens.append(token if is_same else token._replace(id=by_text.get(token.text, token.id)))
+    reply.tokens = tokens
+    is_open = reply.tokenizer in tokenizers.OPEN_VOCABULARIES
+    if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
+        problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
+    elif unknown:
+        problems.append(f"{session_model.name} does not know {min(unknown)!r} and cannot continue from here")
+    reply.read_only_reason = next(filter(None, problems), "")
 
 
 class TextReader:
@@ -208,20 +188,19 @@ class TextReader:
         self._lock = threading.Lock()  # of reading, so that no text is read twice at once
         self._model: LanguageModel | None = None  # that has read the latest text
         self._latest: dict[int, DecoderState] = {}  # by the key of the text that was read, see `keys`
-        # Models and states after tokens of replies, oldest first; `_older` without log-probabilities, which are large
-        self._recent: dict[int, tuple[LanguageModel, DecoderState]] = {}
-        self._older: dict[int, tuple[LanguageModel, DecoderState]] = {}
+        # After tokens of replies, oldest first; the model is kept because its id is in the key.
+        self._written: dict[int, tuple[LanguageModel, DecoderState]] = {}
 
     def keep(self, model: LanguageModel, key: int, state: DecoderState) -> None:
-        """Keep the state after a token of a reply, and forget the oldest ones."""
-        self._recent[key] = model, state
-        if len(self._recent) > MAX_LOG_PROBS:
-            oldest = next(iter(self._recent))
-            model, state = self._recent.pop(oldest)
-            self._older[oldest] = model, state._replace(log_probs=NO_LOG_PROBS)
-        if len(self._recent) + len(self._older) > MAX_STATES:
-            states = self._older or self._recent
-            del states[next(iter(states))]
+        """Keep the state after a token of a reply; forget log-probabilities, which are large, and then old states."""
+        self._written.pop(key, None)
+        self._written[key] = model, state
+        keys = list(self._written)
+        if len(keys) > MAX_LOG_PROBS:
+            model, state = self._written[keys[-MAX_LOG_PROBS - 1]]
+            self._written[keys[-MAX_LOG_PROBS - 1]] = model, state._replace(log_probs=NO_LOG_PROBS)
+        if len(keys) > MAX_STATES:
+            del self._written[keys[0]]
 
     def find(self, text: NextTokenContext) -> NextTokenContext | None:
         """Return a text with its state if nothing has to be read; None otherwise."""
@@ -229,80 +208,68 @@ class TextReader:
         return None if state is None else replace(text, state=state)
 
     def _state(self, key: int, *, has_log_probs: bool = True) -> DecoderState | None:
-        state = self._latest.get(key)
-        if state is None or (has_log_probs and not len(state.log_probs)):
-            state = (self._recent.get(key) or (None if has_log_probs else self._older.get(key)) or (None, None))[1]
-        return state
+        states = self._latest.get(key), self._written.get(key, (None, None))[1]
+        known = (state for state in states if state is not None and (len(state.log_probs) or not has_log_probs))
+        return next(known, None)
 
     def read(self, text: NextTokenContext, cancelled: Callable[[], bool] = lambda: False) -> DecoderState | None:
         """Read a text, except for the beginning that is known, and return the state after it; None if cancelled."""
-        with self._lock:
-            return None if cancelled() else self._read(text, cancelled)
-
-    def _read(self, text: NextTokenContext, cancelled: Callable[[], bool]) -> DecoderState | None:
         model, ids, keys = text.model, text.ids, text.keys()
-        if not text.candidates and (known := self._state(keys[-1])) is not None:
-            return known
-        end = settled = len(ids)  # a draft that is typed on stays the same up to `settled`
-        if text.reopens_last_word:
-            end = settled = generation.last_word_start(model.tokenizer, ids)
-        elif text.candidates:
-            settled = generation.last_word_start(model.tokenizer, ids[:-1])
-        on_path = set(keys) if model is self._model else set()
-        self._model, self._latest = model, {key: known for key, known in self._latest.items() if key in on_path}
-        state, num_read = self._state(keys[end]), end
-        while state is None and num_read > 0:
-            num_read -= 1
-            state = self._state(keys[num_read], has_log_probs=False)
-        if state is None:
-            state = chat_start(model) if text.is_chat else generation.prefill(model, ())
-        self._latest[keys[num_read]] = state
-        while num_read < end:
+        with self._lock:
             if cancelled():
                 return None
-            stop = min(settled if num_read < settled else end, num_read + CHUNK_TOKENS)
-            self._latest[keys[num_read]] = state._replace(log_probs=NO_LOG_PROBS)
-            state = DecoderState(*advance_tokens(model, state.model_state, ids[num_read:stop]))
-            num_read = stop
+            if not text.candidates and (known := self._state(keys[-1])) is not None:
+                return known
+            end = settled = len(ids)  # a draft that is typed on stays the same up to `settled`
+            if text.reopens_last_word:
+                end = settled = generate.last_word_start(model.tokenizer, ids)
+            elif text.candidates:
+                settled = generate.last_word_start(model.tokenizer, ids[:-1])
+            on_path = set(keys) if model is self._model else set()
+            self._model, self._latest = model, {key: known for key, known in self._latest.items() if key in on_path}
+            state, num_read = self._state(keys[end]), end
+            while state is None and num_read > 0:
+                num_read -= 1
+                state = self._state(keys[num_read], has_log_probs=False)
+            if state is None:
+                state = models.chat_start(model) if text.is_chat else generate.prefill(model, ())
             self._latest[keys[num_read]] = state
-        states = [state]
-        for index in range(end, len(ids)):
-            known = self._state(keys[index + 1])
-            if known is None:
+            while num_read < end:
                 if cancelled():
                     return None
-                known = DecoderState(*model.advance(states[-1].model_state, ids[index]))
-            self._latest[keys[index + 1]] = known
-            states.append(known)
-        if text.reopens_last_word:
-            state = self._latest[keys[-1]] = generation.reopen_last_word(model.tokenizer, ids[end:], states)
-        self._latest = dict(list(self._latest.items())[-MAX_TEXT_STATES:])
-        return state
+                stop = min(settled if num_read < settled else end, num_read + CHUNK_TOKENS)
+                self._latest[keys[num_read]] = state._replace(log_probs=NO_LOG_PROBS)
+                state = DecoderState(*advance_tokens(model, state.model_state, ids[num_read:stop]))
+                num_read = stop
+                self._latest[keys[num_read]] = state
+            states = [state]
+            for index in range(end, len(ids)):
+                known = self._state(keys[index + 1])
+                if known is None:
+                    if cancelled():
+                        return None
+                    known = DecoderState(*model.advance(states[-1].model_state, ids[index]))
+                self._latest[keys[index + 1]] = known
+                states.append(known)
+            if text.reopens_last_word:
+                state = self._latest[keys[-1]] = generate.reopen_last_word(model.tokenizer, ids[end:], states)
+            self._latest = dict(list(self._latest.items())[-MAX_TEXT_STATES:])
+            return state
 
 
 def find_context(
-    session_model: SessionModel,
-    latest: Reply | None,
-    draft: str,
-    reply_mode: ReplyMode,
-    previous: Reply | None,
-    roles: Roles = NO_ROLES,
+    session_model: SessionModel, latest: Reply | None, draft: str, context: PromptContext
 ) -> NextTokenContext | None:
-    """Return the text whose next token is shown: the draft, or the `latest` reply, which may be being generated.
-
-    In a conversation with a cast, the draft is a line in `roles`, and without it the next turn follows an ended line.
-    The result is None before the first line of a chat, and for a reply that the model cannot continue.
-    """
-    model = session_model.model
-    line = to_prompt_line(draft, model.tokenizer, reply_mode)
+    """Return the text whose next token is shown, of the draft or of the `latest` reply; None without one."""
+    model, is_conversation = session_model.model, context.reply_mode == "conversation"
+    line = to_prompt_line(draft, model.tokenizer, context.reply_mode)
     if latest is None or not latest.is_generating:
-        is_line_complete = bool(line) or latest is None or latest.has_ended_line
-        if reply_mode == "conversation" and session_model.cast and is_line_complete:
-            return find_turn(session_model, line, previous, roles)
+        if is_conversation and session_model.cast and (line or latest is None or latest.has_ended_line):
+            return find_turn(session_model, line, context)
         if len(model.tokenizer.encode(line)):
-            return NextTokenContext.before_reply(model, line, reply_mode, previous, roles)
+            return context.text_before_reply(model, line)
     if latest is None:
-        return None if answers_by_template(model, reply_mode) else NextTokenContext(model, ())
+        return None if models.answers_by_template(model, context.reply_mode) else NextTokenContext(model, [])
     if latest.session_model.model is model and not latest.read_only_reason:
         return NextTokenContext.of_reply(latest, len(latest.tokens))
     if latest.session_model.model.tokenizer != model.tokenizer or latest.is_chat:
@@ -310,25 +277,25 @@ def find_context(
     return NextTokenContext(model, latest.token_ids(), is_first_token=latest.starts_line(len(latest.tokens)))
 
 
-def find_turn(session_model: SessionModel, line: str, previous: Reply | None, roles: Roles) -> NextTokenContext:
-    """Return a line after `previous`, or without a line the text so far, which a member of the cast answers."""
-    names = answering_cast(session_model.cast, roles.speaking_as, line)
-    user, last_speaker = Roles(roles.speaking_as), "" if line or previous is None else previous.speaker
-    text = NextTokenContext.before_reply(session_model.model, line, "conversation", previous, user)
-    return replace(text, candidates=tuple(without_last_speaker(names, last_speaker)), speaker=roles.speaker)
+def find_turn(session_model: SessionModel, line: str, context: PromptContext) -> NextTokenContext:
+    """Return a line in a context, or without a line the text so far, which a member of the cast answers."""
+    names, previous = answering_cast(session_model.cast, context.roles.speaking_as, line), context.previous_reply
+    last_speaker = "" if line or previous is None else previous.speaker
+    text = replace(context, reply_mode="conversation").text_before_reply(session_model.model, line)
+    candidates = tuple(turns.without_last_speaker(names, last_speaker))
+    return replace(text, candidates=candidates, speaker=context.roles.speaker)
 
 
 def read_next_token(
     reader: TextReader, text: NextTokenContext, cancelled: Callable[[], bool] = lambda: False
 ) -> NextTokenContext | None:
     """Read a text up to its next token, after the name of who says the next line; return None if that was cancelled."""
-    if text.candidates:
-        state = reader.read(text, cancelled)
-        if state is None:
-            return None
-        assert isinstance(text.model, DialogueModel), "only a model with a cast has turns"
-        text = text.begin_line(next_speaker_probs(text.model, state, text.candidates))
     state = reader.read(text, cancelled)
+    if state is not None and text.candidates:
+        assert isinstance(text.model, DialogueModel), "only a model with a cast has turns"
+        probs = turns.next_speaker_probs(text.model, state, text.candidates)
+        text = replace(text.begin_line(text.speaker or probs[0].name), speakers=probs)
+        state = reader.read(text, cancelled)
     return None if state is None else replace(text, state=state)
 
 
@@ -347,10 +314,8 @@ class WordCompleter:
         if not words or words[-1][1] != len(text) or len(word := text[words[-1][0] :].lower()) < MIN_LETTERS:
             return ""
         ids = [id for id, token in enumerate(tokenizer.tokens) if id > EOS_ID and token.startswith(word)]
-        if not ids:
-            return ""
         ids_before = tokenizer.encode(text[: words[-2][1] if len(words) > 1 else 0]).tolist()
-        state = self._reader.read(NextTokenContext(model, ids_before), cancelled)
+        state = self._reader.read(NextTokenContext(model, ids_before), cancelled) if ids else None
         if state is None:
             return ""
         completed = tokenizer.tokens[ids[int(np.argmax(state.log_probs[ids]))]]
@@ -363,12 +328,14 @@ class WordCompleter:
         if not all(map(tokenizers.WORD_CHARACTER.match, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
             return ""
         line = to_prompt_line(text)
-        head, line = (encode_speaker(tokenizer, STRANGER), f" {line}") if find_cast(model) else ((), line)
-        ids = [*head, *tokenizer.encode(line).tolist()]
+        if models.find_cast(model):
+            ids = [*scripts.encode_speaker(tokenizer, speakers.STRANGER), *tokenizer.encode(f" {line}").tolist()]
+        else:
+            ids = tokenizer.encode(line).tolist()
         state = self._reader.read(NextTokenContext(model, ids, reopens_last_word=True), cancelled)
         if state is None:
             return ""
-        decoder = generation.TextInProgress(model, ids, SamplerSettings(), state=state).piece_decoder
+        decoder = generate.TextInProgress(model, ids, SamplerSettings(), state=state).piece_decoder
         num_typed, rest = state.num_reread_characters, ""
         for _ in range(MAX_COMPLETION_TOKENS):
             if cancelled():
@@ -379,5 +346,5 @@ class WordCompleter:
                 return rest
             rest += piece
             num_typed = 0
-            state = generation.prefill(model, [id], state)
+            state = generate.prefill(model, [id], state)
         return ""

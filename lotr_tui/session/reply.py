@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Self
 
+import msgspec
 from msgspec import Meta
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import TokenizerName
-from engine.data.scripts import Turn as SpokenLine
-from engine.data.scripts import encode_speaker, encode_turns, turn_text
-from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
+from engine.data import scripts, speakers
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.generation.generate import END_OF_TEXT, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
-from engine.generation.turns import MAX_ANSWERS, Answer, answer_score
+from engine.generation.turns import MAX_ANSWERS
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, reads_line_ends
@@ -23,13 +22,13 @@ from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
 
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
-SpeakerName = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
+SpeakerName = Annotated[str, Meta(max_length=speakers.MAX_NAME_CHARACTERS)]
 
 
 class Token(NamedTuple):
     """Generated token, as it is shown and saved; a figure that is not finite is None."""
 
-    id: Index  # in the vocabulary of the model that generated it
+    id: Index  # in the vocabulary of the model that generated it, or of the one that continues a restored reply
     text: str
     logprob: Annotated[float, Meta(gt=-(2**63), le=1)] | None
     prob: Figure | None  # after the sampler chain
@@ -54,46 +53,19 @@ class AnswerScore:
     log_prob_alone: Figure  # at the start of a scene, by the same speaker
     num_tokens: Annotated[int, Meta(ge=0, le=2**31)]  # that were scored, with `<eos>`
 
-    @classmethod
-    def of(cls, answer: Answer, rank: int, num_answers: int) -> Self:
-        return cls(rank, num_answers, answer.log_prob, answer.log_prob_alone, answer.num_tokens)
 
-    def describe(self) -> str:
-        """Return the place and the score, such as "best of 8 (+4.2)"."""
-        place = f"best of {self.num_answers}" if self.rank == 1 else f"answer {self.rank} of {self.num_answers}"
-        return f"{place} ({answer_score(self.log_prob - self.log_prob_alone, self.num_tokens):+.1f})"
-
-
+@dataclass(eq=False)
 class Turn:
     """Alternative replies at the same place of the conversation, one of them selected."""
 
-    def __init__(self, previous_reply: "Reply | None") -> None:
-        self.previous_reply = previous_reply  # that the prompt of this turn answers; None begins a text
-        self.replies: list[Reply] = []
-        self.selected_index = 0
-
-    @property
-    def selected_reply(self) -> "Reply":
-        return self.replies[self.selected_index]
-
-    def add(self, reply: "Reply") -> None:
-        """Add a reply and select it, unless a better answer was drawn with it."""
-        self.replies.append(reply)
-        if reply.score is None or reply.score.rank == 1:
-            self.selected_index = len(self.replies) - 1
-
-    def branch_label(self, reply: "Reply") -> str:
-        """Return the number of the branch of a reply; empty if there is only one, or if another reply continued it."""
-        is_one_of_several = len(self.replies) > 1 and reply in self.replies
-        return f"branch {self.replies.index(reply) + 1} of {len(self.replies)}" if is_one_of_several else ""
+    previous_reply: "Reply | None"  # that the prompt of this turn answers; None begins a text
+    replies: list["Reply"] = field(default_factory=list)
+    selected_reply: "Reply" = field(init=False)
 
 
 @dataclass(eq=False, kw_only=True)
 class Reply:
-    """Tokens that a model generated after a prompt: a node of the tree.
-
-    The fields are saved, see `record`. `attach` joins the tree, and a conversation sets the rest.
-    """
+    """Tokens that a model generated after a prompt: a node of the tree, whose fields are saved."""
 
     id: Index  # in the order of generation, from 0 on
     parent_id: int | None = None  # the reply of the previous turn, or the reply that this branch leaves
@@ -122,9 +94,7 @@ class Reply:
         self.num_shared_tokens = 0  # leading tokens that belong to the parent or its ancestors in the same turn
         self.is_continuation = False  # True if it shares all tokens of its parent, which it replaces
         self.session_model: SessionModel  # that a branch of this reply uses
-        self.context_ids: Sequence[int] = ()  # tokens before the first one, without `reread_ids`
-        self.reread_ids: Sequence[int] = ()
-        self.ids: list[int] = []  # of `tokens`, in the vocabulary of `session_model`
+        self.prompt_ids: list[int] = []  # of the text before the reply, or before the name of its speaker
         self.read_only_reason = ""  # why `session_model` cannot continue this reply; empty if it can
         self.is_generating = False
         self.failure = ""
@@ -144,17 +114,14 @@ class Reply:
             self.is_continuation = 0 < self.num_shared_tokens == len(parent.tokens) and parent in self.turn.replies
             if self.is_continuation and parent.next_turn is None:
                 self.turn.replies.remove(parent)
-        self.turn.add(self)
+        self.turn.replies.append(self)
+        if self.score is None or self.score.rank == 1:  # else a better answer was drawn with it
+            self.turn.selected_reply = self
 
     def record(self) -> dict[str, Any]:
         """Return the reply as an object for JSON."""
-        record = {each.name: getattr(self, each.name) for each in fields(self)}
-        record["tokens"] = self.own_tokens
-        record["settings"] = asdict(self.settings)
-        record["score"] = None if self.score is None else asdict(self.score)
-        if not self.starts_turn:
-            record |= {"prompt": None, "unknown_tokens": ()}
-        return record
+        record: dict[str, Any] = msgspec.to_builtins(self) | {"tokens": self.own_tokens}
+        return record if self.starts_turn else record | {"prompt": None, "unknown_tokens": ()}
 
     @property
     def is_chat(self) -> bool:
@@ -181,37 +148,17 @@ class Reply:
     # Token ids
 
     @property
-    def context_ids_before_speaker(self) -> Sequence[int]:
-        """Ids of the tokens before the name of the speaker, in a conversation with a model that has a cast."""
-        head = encode_speaker(self.session_model.model.tokenizer, self.speaker) if self.speaker else ()
-        return self.context_ids[: len(self.context_ids) - len(head)]
-
-    def context_ids_before(self, speaker: str) -> Sequence[int]:
-        """Return the ids of the tokens before a line that `speaker` says in this turn; empty if none is chosen yet."""
-        if not self.session_model.cast or speaker == self.speaker:
-            return self.context_ids
-        head = encode_speaker(self.session_model.model.tokenizer, speaker) if speaker else ()
-        return [*self.context_ids_before_speaker, *head]
-
-    def inherit_context(self, parent: "Reply") -> None:
-        """Take over the ids that the model has read before this branch of `parent`."""
-        self.context_ids, self.reread_ids = parent.context_ids_before(self.speaker), parent.reread_ids
-        self.ids = parent.ids[: self.num_shared_tokens]
-
-    def set_speaker(self, speaker: str, prob: float | None) -> None:
-        self.context_ids = self.context_ids_before(speaker)
-        self.speaker, self.speaker_prob = speaker, prob
-
-    def split_context(self, num_reread_tokens: int) -> None:
-        """Set how many of the last tokens of the context the first token of the reply repeats."""
-        ids = [*self.context_ids, *self.reread_ids]
-        end = len(ids) - num_reread_tokens
-        self.context_ids, self.reread_ids, self.num_reread_tokens = ids[:end], ids[end:], num_reread_tokens
+    def context_ids(self) -> list[int]:
+        """Ids of the tokens that the model has read before the first token, with the name of the speaker."""
+        ids, model = self.prompt_ids[: len(self.prompt_ids) - self.num_reread_tokens], self.session_model
+        has_name = self.speaker and self.reply_mode == "conversation" and model.cast
+        return [*ids, *scripts.encode_speaker(model.model.tokenizer, self.speaker)] if has_name else ids
 
     def token_ids(self, end: int | None = None) -> list[int]:
         """Return the ids that the model has read and written before the token `end`, which spell the whole text."""
         if not self.read_only_reason:
-            return [*self.context_ids, *(self.ids[:end] or self.reread_ids)]
+            context, ids = self.context_ids, [token.id for token in self.tokens[:end]]
+            return [*context, *(ids or self.prompt_ids[len(self.prompt_ids) - self.num_reread_tokens :])]
         model = self.session_model.model  # whose vocabulary is not the one of the tokens
         if self.session_model.cast or self.reply_mode == "conversation":
             return encode_said(model, self.spoken_lines(end))[:-1]  # without the last line end
@@ -219,13 +166,21 @@ class Reply:
 
     def starts_line(self, index: int) -> bool:
         """Return True if the token at `index` is the first of the reply or of a later line, so that it ends neither."""
-        return index == 0 or self.ids[index - 1] in getattr(self.session_model.model, "end_ids", END_OF_TEXT)
+        end_ids = getattr(self.session_model.model, "end_ids", END_OF_TEXT)
+        return index == 0 or self.tokens[index - 1].id in end_ids
 
     # Text
 
-    def text(self) -> str:
-        """Return the prompt and the reply, with a line break for each `<eos>`; with speakers, as a script."""
-        return self._context_text() + self.reply_text()
+    def text(self, end: int | None = None) -> str:
+        """Return the prompt and the tokens before index `end`, a line break for each `<eos>`, and names of speakers."""
+        prompt, reply = self.prompt or "", self.reply_text(end)
+        if self.reply_mode == "continue":
+            name = speakers.display_name(self.speaker or speakers.SOMEONE)
+            return (f"{name}: " if self.session_model.cast else "") + prompt + reply
+        if self.reply_mode == "reply" or self.is_chat:
+            return (f"{prompt}\n" if prompt or not self.is_chat else "") + reply
+        said = scripts.turn_text(scripts.Turn(self.speaking_as or speakers.STRANGER, prompt)) if prompt else ""
+        return said + (f"{speakers.display_name(self.speaker)}:" if self.speaker else "") + reply
 
     def reply_text(self, end: int | None = None) -> str:
         """Return the text of the tokens before index `end` (None: of all tokens)."""
@@ -236,15 +191,6 @@ class Reply:
         prompt, text = self.prompt or "", self.reply_text(end)
         return ("", prompt + text) if self.reply_mode == "continue" else (prompt, text)
 
-    def _context_text(self) -> str:
-        prompt = self.prompt or ""
-        if self.reply_mode == "continue":
-            return (f"{display_name(self.speaker or SOMEONE)}: " if self.session_model.cast else "") + prompt
-        if self.reply_mode == "reply" or self.is_chat:
-            return f"{prompt}\n" if prompt or not self.is_chat else ""
-        said = turn_text(SpokenLine(self.speaking_as or STRANGER, prompt)) if prompt else ""
-        return said + (f"{display_name(self.speaker)}:" if self.speaker else "")
-
     def full_text(self, end: int | None = None) -> str:
         """Return the text that the model has read and written before the token `end`, from the first turn on.
 
@@ -254,18 +200,17 @@ class Reply:
             messages = chat_messages(self.prompt or "", self.turn.previous_reply, self.system_prompt)
             said = "".join(f"{message.role}\n{message.text}\n" for message in messages)
             return f"{said}assistant\n{self.reply_text(end)}"
-        before = "".join(f"{reply.text()}\n" for reply in self.path()[:-1])
-        return before + self._context_text() + self.reply_text(end)
+        return "".join(f"{reply.text()}\n" for reply in self.path()[:-1]) + self.text(end)
 
-    def spoken_lines(self, end: int | None = None) -> list[SpokenLine]:
+    def spoken_lines(self, end: int | None = None) -> list[scripts.Turn]:
         """Return the lines of all turns up to this reply, of which the tokens before index `end` count (None: all)."""
         lines = []
         for reply in self.path():
             prompt, text = reply.said(end if reply is self else None)
             if reads_line_ends(reply.session_model.model):
                 text = text.replace("\n", " ")
-            lines += [SpokenLine(reply.speaking_as or STRANGER, prompt)] if prompt else []
-            lines.append(SpokenLine(reply.speaker or SOMEONE, text))
+            lines += [scripts.Turn(reply.speaking_as or speakers.STRANGER, prompt)] if prompt else []
+            lines.append(scripts.Turn(reply.speaker or speakers.SOMEONE, text))
         return lines
 
     # Tree
@@ -285,38 +230,30 @@ class Reply:
             path.append(turn.selected_reply)
         return path
 
-    def resolve_token(self, index: int) -> tuple["Reply", int]:
-        """Return the reply that a branch at a token leaves, and the index among its own tokens."""
-        reply = self
-        while index <= reply.num_shared_tokens and not reply.starts_turn:
-            assert reply.parent is not None
-            reply = reply.parent
-        return reply, index - reply.num_shared_tokens
-
 
 def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the token ids of a text in which each line break is read as `<eos>`."""
     ids: list[int] = tokenize_with_offsets(text, tokenizer, eos_per_line=True).ids.tolist()
     return ids
 
 
-def encode_said(model: LanguageModel, lines: Sequence[SpokenLine]) -> list[int]:
+def encode_said(model: LanguageModel, lines: Sequence[scripts.Turn]) -> list[int]:
     """Return the token ids of complete lines: a script, or for a model without a cast the texts without their names."""
     if find_cast(model):
-        return list(encode_turns(model.tokenizer, lines))
+        return list(scripts.encode_turns(model.tokenizer, lines))
     return encode_lines(model.tokenizer, "".join(f"{line.text}\n" for line in lines))
 
 
 def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:
     """Return the messages before an answer, without empty ones, and with one for two of the same role."""
-    turns: list[ChatMessage] = []
+    said = [ChatMessage("system", system_prompt)]
     for reply in [] if previous_reply is None else previous_reply.path():
-        said, answer = reply.said()
-        turns += [ChatMessage("user", said), ChatMessage("assistant", answer)]
-    messages = [ChatMessage("system", system_prompt)] if system_prompt else []
-    for role, text in ((message.role, message.text.strip()) for message in [*turns, ChatMessage("user", prompt)]):
-        if text and messages and messages[-1].role == role:
-            messages[-1] = ChatMessage(role, f"{messages[-1].text}\n{text}")
+        user, answer = reply.said()
+        said += [ChatMessage("user", user), ChatMessage("assistant", answer)]
+    messages: list[ChatMessage] = []
+    for message in [*said, ChatMessage("user", prompt)]:
+        text = message.text.strip()
+        if text and messages and messages[-1].role == message.role:
+            messages[-1] = ChatMessage(message.role, f"{messages[-1].text}\n{text}")
         elif text:
-            messages.append(ChatMessage(role, text))
+            messages.append(ChatMessage(message.role, text))
     return messages

@@ -16,22 +16,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from msgspec import Meta
 
 from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, LotrError, printable
-from engine.storage.files import (
-    JsonLinesAppender,
-    app_home,
-    atomic_replace,
-    decode,
-    lock_file,
-    open_regular_file,
-    parse_json,
-    read_limited,
-)
-from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
-from lotr_tui.session.reply import Figure, Reply
+from engine.storage import files
+from lotr_tui.session import settings
+from lotr_tui.session.reply import Reply
 
 VERSION = 5  # of the format; in earlier ones, speakers were tokens
 MAX_LINE_BYTES = 16_000_000  # which take up to 27 times as much memory once parsed; 100,000 tokens take 8 MB
@@ -39,25 +32,19 @@ MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000  # of a session that is read
 MAX_SESSION_BYTES = 256_000_000  # of a file that is read; a token takes about 80 bytes
 MAX_PREVIEW_LINE_BYTES = 1_000_000  # of a line that is read for the list of sessions
 MAX_COUNTED_BYTES = 16_000_000  # of a file that are searched for replies for the list
+MAX_TIME = 32_503_680_000.0  # the year 3000, in seconds since 1970
 MAX_NAME_LENGTH = 50  # characters of a name, up to four bytes each in a file name of up to 255 bytes
 MAX_NAME_WORDS, MAX_FIRST_WORDS_LENGTH = 6, 40  # of the first prompt, after which a session is named
+# Id of a reply in its line, unless it was drawn together with a better answer and never shown.
 _REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)(?!.*"score": \{"rank": (?!1,))', re.MULTILINE)
-"""Id of a reply in its line, unless it was drawn together with a better answer and never shown."""
 
 
 class SessionError(LotrError):
     """Failure to save or read a session."""
 
 
-@dataclass
-class Session:
-    """Tree of replies by their ids, in order."""
-
-    name: str = ""  # stem of the file; empty before there is one
-    model: str = ""  # name of the model that it began with
-    started: float = field(default_factory=time.time)  # Unix time in seconds
-    replies: dict[int, Reply] = field(default_factory=dict)
-    current_id: int | None = None  # reply that was selected last; None selects the latest
+def sessions_folder() -> Path:
+    return files.app_home() / "sessions"
 
 
 @dataclass(frozen=True)
@@ -66,28 +53,126 @@ class SessionHeader:
 
     version: int
     model: str
-    started: Figure
+    started: Annotated[float, Meta(ge=0, le=MAX_TIME)]  # Unix time in seconds
     current_id: int | None
 
     def __post_init__(self) -> None:
+        settings.check_version(self.version, VERSION)
         if not self.model.isprintable():
             raise InvalidInputError("model is not a printable name")
+
+
+@dataclass(eq=False)
+class Session:
+    """Tree of replies by their ids, in order, and its file, created with the first reply and locked until `close`."""
+
+    name: str = ""  # stem of the file; empty before there is one
+    model: str = ""  # name of the model that it began with
+    started: float = field(default_factory=time.time)  # Unix time in seconds
+    replies: dict[int, Reply] = field(default_factory=dict)
+    current_id: int | None = None  # reply that was selected last; None selects the latest
+    folder: Path = field(default_factory=sessions_folder)
+    problem: str = ""  # why a part of the session is not saved; empty if all of it is, or if it was deleted
+
+    def __post_init__(self) -> None:
+        self._open_file: tuple[IO[bytes], files.JsonLinesAppender] | None = None
+        self._is_deleted = False
+        self._failures = settings.FailureReporter()
+
+    @classmethod
+    def resume(cls, path: Path) -> "Session":
+        """Open a saved session for writing; one that is missing, damaged or open elsewhere raises a SessionError."""
+        with _hold(path, "resumed", keeps_lock=True) as lock:
+            session = _read_session_file(path)
+            session._open(lock)
+        return session
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.name}.jsonl"
+
+    def encode(self) -> bytes:
+        replies = [{"reply": reply.record()} for reply in self.replies.values() if not reply.is_generating]
+        header = self._header()
+        records = [header, *replies, header] if replies else [header]  # the last line determines the selected reply
+        return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+    def _header(self) -> dict[str, Any]:
+        return {"session": asdict(SessionHeader(VERSION, self.model, self.started, self.current_id))}
+
+    def save(self, changed: Iterable[Reply] = (), current_id: int | None = None) -> str:
+        """Save replies and which one is selected, now or the next time. Return the first of several failures, or ""."""
+        records = []
+        for reply in changed:
+            records.append({"reply": reply.record()})
+            self.current_id = reply.id
+        is_same = not records and (not self.name or current_id == self.current_id)
+        if self._is_deleted or (is_same and not self.problem):
+            return ""
+        if current_id not in (None, self.current_id):
+            self.current_id = current_id
+            records.append(self._header())
         try:
-            datetime.fromtimestamp(self.started)
-        except (ValueError, OverflowError, OSError) as error:
-            raise InvalidInputError(f"started {self.started:g} is not a time; use seconds since 1970") from error
+            if self._open_file is not None and not self.path.exists():
+                self.close()
+            if self._open_file is None:  # no file yet, or another program has deleted it
+                self._create_file()
+                self.problem = ""
+            else:
+                self._open_file[1].append(*(records or [self._header()]))
+                self.problem = self._open_file[1].problem
+        except OSError as error:
+            self.problem = f"{self.path if self.name else self.folder}: {settings.os_error_reason(error)}"
+        message = f"the session is not saved: {self.problem}; the conversation continues" if self.problem else ""
+        return self._failures.report(message)
 
+    def save_again(self) -> str:
+        """Try to save what could not be saved. Return the reason why it still is not, or an empty text."""
+        self.save()
+        return self.problem
 
-def header_record(session: Session) -> dict[str, Any]:
-    return {"session": asdict(SessionHeader(VERSION, session.model, session.started, session.current_id))}
+    def rename(self, name: str) -> None:
+        """Rename the session and its file; an invalid or taken name, and a failure, raise a SessionError."""
+        path = rename_session(self.path, name, is_locked=self._open_file is not None)
+        if self._open_file is not None:
+            self._open_file[1].path = path
+        self.name = name
 
+    def delete(self) -> None:
+        """Delete the file, and save nothing more; a failure raises a SessionError."""
+        if self.name:
+            delete_session(self.path, is_locked=self._open_file is not None)
+        self._is_deleted, self.problem = True, ""
+        self.close()
 
-def encode_session(session: Session) -> bytes:
-    """Return the content of a new file with all replies that have ended."""
-    replies = [{"reply": reply.record()} for reply in session.replies.values() if not reply.is_generating]
-    header = header_record(session)
-    records = [header, *replies, header] if replies else [header]  # the last line determines the selected reply
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    def close(self) -> None:
+        if self._open_file is not None:
+            lock, appender = self._open_file
+            appender.close()
+            lock.close()
+            self._open_file = None
+
+    def _open(self, lock: IO[bytes]) -> None:
+        self._open_file = lock, files.JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
+
+    def _create_file(self) -> None:
+        """Create a file with the whole session, named by the first words that were said or the time of its start."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        first = next(iter(self.replies.values()))
+        words = re.findall(r"\w[\w'’-]*", first.prompt or "")[:MAX_NAME_WORDS]
+        while len(" ".join(words)) > MAX_FIRST_WORDS_LENGTH and len(words) > 1:
+            words.pop()
+        stem = self.name or " ".join(words)[:MAX_FIRST_WORDS_LENGTH]
+        stem = stem or f"{datetime.fromtimestamp(self.started):%Y-%m-%d %H.%M.%S}"
+        for number in count(1):
+            self.name = stem if number == 1 else f"{stem} {number}"
+            try:
+                with files.atomic_replace(self.path, exclusive=True) as file:
+                    file.write(self.encode())
+            except FileExistsError:
+                continue
+            self._open(_lock(self.path))
+            return
 
 
 def parse_session(name: str, content: bytes) -> Session:
@@ -97,23 +182,20 @@ def parse_session(name: str, content: bytes) -> Session:
     replies: dict[int, Reply] = {}
     num_tokens = start = 0
     while (end := content.find(b"\n", start)) >= 0:  # splitting all lines at once takes twice the memory
-        kind, record = _parse_line(content[start:end])
+        line = _parse_line(content[start:end])
         start = end + 1
-        if kind == "session":
-            header = _decode_header(record)
-            current_id = header.current_id
+        if isinstance(line, SessionHeader):
+            header, current_id = line, line.current_id
             continue
-        record.pop("name", None)  # of a branch, which earlier files have
-        reply = decode(Reply, record)
-        tokens = [token.text for token in reply.tokens]
+        tokens = [token.text for token in line.tokens]
         for field_name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # are shown as is
-            if not all(map(str.isprintable, tokens if field_name == "tokens" else getattr(reply, field_name))):
-                raise InvalidInputError(f"{field_name} of reply {reply.id}: control characters are not allowed")
-        num_tokens += len(tokens) - (len(replies[reply.id].tokens) if reply.id in replies else 0)
+            if not all(map(str.isprintable, tokens if field_name == "tokens" else getattr(line, field_name))):
+                raise InvalidInputError(f"{field_name} of reply {line.id}: control characters are not allowed")
+        num_tokens += len(tokens) - (len(replies[line.id].tokens) if line.id in replies else 0)
         if len(replies) > MAX_REPLIES or num_tokens > MAX_TOKENS:
             raise InvalidInputError(f"more than {MAX_REPLIES:,} replies or {MAX_TOKENS:,} tokens")
-        replies[reply.id] = reply
-        current_id = reply.id
+        replies[line.id] = line
+        current_id = line.id
     if header is None:
         raise InvalidInputError("the first line does not describe a session")
     replies = {id: replies[id] for id in sorted(replies)}
@@ -127,133 +209,20 @@ def parse_session(name: str, content: bytes) -> Session:
         num_tokens += reply.num_shared_tokens
         if num_tokens > 10 * MAX_TOKENS:  # branches of branches of a long reply would take any amount of memory
             raise InvalidInputError(f"more than {10 * MAX_TOKENS:,} tokens in branches")
-    return Session(name, header.model, header.started, replies, current_id if current_id in replies else None)
+    current_id = current_id if current_id in replies else None
+    return Session(name, header.model, header.started, replies, current_id)
 
 
-def _parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the kind of a line, "session" or "reply", and its content, which is not checked yet."""
+def _parse_line(line: bytes) -> SessionHeader | Reply:
     if len(line) > MAX_LINE_BYTES:
         raise InvalidInputError(f"a line has more than {MAX_LINE_BYTES:,} bytes")
-    record = parse_json(line)
-    if isinstance(record, dict) and len(record) == 1:
-        kind, value = next(iter(record.items()))
-        if kind in ("session", "reply") and isinstance(value, dict):
-            return kind, value
+    match files.parse_json(line):
+        case {"session": dict(header), **others} if not others:
+            return files.decode(SessionHeader, header)
+        case {"reply": dict(reply), **others} if not others:
+            reply.pop("name", None)  # of a branch, which earlier files have
+            return files.decode(Reply, reply)
     raise InvalidInputError("a line describes neither a session nor a reply")
-
-
-def _decode_header(record: dict[str, Any]) -> SessionHeader:
-    check_version(record.get("version"), VERSION)
-    return decode(SessionHeader, record)
-
-
-class SessionFile:
-    """File of a session, which is created with the first reply and locked until `close`."""
-
-    def __init__(self, session: Session, folder: Path | None = None) -> None:
-        self.session = session
-        self.problem = ""  # why a part of the session is not saved; empty if all of it is, or if it was deleted
-        self._folder = folder or sessions_folder()
-        self._open_file: tuple[IO[bytes], JsonLinesAppender] | None = None
-        self._is_deleted = False
-        self._failures = FailureReporter()
-
-    @classmethod
-    def resume(cls, path: Path) -> "SessionFile":
-        """Open a saved session for writing; one that is missing, damaged or open elsewhere raises a SessionError."""
-        with _hold(path, "resumed", keeps_lock=True) as lock:
-            file = cls(_read_session_file(path), path.parent)
-            file._open(lock)
-        return file
-
-    @property
-    def path(self) -> Path:
-        return self._folder / f"{self.session.name}.jsonl"
-
-    def save(self, changed: Iterable[Reply] = (), current_id: int | None = None) -> str:
-        """Save replies of the session, and which reply is selected (None: as before, or the last of `changed`).
-
-        What cannot be written is written the next time. Return the reason for the first of several failures, or "".
-        """
-        records = []
-        for reply in changed:
-            records.append({"reply": reply.record()})
-            self.session.current_id = reply.id
-        if not records and (not self.session.name or current_id == self.session.current_id) and not self.problem:
-            return ""
-        if current_id not in (None, self.session.current_id):
-            self.session.current_id = current_id
-            records.append(header_record(self.session))
-        if self._is_deleted:
-            return ""
-        try:
-            if self._open_file is not None and not self.path.exists():
-                self.close()
-            if self._open_file is None:  # no file yet, or another program has deleted it
-                self._create_file()
-                self.problem = ""
-            else:
-                for record in records or [header_record(self.session)]:
-                    self._open_file[1].append(record)
-                self.problem = self._open_file[1].problem
-        except OSError as error:
-            self.problem = f"{self.path if self.session.name else self._folder}: {os_error_reason(error)}"
-        message = f"the session is not saved: {self.problem}; the conversation continues" if self.problem else ""
-        return self._failures.report(message)
-
-    def rename(self, name: str) -> None:
-        """Rename the session and its file; an invalid or taken name, and a failure, raise a SessionError."""
-        path = rename_session(self.path, name, is_locked=self._open_file is not None)
-        if self._open_file is not None:
-            self._open_file[1].path = path
-        self.session.name = name
-
-    def delete(self) -> None:
-        """Delete the file, and save nothing more; a failure raises a SessionError."""
-        if self.session.name:
-            delete_session(self.path, is_locked=self._open_file is not None)
-        self._is_deleted, self.problem = True, ""
-        self.close()
-
-    def close(self) -> None:
-        """Close the file and release its lock."""
-        if self._open_file is not None:
-            lock, appender = self._open_file
-            appender.close()
-            lock.close()
-            self._open_file = None
-
-    def _open(self, lock: IO[bytes]) -> None:
-        self._open_file = lock, JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
-
-    def _create_file(self) -> None:
-        """Create a file with the whole session, named by the first words that were said or the time of its start."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        first = next(iter(self.session.replies.values()))
-        words = re.findall(r"\w[\w'’-]*", first.prompt or "")[:MAX_NAME_WORDS]
-        while len(" ".join(words)) > MAX_FIRST_WORDS_LENGTH and len(words) > 1:
-            words.pop()
-        stem = self.session.name or " ".join(words)[:MAX_FIRST_WORDS_LENGTH]
-        stem = stem or f"{datetime.fromtimestamp(self.session.started):%Y-%m-%d %H.%M.%S}"
-        for number in count(1):
-            self.session.name = stem if number == 1 else f"{stem} {number}"
-            try:
-                with atomic_replace(self.path, exclusive=True) as file:
-                    file.write(encode_session(self.session))
-            except FileExistsError:
-                continue
-            self._open(_lock(self.path))
-            return
-
-
-def sessions_folder() -> Path:
-    """Return the folder of the saved sessions."""
-    return app_home() / "sessions"
-
-
-def session_path(name: str) -> Path:
-    """Return the file of a saved session."""
-    return sessions_folder() / f"{name}.jsonl"
 
 
 def load_session(path: Path) -> Session:
@@ -261,23 +230,18 @@ def load_session(path: Path) -> Session:
     try:
         return _read_session_file(path)
     except OSError as error:
-        raise SessionError(f"session {path.stem!r} cannot be read: {os_error_reason(error)}") from error
+        raise SessionError(f"session {path.stem!r} cannot be read: {settings.os_error_reason(error)}") from error
 
 
 @dataclass
 class SessionSummary:
-    """Entry of the list of sessions."""
-
+    name: str
     path: Path
     modified: float  # Unix time in seconds
     num_replies: int  # in the first `MAX_COUNTED_BYTES` of the file, without answers that were not chosen
     model: str = ""
     first_prompt: str = ""
     error: str = ""  # why the session cannot be resumed; `model` and `first_prompt` are then empty
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
 
 
 def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
@@ -286,41 +250,35 @@ def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
     for path in (folder or sessions_folder()).glob("*.jsonl"):
         try:
             modified = path.stat().st_mtime
-            with os.fdopen(open_regular_file(path), "rb") as file:
+            with os.fdopen(files.open_regular_file(path), "rb") as file:
                 lines = [file.readline(MAX_PREVIEW_LINE_BYTES), file.readline(MAX_PREVIEW_LINE_BYTES)]
                 file.seek(0)
                 reply_ids = set(_REPLY_ID.findall(file.read(MAX_COUNTED_BYTES)))
         except OSError:
             continue  # deleted meanwhile, or not a regular file
-        summary = SessionSummary(path, modified, len(reply_ids))
+        summary = SessionSummary(path.stem, path, modified, len(reply_ids))
         try:
-            summary.model = _decode_header(_parse_line(lines[0])[1]).model
+            summary.model = _parse_line(lines[0]).model
         except InvalidInputError as error:
             summary.error = str(error)
         with suppress(InvalidInputError):  # no reply yet, or a line longer than the preview
-            reply = _parse_line(lines[1])[1]
-            prompt, speaker = str(reply.get("prompt") or ""), str(reply.get("speaker") or "")
-            summary.first_prompt = printable(prompt or (f"(scene: {display_name(speaker)} begins)" if speaker else ""))
+            if isinstance(reply := _parse_line(lines[1]), Reply):
+                scene = f"(scene: {display_name(reply.speaker)} begins)" if reply.speaker else ""
+                summary.first_prompt = printable(reply.prompt or scene)
         summaries.append(summary)
     return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
 
 
 def rename_session(path: Path, name: str, *, is_locked: bool = False) -> Path:
-    """Rename a session that no other window has open, and return its path; a bad or taken name raises a SessionError.
-
-    `is_locked` is True if this window has it open.
-    """
+    """Rename a session that no other window has open, and return its path; a bad name raises a SessionError."""
     forbidden = next((char for char in name if char == "/" or not char.isprintable()), "")
-    rule = ""
-    if not name:
-        rule = "type at least one character"
-    elif len(name) > MAX_NAME_LENGTH:
-        rule = f"use at most {MAX_NAME_LENGTH} characters instead of {len(name):,}"
-    elif forbidden:
-        rule = f"{forbidden!a} is not allowed in it; use '-' instead"
-    elif name.startswith("."):
-        rule = "it cannot begin with a full stop"
-    if rule:
+    rules = (
+        (bool(name), "type at least one character"),
+        (len(name) <= MAX_NAME_LENGTH, f"use at most {MAX_NAME_LENGTH} characters instead of {len(name):,}"),
+        (not forbidden, f"{forbidden!a} is not allowed in it; use '-' instead"),
+        (not name.startswith("."), "it cannot begin with a full stop"),
+    )
+    if rule := next((rule for is_kept, rule in rules if not is_kept), ""):
         raise SessionError(f"not a session name: {rule}")
     new_path = path.with_name(f"{name}.jsonl")
     with _hold(path, "renamed", is_locked=is_locked):
@@ -339,12 +297,13 @@ def delete_session(path: Path, *, is_locked: bool = False) -> None:
 
 def _read_session_file(path: Path) -> Session:
     """Read the complete lines of a session file; a damaged one is set aside and raises a SessionError."""
-    content = read_limited(path, MAX_SESSION_BYTES)
-    content = content[: content.rfind(b"\n") + 1]
+    content = files.read_limited(path, MAX_SESSION_BYTES)
     try:
-        return parse_session(path.stem, content)
+        session = parse_session(path.stem, content)
     except InvalidInputError as error:
-        raise SessionError(quarantine_file(path, error)) from error
+        raise SessionError(settings.quarantine_file(path, error)) from error
+    session.folder = path.parent
+    return session
 
 
 @contextmanager
@@ -363,7 +322,7 @@ def _hold(path: Path, action: str, *, is_locked: bool = False, keeps_lock: bool 
         if isinstance(error, FileNotFoundError):
             reason = "is gone; another window has renamed or deleted it"
         elif isinstance(error, OSError):
-            reason = f"cannot be {action}: {os_error_reason(error)}"
+            reason = f"cannot be {action}: {settings.os_error_reason(error)}"
         else:
             raise
         raise SessionError(f"session {path.stem!r} {reason}") from error
@@ -374,6 +333,6 @@ def _hold(path: Path, action: str, *, is_locked: bool = False, keeps_lock: bool 
 
 def _lock(path: Path) -> IO[bytes]:
     try:
-        return lock_file(path)
+        return files.lock_file(path)
     except BlockingIOError as error:
         raise SessionError(f"session {path.stem!r} is open in another window; close it there first") from error

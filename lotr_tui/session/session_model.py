@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.config import BUNDLED, LSTM
+from engine.config import BUNDLED
 from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
-from engine.generation.generate import DecoderState
-from engine.generation.turns import NUM_ANSWERS
+from engine.generation import generate, turns
 from engine.models.base import LanguageModel, LogProbs
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from engine.runs.directory import CONFIG_FILE, needs_base, read_config
-from engine.runs.loading import InferencePrecision, LoadedModel, load_model_by_name, read_dialogue_parts
+from engine.runs import directory, loading
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session import settings
@@ -59,7 +57,7 @@ def is_slow(model: LanguageModel) -> bool:
 
 
 def default_num_answers(model: LanguageModel) -> int:
-    return NUM_SLOW_ANSWERS if is_slow(model) else NUM_ANSWERS
+    return NUM_SLOW_ANSWERS if is_slow(model) else turns.NUM_ANSWERS
 
 
 def default_settings(model: LanguageModel) -> ModelSettings:
@@ -81,8 +79,8 @@ def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
     return reply_mode == "conversation" and not find_cast(model) and find_chat_template(model) is not None
 
 
-def chat_start(model: LanguageModel) -> DecoderState:
-    return DecoderState(NO_LOG_PROBS, model.start())
+def chat_start(model: LanguageModel) -> generate.DecoderState:
+    return generate.DecoderState(NO_LOG_PROBS, model.start())
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class SessionModel:
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
 
     @classmethod
-    def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
+    def from_loaded(cls, loaded: loading.LoadedModel) -> "SessionModel":
         """Wrap the model of a run, or a model by others."""
         if is_pretrained_name(loaded.name):
             name = printable(parse_pretrained_name(loaded.name).short_name)
@@ -112,7 +110,7 @@ class SessionModel:
         if loaded.decoder.tokenizer.is_open and loaded.bits_per_character is not None:
             # A perplexity per token says little to someone who does not know the tokens.
             parts.append(f"{loaded.bits_per_character:.2f} bits/character")
-            parts[-1] += f", {PRETRAINED_NOTE}" if needs_base(loaded.config) else ""
+            parts[-1] += f", {PRETRAINED_NOTE}" if directory.needs_base(loaded.config) else ""
         elif loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
             if loaded.started is not None and math.isfinite(loaded.started.kneser_ney_perplexity):
@@ -142,10 +140,10 @@ class SessionModel:
         if not isinstance(event, Finished):
             description = f"learning · epoch {event.epoch:.1f} · {description}"
         run = (runs_dir or default_runs_dir()) / view.started.run
-        if not (run / CONFIG_FILE).is_file():
+        if not (run / directory.CONFIG_FILE).is_file():
             return cls(view.started.run, description, event.model)
-        mode = read_config(run).data.mode
-        model = read_dialogue_parts(run)(event.model) if mode == "dialogue" else event.model
+        mode = directory.read_config(run).data.mode
+        model = loading.read_dialogue_parts(run)(event.model) if mode == "dialogue" else event.model
         return cls(view.started.run, description, model, run=run, predicts_eos=mode == "line")
 
     @property
@@ -208,39 +206,21 @@ class SessionModel:
         words = [token for token in islice(tokenizer.tokens, EOS_ID + 1, 200) if token.isalpha()]
         return next((text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text)), " ".join(words[:2]))
 
-    def introduction(self, speaker: str = "") -> str:
-        """Return what the user talks to, for the help line before the first prompt; a `speaker` may be chosen."""
-        model = {BUNDLED: "the bundled model", LSTM: "the small LSTM"}.get(self.name, self.name)
-        if self.cast and speaker:
-            return f"You are talking to {display_name(speaker)}, whom {model} plays"
-        if self.cast:
-            return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
-        if self.chat is not None:
-            return f"You are talking to {model} by its chat template"
-        tokenizer = self.model.tokenizer
-        if not tokenizer.is_open:
-            return f"You are talking to {model} ({plural(len(tokenizer), 'word')})"
-        noun = "character" if tokenizer.name == "characters" else "word piece"
-        return f"You are talking to {model} ({plural(len(tokenizer), noun)}, any text)"
-
 
 def load_session_model(
     names: Sequence[str],
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
-    precision: InferencePrecision = "auto",
+    precision: loading.InferencePrecision = "auto",
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> SessionModel:
-    """Load the model of a run, of one of its epochs or by others, or a combination of runs; without names, the default.
-
-    A model that is missing, damaged or cannot be combined raises an InvalidInputError. A screen uses `ModelLoader`.
-    """
+    """Load a model, or a combination of runs; without names, the default. A screen uses `ModelLoader`."""
     pretrained = next((name for name in names if is_pretrained_name(name)), None)
     if pretrained is not None and (len(names) > 1 or combination is not None):
         raise InvalidInputError(
             f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture and --cache"
         )
-    runs = [load_model_by_name(name, runs_dir, precision, on_progress) for name in names or (None,)]
+    runs = [loading.load_model_by_name(name, runs_dir, precision, on_progress) for name in names or (None,)]
     if combination is None and len(runs) == 1:
         return SessionModel.from_loaded(runs[0])
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them

@@ -1,26 +1,26 @@
-"""Settings that a session keeps for the next one, and their file."""
+"""Settings and prompts that one session keeps for the next, and what their files have in common."""
 
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar
 
 from engine.data.speakers import MAX_NAME_CHARACTERS
-from engine.errors import InvalidInputError, RunError
+from engine.errors import InvalidInputError, LotrError, RunError
 from engine.generation.settings import SamplerSettings
-from engine.storage.files import app_home, read_limited, write_atomically
-from lotr_tui.session.json_store import FailureReporter, decode_versioned, os_error_reason, quarantine_file
+from engine.storage import files
 
-VERSION = 4  # of the format; earlier ones had the settings of the models in common
+VERSION = 4  # of the settings; earlier ones had the settings of the models in common
 MAX_PACE = 1000.0
 MAX_ANSWERS = 64  # drawn for a turn; the engine has the same limit, in a module that imports numpy
+# With these controls, small models speak more fluently than with a temperature alone.
 DEFAULT_SAMPLER = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
-"""Sampling controls of a new model, with which small models speak more fluently than with a temperature alone."""
+# A large model by others, also with an adapter, ends its lines but repeats its own words.
 PRETRAINED_SAMPLER = replace(DEFAULT_SAMPLER, temperature=0.6, repetition_penalty=1.1, max_tokens=100)
-"""Sampling controls of a large model by others, also with an adapter: it ends its lines, but repeats its own words."""
 CHAT_SAMPLER = replace(PRETRAINED_SAMPLER, max_tokens=200)  # an answer by a chat template is seldom one line
 MAX_SYSTEM_PROMPT_CHARACTERS = 2000
 EXAMPLE_SYSTEM_PROMPT = "You are Gandalf, the wizard. Answer in one or two sentences."
@@ -28,13 +28,13 @@ MAX_RECENT_MODELS = 8  # by others, that are offered again
 MAX_MODELS = 100  # whose settings are kept: the last ones that were changed
 MAX_MODEL_NAME_CHARACTERS = 4096  # of a model by others, whose name may be a path
 MAX_SETTINGS_BYTES = 1_000_000
+MAX_CAUSE_LENGTH = 200  # of a cause in the message about a damaged file, which may quote the file
+MAX_PROMPTS = 1000
+MAX_HISTORY_BYTES = 2_000_000  # at the end of the file that are read; older prompts are dropped
+# The model answers as a speaker or by its chat template, continues the text, or says the next line without names.
 ReplyMode = Literal["conversation", "continue", "reply"]
-"""The model answers as a speaker or by its chat template, continues the text, or says the next line without names."""
-PreviewUnit = Literal["word", "token"]
-"""Unit of the likeliest continuations that are shown: whole words, or the tokens that the model predicts."""
-REPLY_MODE_NOTE = (
-    "this model learned each line on its own, in random order, so a reply hardly depends on what you say to it"
-)
+PreviewUnit = Literal["word", "token"]  # of the likeliest continuations that are shown
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class ModelSettings:
     answering: str = ""  # who answers; empty lets the model choose
 
     def __post_init__(self) -> None:
-        check_best_of(self.best_of)
+        if not 0 <= self.best_of <= MAX_ANSWERS:
+            use = f"use 1 for one answer, up to {MAX_ANSWERS}, or 0 for automatic"
+            raise InvalidInputError(f"best_of {self.best_of} is out of range; {use}")
         for name, value in (("speaking_as", self.speaking_as), ("answering", self.answering)):
             if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
                 raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
@@ -55,8 +57,6 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Values that are kept across sessions."""
-
     theme: str = "shire"  # only the app can check that the theme exists
     models: Mapping[str, ModelSettings] = field(default_factory=dict)  # by name, the latest change last
     pace: float = 25.0  # tokens per second on the screen; 0 shows tokens as fast as they are generated
@@ -77,12 +77,6 @@ class Settings:
         for name, path in (("export_folder", self.export_folder), ("baseline_run", self.baseline_run)):
             if path and not (path.isprintable() and Path(path).is_absolute()):
                 raise InvalidInputError(f"{name} {path!r} is not an absolute path; leave it empty")
-        for name, value, choices in (
-            ("reply_mode", self.reply_mode, get_args(ReplyMode)),
-            ("preview_unit", self.preview_unit, get_args(PreviewUnit)),
-        ):
-            if value not in choices:
-                raise InvalidInputError(f"{name} {value!r} is unknown; use {' or '.join(choices)}")
         names = [*self.models, *self.recent_models]
         is_valid = all(name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in names)
         if not is_valid or len(self.models) > MAX_MODELS or len(self.recent_models) > MAX_RECENT_MODELS:
@@ -90,14 +84,11 @@ class Settings:
         for binding, keys in self.keymap.items():
             names = [key.strip() for key in keys.split(",")]
             if not binding or not all(name and name.isprintable() and " " not in name for name in names):
-                raise InvalidInputError(
-                    f"keymap: keys {keys!r} of {binding!r} are not valid; use names like ctrl+l, separated by commas"
-                )
+                use = "use names like ctrl+l, separated by commas"
+                raise InvalidInputError(f"keymap: keys {keys!r} of {binding!r} are not valid; {use}")
 
     def to_json(self) -> str:
-        """Return the content of a settings file."""
-        record = asdict(replace(self, keymap=dict(self.keymap), models=dict(self.models)))
-        return json.dumps({"version": VERSION, **record}, indent=2) + "\n"
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
@@ -112,29 +103,36 @@ class Settings:
         return replace(self, **{**changes, "models": models})
 
 
+def check_system_prompt(text: str) -> None:
+    """Raise an InvalidInputError if a system prompt is too long or not one printable line."""
+    if not text.isprintable():
+        raise InvalidInputError("a system prompt is one line; leave out line breaks and control characters")
+    if len(text) > MAX_SYSTEM_PROMPT_CHARACTERS:
+        most = f"use at most {MAX_SYSTEM_PROMPT_CHARACTERS:,}"
+        raise InvalidInputError(f"the system prompt has {len(text):,} characters; {most}")
+
+
+def check_pace(pace: float) -> None:
+    """Raise an InvalidInputError if a pace, in words per second, is out of range."""
+    if not 0 <= pace <= MAX_PACE:  # NaN fails the comparison
+        raise InvalidInputError(f"pace {pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second")
+
+
 def settings_file() -> Path:
-    """Return the path of the settings file."""
-    return app_home() / "settings.json"
+    return files.app_home() / "settings.json"
 
 
 class SettingsStore:
-    """Current settings and the file that keeps them.
-
-    A session writes only the settings, and of `models` only the models, that it has changed. Threads may call `save`.
-    """
+    """Current settings and their file, to which a session writes only its own changes, of `models` by name."""
 
     def __init__(self, path: Path | None = None) -> None:
         """Read the settings at `path`, or use the defaults; `notice` then says why, and is "" otherwise."""
         self.path = path or settings_file()
+        self.unsaved: dict[str, Any] = {}  # changed settings by name
         self._failures = FailureReporter()
-        self._unsaved: dict[str, Any] = {}
         self._save_lock = threading.Lock()
         stored, self.notice = self._read()
         self.current = stored or Settings()
-
-    @property
-    def has_unsaved_changes(self) -> bool:
-        return bool(self._unsaved)
 
     def change(self, **changes: Any) -> None:
         """Change some settings, and only the given ones of `models`, unless a value is invalid; `save` writes them."""
@@ -143,35 +141,30 @@ class SettingsStore:
         self.current = before.changed({**changes, "models": models})
         different = {name: value for name, value in changes.items() if value != getattr(before, name)}
         if models:
-            different["models"] = {**self._unsaved.get("models", {}), **models}
-        self._unsaved = {**self._unsaved, **different}
+            different["models"] = {**self.unsaved.get("models", {}), **models}
+        self.unsaved = {**self.unsaved, **different}
 
     def save(self) -> str:
         """Write the changed settings. Return the first of several failures, or ""."""
         with self._save_lock:
-            unsaved, current = self._unsaved, self.current
+            unsaved, current = self.unsaved, self.current
             stored, notice = self._read()  # another session may have changed the file, or written a newer format
             if notice and os.path.lexists(self.path):
                 return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, (stored or current).changed(unsaved).to_json().encode())
+                files.write_atomically(self.path, (stored or current).changed(unsaved).to_json().encode())
             except (OSError, RunError) as error:
                 failure = f"settings are not saved: {self.path}: {os_error_reason(error)}; they apply until you quit"
                 return self._failures.report(failure)
-            self._unsaved = {name: value for name, value in self._unsaved.items() if unsaved.get(name) is not value}
+            self.unsaved = {name: value for name, value in self.unsaved.items() if unsaved.get(name) is not value}
             self._failures.report("")
             return notice
-
-    def update(self, **changes: Any) -> str:
-        """Change some settings as `change` does, and `save` them."""
-        self.change(**changes)
-        return self.save()
 
     def _read(self) -> tuple[Settings | None, str]:
         """Return the settings in the file, None if there are none, and a line for the user."""
         try:
-            return Settings.from_json(read_limited(self.path, MAX_SETTINGS_BYTES).decode()), ""
+            return Settings.from_json(files.read_limited(self.path, MAX_SETTINGS_BYTES).decode()), ""
         except FileNotFoundError:
             return None, ""
         except OSError as error:
@@ -180,25 +173,121 @@ class SettingsStore:
             return None, f"{quarantine_file(self.path, error)}; the defaults are used"
 
 
-def check_best_of(best_of: int) -> None:
-    """Raise an InvalidInputError if a number of answers to draw for a turn is out of range."""
-    if not 0 <= best_of <= MAX_ANSWERS:
-        raise InvalidInputError(
-            f"best_of {best_of} is out of range; use 1 for one answer, up to {MAX_ANSWERS}, or 0 for automatic"
-        )
+# Prompts
 
 
-def check_system_prompt(text: str) -> None:
-    """Raise an InvalidInputError if a system prompt is too long or not one printable line."""
-    if not text.isprintable():
-        raise InvalidInputError("a system prompt is one line; leave out line breaks and control characters")
-    if len(text) > MAX_SYSTEM_PROMPT_CHARACTERS:
-        raise InvalidInputError(
-            f"the system prompt has {len(text):,} characters; use at most {MAX_SYSTEM_PROMPT_CHARACTERS:,}"
-        )
+def history_file() -> Path:
+    """Return the path of the prompts: one JSON string per line, oldest first."""
+    return files.app_home() / "history.jsonl"
 
 
-def check_pace(pace: float) -> None:
-    """Raise an InvalidInputError if a pace, in words per second, is out of range."""
-    if not 0 <= pace <= MAX_PACE:  # NaN fails the comparison
-        raise InvalidInputError(f"pace {pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second")
+class PromptHistory:
+    """The latest prompts, oldest first: those in the file at the start, to which all sessions append, and new ones."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read the prompts; an unreadable file counts as empty, and damaged lines are skipped."""
+        self.path = path or history_file()
+        self.entries: list[str] = []
+        self._unsaved: list[str] = []
+        self._failures = FailureReporter()
+        try:
+            with os.fdopen(files.open_regular_file(self.path), "rb") as file:
+                file.seek(max(0, file.seek(0, 2) - MAX_HISTORY_BYTES))
+                content = file.read()
+        except OSError:
+            content = b""
+        self._line_end = b"" if content[-1:] in (b"", b"\n") else b"\n"  # ends a line that was cut off on a full disk
+        for line in content.splitlines():
+            try:
+                text = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(text, str) and text.strip() and self.entries[-1:] != [text]:
+                self.entries.append(text)
+        del self.entries[:-MAX_PROMPTS]
+
+    def add(self, text: str) -> str:
+        """Save a prompt, unless it is blank or the latest one. Return the first of several failures, or ""."""
+        if not text.strip() or self.entries[-1:] == [text]:
+            return ""
+        for texts in (self.entries, self._unsaved):
+            texts.append(text)
+            del texts[:-MAX_PROMPTS]
+        problem = ""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fd = files.open_regular_file(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)  # which follows no link
+            with os.fdopen(fd, "ab") as file:
+                file.write(self._line_end + b"".join(json.dumps(each).encode() + b"\n" for each in self._unsaved))
+            self._unsaved, self._line_end = [], b""
+        except OSError as error:
+            problem, self._line_end = f"prompts are not saved: {self.path}: {os_error_reason(error)}", b"\n"
+        return self._failures.report(problem)
+
+
+class HistoryNavigator:
+    """Cursor over the older prompts that start with a draft: each text once, newest first, then back to the draft."""
+
+    def __init__(self, entries: Sequence[str], draft: str) -> None:
+        self._texts = list(dict.fromkeys([draft, *(each for each in reversed(entries) if each.startswith(draft))]))
+        self._index = 0
+
+    def move(self, step: int) -> str | None:
+        """Move to the next older (1) or newer (-1) prompt and return it; return None at the oldest or the draft."""
+        if not 0 <= self._index + step < len(self._texts):
+            return None
+        self._index += step
+        return self._texts[self._index]
+
+
+# Files of JSON
+
+
+class FailureReporter:
+    """Filter that reports a repeated failure once, until the operation has succeeded again."""
+
+    def __init__(self) -> None:
+        self._has_failed = False
+
+    def report(self, message: str) -> str:
+        """Return the message of the first failure; "" for the failures that follow, and for a success without one."""
+        is_repeated, self._has_failed = self._has_failed, bool(message)
+        return "" if is_repeated else message
+
+
+def quarantine_file(path: Path, cause: Exception) -> str:
+    """Rename a damaged file to the first free `NAME.damaged-N`, and return a line that says so."""
+    reason = str(cause) if isinstance(cause, LotrError) else "not a text file"
+    message = f"{path} cannot be used: {reason[:MAX_CAUSE_LENGTH]}"
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    try:
+        quarantined = next(name for name in names if not name.exists())
+        path.replace(quarantined)
+    except OSError as error:
+        return f"{message}; it cannot be set aside: {os_error_reason(error)}"
+    return f"{message}; set aside as {quarantined.name}"
+
+
+def os_error_reason(error: BaseException | None) -> str:
+    """Return the operating system's description of a file error, or of the one that caused it."""
+    cause = error if isinstance(error, OSError) or error is None else error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or "unknown error"
+
+
+def decode_versioned(type_: type[T], text: str, version: int) -> T:
+    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError."""
+    record = files.parse_json(text)
+    if not isinstance(record, dict):
+        raise InvalidInputError("expected an object of JSON")
+    check_version(record.pop("version", None), version)
+    return files.decode(type_, record)
+
+
+def check_version(version: object, supported: int) -> None:
+    """Refuse the version of a file that another release of lotr-tui wrote, by an InvalidInputError."""
+    if type(version) is not int or version < 1:
+        raise InvalidInputError(f"version is missing or not a whole number; expected {supported}")
+    if version > supported:
+        raise InvalidInputError(f"written by a newer lotr-tui (format {version}); update lotr-tui to read it")
+    if version < supported:
+        raise InvalidInputError(f"written by an older lotr-tui (format {version}); use that release to read it")

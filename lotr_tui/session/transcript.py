@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
 
 from rich.cells import cell_len
 
 from engine.generation.generate import Done
+from engine.generation.turns import answer_score
 from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
 from lotr_tui.session.cast import UNCAST_STYLE, shown_name, speaker_style
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import reads_line_ends
 
-Span = tuple[int, int, str]
-"""Start and end of a part of a text in characters, and the name of its style."""
+Span = tuple[int, int, str]  # start and end of a part of a text in characters, and the name of its style
 MAX_LEAD_CHARACTERS = 30  # of the prompt's last word that are repeated before a reply that continues this word
 _LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
 
@@ -63,7 +62,19 @@ def entry_blocks(entry: Entry) -> list[Block]:
     if entry.unknown_tokens:
         blocks.append(Block(f"the model does not know: {', '.join(entry.unknown_tokens)}", "warning", indent))
     if entry.tokens or entry.is_generating or labels is not None:
-        blocks.append(_reply_block(entry, indent, None if labels is None else labels[1]))
+        lead, shown = _shown_pieces(entry)
+        text = lead + "".join(shown)
+        if not entry.is_generating and text.endswith("\n"):
+            text = text[:-1]
+        spans: list[Span] = [(0, len(lead), "muted")] if lead else []
+        spans += [(match.start(), match.end(), "muted") for match in _LINE_END_MARKS.finditer(text)]
+        if 0 < entry.num_shared_tokens < len(entry.tokens) and not entry.is_continuation:
+            spans.append((*token_span(entry, entry.num_shared_tokens), "branch"))
+        if entry.is_generating:
+            spans.append((len(text), len(text) + 1, "accent"))
+            text += "▌"
+        label = None if labels is None else labels[1]
+        blocks.append(Block(text, indent=indent, spans=tuple(spans), is_reply=True, label=label))
     if entry.failure:
         blocks.append(Block(entry.failure, "warning", indent))
     return blocks if labels is None else [block._replace(is_beside_names=True) for block in blocks]
@@ -80,73 +91,70 @@ def speaker_labels(reply: Reply) -> tuple[SpeakerLabel, SpeakerLabel] | None:
     return said, SpeakerLabel(shown_name(reply.speaker), speaker_style(reply.speaker, cast))
 
 
-def describe_choice(reply: Reply) -> str:
-    """Return who chose the speaker: "Gollum by your choice" or "Gandalf by the model, 31 %"; empty without one."""
-    if not reply.speaker or reply.reply_mode != "conversation":
-        return ""
-    by = "your choice" if reply.speaker_prob is None else f"the model, {100 * reply.speaker_prob:.0f} %"
-    return f"{shown_name(reply.speaker)} by {by}"
-
-
 def reply_figures(reply: Reply) -> str:
-    """Return the branch, why the reply ended, seed, sampler settings and speed, on one line."""
-    done = Done(reply.reason, reply.seed, len(reply.own_tokens), reply.tokens_per_second)
-    if reply.reason == "length":
-        done = replace(done, tokens=reply.settings.max_tokens)
-    is_conversation = reply.reply_mode == "conversation"
-    speed = ending = ""
+    """Return the branch, why the reply ended, seed, sampler settings, who chose the speaker, and speed, on one line."""
+    is_conversation, answers, score = reply.reply_mode == "conversation", reply.turn.replies, reply.score
+    num_tokens = reply.settings.max_tokens if reply.reason == "length" else len(reply.own_tokens)
+    done = Done(reply.reason, reply.seed, num_tokens, reply.tokens_per_second)
+    speed = ending = best_of = choice = ""
     if reply.is_generating:
         ending = "writing"
     elif reply.reason == "error" and not reply.failure:
         ending = "stopped by an error or the end of the session"
     elif not reply.failure:
         speed = format_generation_speed(done, reply.noun)
-        ending = "" if reply.reason == "eos" and is_conversation else describe_finish_reason(done, reply.noun)
-    branch, seed, chain = reply.turn.branch_label(reply), f"seed {reply.seed}", reply.settings.describe()
-    if is_conversation:
-        best_of = "" if reply.score is None else reply.score.describe()
-        figures = [ending, seed, chain.replace("temperature", "T"), best_of, describe_choice(reply), branch, speed]
-    else:
-        figures = [branch, ending, seed, chain, speed]
-    return " · ".join(filter(None, figures))
+        ending = "" if reply.has_ended_line and is_conversation else describe_finish_reason(done, reply.noun)
+    is_one_of_several = len(answers) > 1 and reply in answers
+    branch = f"branch {answers.index(reply) + 1} of {len(answers)}" if is_one_of_several else ""
+    seed, chain = f"seed {reply.seed}", reply.settings.describe()
+    if not is_conversation:
+        return " · ".join(filter(None, [branch, ending, seed, chain, speed]))
+    if score is not None:
+        place = f"best of {score.num_answers}" if score.rank == 1 else f"answer {score.rank} of {score.num_answers}"
+        best_of = f"{place} ({answer_score(score.log_prob - score.log_prob_alone, score.num_tokens):+.1f})"
+    if reply.speaker:
+        by = "your choice" if reply.speaker_prob is None else f"the model, {100 * reply.speaker_prob:.0f} %"
+        choice = f"{shown_name(reply.speaker)} by {by}"
+    return " · ".join(filter(None, [ending, seed, chain.replace("temperature", "T"), best_of, choice, branch, speed]))
 
 
 def token_span(reply: Reply, index: int) -> tuple[int, int]:
-    """Return the start and end of a token in the text of the reply block."""
+    """Return the start and end of a token in the text of the reply block, or of the character that it is a part of."""
     lead, shown = _shown_pieces(reply)
-    start, end = piece_span(shown, index)
-    return start + len(lead), end + len(lead)
+    text = shown[index].strip() or shown[index]
+    start = len(lead) + sum(map(len, shown[:index])) + shown[index].index(text)
+    return start, start + max(1, len(text))
 
 
 def token_index_at(reply: Reply, character: int) -> int:
-    """Return the index of the token at a character of the reply block; -1 after the last token."""
+    """Return the index of the token at a character, or before the space there; -1 after the last token."""
     lead, shown = _shown_pieces(reply)
-    return piece_index_at(shown, max(0, character - len(lead)))
+    character, found, end = max(0, character - len(lead)), -1, 0
+    for index, piece in enumerate(shown):
+        text = piece.strip() or piece
+        start, end = end + piece.index(text), end + len(piece)
+        if start > character:
+            return found
+        found = index if text else found
+    return found if character <= end else -1
 
 
 def _shown_pieces(reply: Reply) -> tuple[str, list[str]]:
-    """Return the end of the prompt that the reply continues without a space, and the pieces as they are shown."""
+    """Return the end of the prompt that the reply continues, and the pieces with marks or blanks at line ends."""
     pieces = [displayable(token.piece) for token in reply.tokens]
     lead = word_to_continue(reply.prompt or "", pieces) if reply.reply_mode == "continue" else ""
     line_end = "" if reads_line_ends(reply.session_model.model) else LINE_END_MARK
-    return lead, show_pieces(pieces, starts_line=not lead, line_end=line_end)
-
-
-def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block:
-    """Return the text of the tokens, with a line break after each end of line."""
-    lead, shown = _shown_pieces(reply)
-    text = lead + "".join(shown)
-    if not reply.is_generating and text.endswith("\n"):
-        text = text[:-1]
-    spans: list[Span] = [(0, len(lead), "muted")] if lead else []
-    spans += [(match.start(), match.end(), "muted") for match in _LINE_END_MARKS.finditer(text)]
-    if 0 < reply.num_shared_tokens < len(reply.tokens) and not reply.is_continuation:
-        start, end = piece_span(shown, reply.num_shared_tokens)
-        spans.append((len(lead) + start, len(lead) + end, "branch"))
-    if reply.is_generating:
-        spans.append((len(text), len(text) + 1, "accent"))
-        text += "▌"
-    return Block(text, indent=indent, spans=tuple(spans), is_reply=True, label=label)
+    shown, is_line_empty = [], not lead
+    for index, piece in enumerate(pieces):
+        *ended_lines, last = (piece.removeprefix(" ") if not lead and not index else piece).split("\n")
+        text = ""
+        for line in ended_lines:  # the mark stays on the line of the word before it
+            is_line_empty = is_line_empty and not line
+            text += line + ("" if line_end and is_line_empty else "\N{NO-BREAK SPACE}") + f"{line_end}\n"
+            is_line_empty = True
+        shown.append(text + last)
+        is_line_empty = is_line_empty and not last
+    return lead, shown
 
 
 def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
@@ -155,42 +163,6 @@ def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
         return ""
     word = prompt.rpartition(" ")[2]
     return word if len(word) <= MAX_LEAD_CHARACTERS else f"…{word[-MAX_LEAD_CHARACTERS:]}"
-
-
-def show_pieces(pieces: Sequence[str], *, starts_line: bool, line_end: str = LINE_END_MARK) -> list[str]:
-    """Return pieces as they are shown: without the first space of a line, and with marks (or blanks) at line ends."""
-    shown = []
-    is_line_empty = starts_line
-    for index, piece in enumerate(pieces):
-        *ended_lines, last = (piece.removeprefix(" ") if starts_line and not index else piece).split("\n")
-        text = ""
-        for line in ended_lines:  # the mark stays on the line of the word before it
-            is_line_empty = is_line_empty and not line
-            text += line + ("" if line_end and is_line_empty else "\N{NO-BREAK SPACE}") + f"{line_end}\n"
-            is_line_empty = True
-        shown.append(text + last)
-        is_line_empty = is_line_empty and not last
-    return shown
-
-
-def piece_span(shown_pieces: Sequence[str], index: int) -> tuple[int, int]:
-    """Return the start and end of a piece without white space, or of the character that it is a part of."""
-    piece = shown_pieces[index]
-    text = piece.strip() or piece
-    start = sum(map(len, shown_pieces[:index])) + piece.index(text)
-    return start, start + max(1, len(text))
-
-
-def piece_index_at(shown_pieces: Sequence[str], character: int) -> int:
-    """Return the index of the piece at a character, or before the space there; -1 after the last piece."""
-    found, end = -1, 0
-    for index, piece in enumerate(shown_pieces):
-        text = piece.strip() or piece
-        start, end = end + piece.index(text), end + len(piece)
-        if start > character:
-            return found
-        found = index if text else found
-    return found if character <= end else -1
 
 
 def wrap(text: str, width: int) -> list[tuple[int, int]]:

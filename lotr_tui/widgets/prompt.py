@@ -14,9 +14,8 @@ from textual.document._edit import Edit
 from textual.geometry import Size
 from textual.widgets import Static, TextArea
 
-from engine.errors import LotrError
 from lotr_tui.formatting import JOINERS
-from lotr_tui.session.history import HistoryNavigator, PromptHistory
+from lotr_tui.session.settings import HistoryNavigator, PromptHistory
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
@@ -216,11 +215,8 @@ class PromptInput(TextArea, inherit_bindings=False):
             if choice.text.endswith(" "):
                 return
         value = self.value
-        if self._history is not None:
-            try:
-                self._history.add(value)
-            except LotrError as error:
-                self.notify(str(error), severity="warning", markup=False)
+        if self._history is not None and (problem := self._history.add(value)):
+            self.notify(problem, severity="warning", markup=False)
         self._recall = None
         self.post_message(self.Submitted(self, value))
 

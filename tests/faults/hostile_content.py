@@ -18,9 +18,8 @@ from engine.runs.directory import COMMANDS_FILE, INITIAL_FILE, MODEL_FILE
 from engine.training.job import prepare_job
 from engine.training.search import Budget, Search, make_plan, open_study, propose
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.session_file import Session, SessionFile
-from lotr_tui.session.settings import SettingsStore
+from lotr_tui.session.session_file import Session
+from lotr_tui.session.settings import PromptHistory, SettingsStore
 from tests.faults.mutations import ESCAPES
 from tests.support.files import sentences, write_csv, write_sparse_file
 from tests.support.sessions import add_reply, saved_reply, saved_token
@@ -184,14 +183,16 @@ def make_home(home):
     shutil.copy(run_dir / MODEL_FILE, run_dir / INITIAL_FILE)
     commands = ({"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"})
     (run_dir / COMMANDS_FILE).write_bytes(b"".join(json.dumps(command).encode() + b"\n" for command in commands))
-    SettingsStore().update(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
+    store = SettingsStore()
+    store.change(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
+    store.save()
     progress = ProgressStore()
     progress.add(done="tokens", last="counting")
     progress.save()
     history = PromptHistory()
     for text in ("the miller", "seven lanterns"):
         history.add(text)
-    session = SessionFile(Session(model=RUN))
+    session = Session(model=RUN)
     tokens = [saved_token("green"), saved_token("barrels", 6)]
     for reply_id, parent_id, offset in ((0, None, 0), (1, 0, 2)):
         add_reply(

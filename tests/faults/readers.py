@@ -32,13 +32,12 @@ from lotr_tui.monitor import run_list
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
 from lotr_tui.session.export import to_json, to_markdown
-from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.session_file import encode_session, list_sessions, load_session, parse_session
-from lotr_tui.session.settings import Settings, SettingsStore
+from lotr_tui.session.session_file import list_sessions, load_session, parse_session
+from lotr_tui.session.settings import PromptHistory, Settings, SettingsStore
 from lotr_tui.widgets.prompt import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
-from tests.support.sessions import records_of
+from tests.support.sessions import records_of, update_settings
 
 VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
 
@@ -164,7 +163,7 @@ def _read_search(home, path):
 def _read_settings(home, path):
     store = SettingsStore()
     assert Settings.from_json(store.current.to_json()) == store.current
-    _change(store, lambda: store.update(pace=3.0))
+    _change(store, lambda: update_settings(store, pace=3.0))
 
 
 def _read_progress(home, path):
@@ -190,7 +189,7 @@ def _read_sessions(home, path):
     for summary in list_sessions():
         _assert_printable([summary.model, summary.first_prompt, summary.error])
         session = load_session(summary.path)
-        assert records_of(parse_session(session.name, encode_session(session))) == records_of(session)
+        assert records_of(parse_session(session.name, session.encode())) == records_of(session)
         assert all(reply.parent_id is None or reply.parent_id in session.replies for reply in session.replies.values())
         _assert_printable(to_markdown(session).split("\n"))
         json.loads(to_json(session))

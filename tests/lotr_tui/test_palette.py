@@ -125,7 +125,7 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
         for pace in range(1, 21):  # as a slider does
             app.state.update_settings(pace=float(pace))
         assert path.read_bytes() == before
-        await until(pilot, lambda: not app.state.settings.has_unsaved_changes, seconds=5)
+        await until(pilot, lambda: not app.state.settings.unsaved, seconds=5)
         assert (SettingsStore().current.theme, SettingsStore().current.pace) == ("nord", 20)
 
 

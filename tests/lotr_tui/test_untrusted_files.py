@@ -14,7 +14,7 @@ from lotr_tui.cli.train import ProgressFormatter
 from lotr_tui.monitor.background import resume_in_background
 from lotr_tui.monitor.export import export_csv
 from lotr_tui.screens.inspect.text_screen import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
-from lotr_tui.session.history import HistoryError, PromptHistory
+from lotr_tui.session.settings import PromptHistory
 from tests.support.files import write_run
 from tests.support.pilot import lines_of, until
 
@@ -27,24 +27,18 @@ def folder(home):
     return home
 
 
-@pytest.mark.parametrize("name", ["history.jsonl", "history.lock"])
-def test_prompt_is_kept_in_memory_if_the_history_is_not_a_regular_file(folder, name):
-    os.mkfifo(folder / name)
+def test_prompt_is_kept_in_memory_if_the_history_is_not_a_regular_file(folder):
+    os.mkfifo(folder / "history.jsonl")
     history = PromptHistory()
-    with pytest.raises(HistoryError, match="prompts are not saved"):
-        history.add("the road")
+    assert "prompts are not saved" in history.add("the road")
     assert history.entries == ["the road"]
 
 
 def test_nothing_is_written_through_a_link(folder):
     run, target = write_run(folder / "r"), folder / "elsewhere"
     target.write_text('"the road"\n')
-    (folder / "history.new").symlink_to(target)
-    PromptHistory().add("the ring")
-    (folder / "history.jsonl").unlink()
     (folder / "history.jsonl").symlink_to(target)
-    with pytest.raises(HistoryError, match=r"history\.jsonl: .*symbolic link"):
-        PromptHistory().add("the ring")
+    assert "symbolic link" in PromptHistory().add("the ring")
     assert (folder / "history.jsonl").is_symlink()
     (run / "console.txt").symlink_to(target)
     with pytest.raises(TrainingError, match=r"console\.txt cannot be written"):

@@ -3,9 +3,17 @@
 import time
 
 from engine.generation.settings import SamplerSettings
+from lotr_tui.session.cast import NO_ROLES
+from lotr_tui.session.conversation import Conversation, Request
+from lotr_tui.session.read_text import PromptContext
 from tests.support.app import VOCABULARY
 
 SETTINGS = SamplerSettings(max_tokens=12)
+
+
+def request(settings=SETTINGS, seed=1, session_model=None, mode="continue", previous=None, roles=NO_ROLES, best_of=1):
+    """How a reply is made; without a model, by the one of the reply that is branched or continued."""
+    return Request(session_model, settings, seed, PromptContext(mode, previous, roles), best_of)
 
 
 def finish_reply(conversation):
@@ -21,8 +29,15 @@ def finish_reply(conversation):
 
 def branch_off(conversation, reply, index, token_id, settings, seed):
     """Branch off from a reply, and return the complete branch."""
-    conversation.branch(reply, index, [] if token_id is None else [token_id], settings, seed)
+    conversation.branch(reply, index, [] if token_id is None else [token_id], request(settings, seed))
     return finish_reply(conversation)
+
+
+def restored(session, session_model):
+    """Return the conversation of a session that was read from a file."""
+    conversation = Conversation(0, session)
+    conversation.restore(session_model)
+    return conversation
 
 
 def ids_of(text):

@@ -5,7 +5,7 @@ from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.session.cast import Roles
-from lotr_tui.session.columns import PromptContext
+from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.reply import AnswerScore, Token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput

@@ -10,7 +10,7 @@ from engine.models.dialogue import DialogueModel, SpokenLine, TurnModel
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.session_model import SessionModel
-from tests.support.conversations import SETTINGS, finish_reply
+from tests.support.conversations import SETTINGS, finish_reply, request
 from tests.support.models import random_weights
 from tests.support.open_models import bpe_tokenizer
 from tests.support.sampling import said_text_of
@@ -61,7 +61,8 @@ def finish_scene(conversation):
 
 
 def say(conversation, session_model, text, answering="GANDALF", *, speaking_as="", previous=None, seed=1, best_of=1):
-    conversation.say(session_model, text, Roles(speaking_as, answering), SETTINGS, seed, previous, best_of)
+    roles = Roles(speaking_as, answering)
+    conversation.say(text, request(SETTINGS, seed, session_model, "conversation", previous, roles, best_of))
     return finish_reply(conversation)
 
 

@@ -9,7 +9,7 @@ from engine.data.dataset import concatenate_lines, load_dataset
 from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
 from lotr_tui.screens.inspect import lens
-from lotr_tui.session import training_text
+from lotr_tui.session import comparison
 from lotr_tui.session.session_model import SessionModel
 from tests.support.open_models import LINES, open_model, write_open_run
 
@@ -32,7 +32,7 @@ def use_training_text(monkeypatch, tokenizer):
     data = SimpleNamespace(tokenizer=tokenizer, train_lines=train, train_source_lines=sources, cast=())
     index = TrainingIndex.from_dataset(data)
     counts = KneserNey(concatenate_lines(train, "line"), tokenizer, 3)
-    monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
-    monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
+    monkeypatch.setattr(comparison, "load_training_data", lambda run: data)
+    monkeypatch.setattr(comparison, "load_training_index", lambda run: index)
     monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     return counts

@@ -28,9 +28,9 @@ from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.learn import screen as learn_screen
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.session import training_text
+from lotr_tui.session import comparison as session_comparison
 from lotr_tui.session.reply import Token
-from lotr_tui.session.session_file import Session, SessionFile, sessions_folder
+from lotr_tui.session.session_file import Session, sessions_folder
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
 from tests.support import runs
@@ -72,8 +72,8 @@ def make_deterministic(monkeypatch, times=1):
     train = tuple(VOCABULARY.encode(line.text) for line in lines)
     data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=lines, cast=())
     index, counts = TrainingIndex(train, lines), make_kneser_ney()
-    monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
-    monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
+    monkeypatch.setattr(session_comparison, "load_training_data", lambda run: data)
+    monkeypatch.setattr(session_comparison, "load_training_index", lambda run: index)
     monkeypatch.setattr(learn_screen, "read_source", lambda chapter: (SOURCE, 218))
     monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     baseline = SessionModel("kneser-ney", "3-gram counts · valid 94.1", counts)
@@ -85,13 +85,13 @@ def set_age(path, minutes=0):
 
 
 def write_session(model, *replies, started=STARTED, current=None):
-    file = SessionFile(Session(model=model, started=started))
+    session = Session(model=model, started=started)
     for reply in replies:
-        add_reply(file, reply)
-    file.save(current_id=current)
-    file.close()
-    set_age(file.path)
-    return file.path
+        add_reply(session, reply)
+    session.save(current_id=current)
+    session.close()
+    set_age(session.path)
+    return session.path
 
 
 def session_model_of(app):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.data.tokenizers import EOS
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.reply import AnswerScore, Reply, Token
-from lotr_tui.session.session_file import Session, SessionFile, encode_session
+from lotr_tui.session.session_file import Session
 
 printable_texts = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 figures = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18)
@@ -91,24 +91,29 @@ def records_of(session):
     return [reply.record() for reply in session.replies.values()]
 
 
-def add_reply(file, reply):
-    """Save a reply in a session file, and return the problem."""
-    file.session.replies[reply.id] = reply
-    return file.save([reply])
+def update_settings(store, **changes):
+    """Change settings and save them, and return the problem."""
+    store.change(**changes)
+    return store.save()
+
+
+def add_reply(session, reply):
+    """Save a reply in the file of a session, and return the problem."""
+    session.replies[reply.id] = reply
+    return session.save([reply])
 
 
 def save_replies(folder, *replies, **changes):
     """Write a session file, and return its path."""
-    file = SessionFile(Session(**{"model": "bundled", **changes}), folder)
+    session = Session(**{"model": "bundled", "folder": folder, **changes})
     for reply in replies:
-        add_reply(file, reply)
-    file.close()
-    return file.path
+        add_reply(session, reply)
+    session.close()
+    return session.path
 
 
 def session_bytes(*replies):
-    session = Session("x", "m", 1.0, {reply.id: reply for reply in replies}, replies[-1].id if replies else None)
-    return encode_session(session)
+    return Session("x", "m", 1.0, {reply.id: reply for reply in replies}, replies[-1].id if replies else None).encode()
 
 
 def header_line(**changes):

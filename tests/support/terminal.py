@@ -27,7 +27,9 @@ _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 def answer_first_question(home):
     """Write settings of a user who has chosen the small LSTM, so that a session asks nothing and fetches nothing."""
-    SettingsStore(Path(home) / "settings.json").update(first_model="lstm")
+    store = SettingsStore(Path(home) / "settings.json")
+    store.change(first_model="lstm")
+    store.save()
 
 
 def link_fetched_models(home):

@@ -18,7 +18,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.dialogs.questions import confirm
 from lotr_tui.session import export
-from lotr_tui.session.json_store import os_error_reason
+from lotr_tui.session.settings import os_error_reason
 
 MAX_PATH_LENGTH = 4096  # the limit of Linux
 MAX_TEXT_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two

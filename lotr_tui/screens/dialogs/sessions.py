@@ -101,7 +101,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         """Fill the list, and keep the highlighted session, or else the row; first highlight the current session."""
         options, sessions = self.query_one("#sessions", OptionList), self._sessions[:MAX_SESSIONS]
         width = self.size.width
-        open_name = self._open_session.name if self._open_session is not None else ""
+        open_name = self._open_session.session.name if self._open_session is not None else ""
         index = options.highlighted or 0
         selected_id = options.get_option_at_index(index).id if index < options.option_count else open_name
         longest_name = max((cell_len(printable(each.name)) for each in sessions), default=0)
@@ -135,9 +135,9 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
             return None
         return self._sessions[index]
 
-    def _open_here(self, session: SessionSummary) -> Conversation | None:
-        is_open = self._open_session is not None and session.name == self._open_session.name
-        return self._open_session if is_open else None
+    def _open_here(self, session: SessionSummary) -> session_file.Session | None:
+        is_open = self._open_session is not None and session.name == self._open_session.session.name
+        return self._open_session.session if is_open and self._open_session is not None else None
 
     def _show_message(self, text: str) -> None:
         self.query_one("#message", Static).update(Content(text))

@@ -24,9 +24,9 @@ from lotr_tui.background_task import BackgroundTask, is_closed, run_in_thread
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.inspect.text_screen import export_picture
-from lotr_tui.session import columns
-from lotr_tui.session.columns import Column, PromptContext
-from lotr_tui.session.read_text import TextReader, find_turn, read_next_token, to_prompt_line
+from lotr_tui.session import comparison
+from lotr_tui.session.comparison import Column
+from lotr_tui.session.read_text import PromptContext, TextReader, find_turn, read_next_token, to_prompt_line
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.drawing import StripWidget
@@ -143,7 +143,7 @@ class GenerationColumns(StripWidget, can_focus=True):
             descriptions.append([line for part in words for line in _wrap_words(part, width, muted)])
         stats = []
         for index, output in zip(visible, outputs, strict=True):
-            surprisal, texts = columns.mean_surprisal(output.events), ["", ""]
+            surprisal, texts = comparison.mean_surprisal(output.events), ["", ""]
             if surprisal is not None:
                 # A word of several tokens can have many bits.
                 bits = f"{surprisal:.{0 if output.noun == 'token' and surprisal >= 10 else 2}f} bits/word"
@@ -169,11 +169,11 @@ class GenerationColumns(StripWidget, can_focus=True):
         words, reference = self._compared_words(index), self.outputs[0 if self._compares_with_first else index - 1]
         if words is None or not self.outputs[index].events or not reference.events:
             return ""
-        first, both_done = columns.first_difference(*words), self.outputs[index].done_event and reference.done_event
+        first, both_done = comparison.first_difference(*words), self.outputs[index].done_event and reference.done_event
         if first is None:
             return "= same words" if both_done else "= same so far"
         short = f"≠ at word {first + 1}"
-        long = f"{short} · {format_percent(columns.fraction_differing(*words))} differ"
+        long = f"{short} · {format_percent(comparison.fraction_differing(*words))} differ"
         return long if both_done and cell_len(long) <= width else short
 
     def _body_lines(self, index: int, width: int) -> list[Line]:
@@ -188,7 +188,7 @@ class GenerationColumns(StripWidget, can_focus=True):
         elif not output.failure:
             words.append(("▌", self._style("selected")))
         compared = self._compared_words(index)
-        if compared and (first := columns.first_difference(*compared)) is not None:
+        if compared and (first := comparison.first_difference(*compared)) is not None:
             # A text that ends where the reference continues differs in its end, so the reason is marked.
             marked, position = (words, first) if first < len(words) else (end, 0)
             marked[position] = (DIFFERENCE_MARK + marked[position][0], self._style("mark"))
@@ -356,7 +356,7 @@ class ColumnsScreen(AppScreen[None]):
         """Find out who may answer the prompt, or may begin a scene that is continued."""
         context = self.prompt_context
         line = to_prompt_line(self._prompt) if context.is_answer else ""
-        turn = find_turn(self.session_model, line, context.previous_reply if context.is_answer else None, context.roles)
+        turn = find_turn(self.session_model, line, context)
         try:
             read = await run_in_thread(read_next_token, TextReader(), turn)
             self._ranking = () if read is None else read.speakers
@@ -433,7 +433,7 @@ class ColumnsScreen(AppScreen[None]):
                 self, "columns", partial(self._take_events, group), partial(self._fail, group), self._show_texts
             )
             self._tasks[task] = group
-            task.start(partial(columns.generate_columns, texts, seed, pace=self._pace))
+            task.start(partial(comparison.generate_columns, texts, seed, pace=self._pace))
         self._show_texts()
 
     def _take_events(self, slots: Sequence[Column], events: list[IndexedEvent]) -> None:

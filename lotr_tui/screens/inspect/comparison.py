@@ -21,12 +21,11 @@ from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import PRETRAINED_NOTE, format_model_row, format_percent, token_noun
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.inspect.columns import FINDING_SPEAKER, ColumnsScreen
-from lotr_tui.session.cast import named_speaker, read_name, shown_name
-from lotr_tui.session.columns import Column
+from lotr_tui.session.cast import read_name, shown_name
+from lotr_tui.session.comparison import Column, ModelChoice, load_model_choice
 from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
-from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import TemperatureSlider
@@ -349,9 +348,6 @@ class SideBySideScreen(ColumnsScreen):
 
     def _set_model(self, slot: Column, session_model: SessionModel) -> None:
         cast = session_model.cast
-        if cast and not slot.speaker:
-            # The role of a model with a chat template is a speaker of this one, if it knows that.
-            slot.speaker = named_speaker(cast, self.prompt_context.roles.system_prompt)
         slot.model, slot.temperature = session_model.model, self.settings.temperature
         slot.title = printable(session_model.name)
         name = shown_name(slot.speaker) if cast else ""

@@ -13,7 +13,7 @@ from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_percent, plural
 from lotr_tui.screens.inspect.text_screen import TextScreen, unreadable_parts
 from lotr_tui.screens.inspect.text_view import Page, TextView, sanitize_text
-from lotr_tui.session.training_text import find_memorized_passages
+from lotr_tui.session.comparison import find_memorized_passages
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.screen_lines import StatusBar
 

@@ -25,8 +25,8 @@ from lotr_tui.screens.inspect.text_screen import Row, RowList, TextInputBar, Tex
 from lotr_tui.screens.inspect.text_view import Page, TextView
 from lotr_tui.screens.inspect.who import WhoPane, line_at
 from lotr_tui.screens.inspect.word_details import WordDetails, describe_scores
+from lotr_tui.session.comparison import is_line_mode, load_kneser_ney
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.training_text import is_line_mode, load_kneser_ney
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import StatusBar

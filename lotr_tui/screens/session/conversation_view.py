@@ -8,14 +8,13 @@ from textual import app, containers, screen
 
 from engine.analysis.activations import find_attention_model
 from engine.errors import InvalidInputError, LotrError, printable
-from engine.generation.settings import SamplerSettings
 from lotr_tui.clipboard import copy_to_clipboard
 from lotr_tui.screens.session import keys, transcript
 from lotr_tui.screens.session.model_slot import ModelSlot
-from lotr_tui.session import columns, export, session_file
+from lotr_tui.session import export, session_file
 from lotr_tui.session.cast import Roles, name_column_width
-from lotr_tui.session.conversation import Conversation
-from lotr_tui.session.read_text import to_prompt_line
+from lotr_tui.session.conversation import Conversation, Request
+from lotr_tui.session.read_text import PromptContext, to_prompt_line
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import Note
@@ -129,17 +128,10 @@ class ConversationView(containers.Vertical):
 
     def submit(self, text: str) -> bool:
         """Send a line, or add a turn if it is empty. Return True if a reply begins."""
-        conversation, model, previous = self.conversation, self.slot.session_model, self.previous_reply()
-        roles, mode, best_of = self.slot.roles, self.slot.reply_mode, self.slot.settings.best_of
-        if mode != "conversation" or not model.cast:
-            return self._begin(
-                lambda settings, seed: conversation.submit_prompt(model, text, mode, settings, seed, previous, roles)
-            )
-        if not text.strip() and self.edited_reply is None:
+        is_turn = self.slot.reply_mode == "conversation" and self.slot.session_model.cast
+        if is_turn and not text.strip() and self.edited_reply is None:
             return self.go_on()
-        return self._begin(
-            lambda settings, seed: conversation.say(model, text, roles, settings, seed, previous, best_of)
-        )
+        return self._begin(partial(self.conversation.say, text))
 
     def go_on(self, num_turns: int = 1, cast: Sequence[str] | None = None) -> bool:
         """Add turns without the user, by speakers of `cast` (None: who is chosen to answer, or else anyone).
@@ -156,32 +148,29 @@ class ConversationView(containers.Vertical):
             return self._begin(partial(conversation.continue_reply, reply), reply, cursor_at)
         slot.set_reply_mode("conversation")
         names = (speaker,) if speaker and num_turns == 1 and cast is None else cast
-        previous, best_of = self.previous_reply(), slot.settings.best_of
-        return self._begin(
-            lambda settings, seed: conversation.go_on(model, names, num_turns, settings, seed, previous, best_of)
-        )
+        return self._begin(partial(conversation.go_on, names, num_turns))
 
     def play_scene(self, argument: str) -> None:
         """Add the turns of a typed scene, such as `6 Frodo, Sam`."""
         self.go_on(*keys.parse_scene(argument, self.slot.session_model.cast))
 
     def _begin(
-        self,
-        begin: Callable[[SamplerSettings, int], Reply],
-        replaced: Reply | None = None,
-        cursor_at: int | None = None,
+        self, begin: Callable[[Request], Reply], replaced: Reply | None = None, cursor_at: int | None = None
     ) -> bool:
-        """Show the reply that `begin` starts with settings and a seed; return False, after a notice, if it cannot.
+        """Show the reply that `begin` starts; return False, after a notice, if it cannot.
 
         It takes the place of the reply `replaced`, or in a new turn of the one that answered the same reply, whose
         cursor moves to token `cursor_at` once that is written.
         """
-        if replaced is None and (previous := self.previous_reply()) is not None and previous.next_turn is not None:
+        slot, previous = self.slot, self.previous_reply()
+        if replaced is None and previous is not None and previous.next_turn is not None:
             replaced = previous.next_turn.selected_reply
+        context, best_of = PromptContext(slot.reply_mode, previous, slot.roles), slot.settings.best_of
         try:
             if self.conversation.is_full:
                 raise InvalidInputError("this session is full; /new begins another one, and this one stays saved")
-            reply = begin(self.slot.sampler.settings, self.slot.sampler.draw_seed())
+            settings, seed = slot.sampler.settings, slot.sampler.draw_seed()
+            reply = begin(Request(slot.session_model, settings, seed, context, best_of))
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return False
@@ -206,21 +195,18 @@ class ConversationView(containers.Vertical):
 
     def again(self) -> None:
         """Draw the reply again with another seed, in a conversation as the chosen speaker, or else as the same one."""
-        reply, answer_as, best_of = self.target_reply, self.conversation.answer_as, self.slot.settings.best_of
+        reply = self.target_reply
         if reply is None:
             self.notify("There is no reply yet; say something first.")
         elif reply.speaker and reply.reply_mode == "conversation":
             name = self.slot.roles.speaker or reply.speaker
-            self._begin(lambda settings, seed: answer_as(reply, name, settings, seed, best_of), reply, 0)
+            self._begin(partial(self.conversation.answer_as, reply, name), reply, 0)
         else:
             self.branch(reply, 0)
 
     def branch(self, reply: Reply, index: int, forced_ids: Sequence[int] = (), *, ends_word: bool = False) -> None:
         """Write another reply that differs from token `index` on; see `Conversation.branch`."""
-        branch = self.conversation.branch
-        self._begin(
-            lambda settings, seed: branch(reply, index, forced_ids, settings, seed, ends_word=ends_word), reply, index
-        )
+        self._begin(partial(self.conversation.branch, reply, index, forced_ids, ends_word=ends_word), reply, index)
 
     def step_answer(self, offset: int, reply: Reply | None = None) -> None:
         old = reply or self.target_reply
@@ -273,13 +259,11 @@ class ConversationView(containers.Vertical):
             prompt, seed, roles = draft, slot.sampler.seed, slot.roles
             if slot.reply_mode == "conversation":
                 roles = roles._replace(speaker=roles.speaker or slot.answerer)
-            context = columns.PromptContext(slot.reply_mode, self.previous_reply(), roles)
+            context = PromptContext(slot.reply_mode, self.previous_reply(), roles)
             if reply is not None and not draft:
                 roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
-                prompt, context = (
-                    reply.prompt or "",
-                    columns.PromptContext(reply.reply_mode, reply.turn.previous_reply, roles),
-                )
+                context = PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
+                prompt = reply.prompt or ""
                 seed = reply.seed if seed is None and reply.starts_turn else seed
             columns_type = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
             return columns_type(model, prompt, slot.sampler.settings, seed, slot.pace, context)
@@ -298,9 +282,9 @@ class ConversationView(containers.Vertical):
         """Export the session to a path that does not exist yet, or ask for one."""
         from lotr_tui.screens.dialogs.sessions import ask_to_export_session  # with the dialogs, only if needed
 
-        if not self.conversation.name:
+        if not self.conversation.session.name:
             raise InvalidInputError("this session has no reply yet that could be exported")
-        session = session_file.session_path(self.conversation.name)
+        session = self.conversation.session.path
         if not path:
             ask_to_export_session(self.screen, session, "md", partial(self.notify, markup=False))  # type: ignore[arg-type]
             return
@@ -321,7 +305,7 @@ class ConversationView(containers.Vertical):
 
     def open_session(self, path: Path | None = None) -> bool:
         """Show a saved session, or an empty one, in place of the current one; return True if that was possible."""
-        if problem := self.conversation.save_again():
+        if problem := self.conversation.session.save_again():
             text = f"this conversation is not saved and would be lost: {problem}; free some space first"
             self.notify(text, severity="warning", markup=False)
             return False

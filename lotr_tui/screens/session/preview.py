@@ -73,7 +73,7 @@ class Preview:
         generates a reply.
         """
         self._settings, self._unit = settings, unit
-        if self._text is not None and text.is_same_text(self._text):
+        if self._text is not None and text == self._text:
             self.update(settings)
         elif (known := self._reader.find(text)) is not None:
             self._begin(text, known)

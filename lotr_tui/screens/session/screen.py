@@ -19,8 +19,8 @@ from lotr_tui.learn import chapters, progress
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session import keys, model_slot
 from lotr_tui.screens.session.training import TrainingFollower
-from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.settings import PromptHistory
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets import prompt, screen_lines, slider
 from lotr_tui.widgets.keys import FooterKey, KeyFooter
@@ -244,8 +244,8 @@ class SessionScreen(AppScreen[None]):
         if self.has_class("-narrow") and pane != "transcript":
             return screen_lines.find_help_line(self.query_one(f"#{pane}"), below=self)
         model = self.slot.session_model
-        if self.view.conversation.current_reply is None:
-            return model.introduction(self.slot.roles.speaker) if self._knows_class else CLASS_HINT
+        if self.view.conversation.current_reply is None and not self._knows_class:
+            return CLASS_HINT
         return keys.find_hint(model, self._num_prompts)
 
     def update_keys(self) -> None:
@@ -417,7 +417,7 @@ class SessionScreen(AppScreen[None]):
             self.set_focus(self.prompt)
 
     def save_again(self) -> str:
-        return self.view.conversation.save_again() if self.is_ready else ""
+        return self.view.conversation.session.save_again() if self.is_ready else ""
 
     def action_learn(self, chapter: str = "") -> None:
         """Open a chapter of the class on the model of this session, or the first one whose task is not done."""

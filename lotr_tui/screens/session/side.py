@@ -25,7 +25,7 @@ from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.preview import MIN_SHOWN_PROB, Preview
 from lotr_tui.session import read_text
 from lotr_tui.session.cast import MODEL_CHOOSES
-from lotr_tui.session.read_text import NextTokenContext
+from lotr_tui.session.read_text import NextTokenContext, PromptContext
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import reads_line_ends
 from lotr_tui.session.settings import PreviewUnit
@@ -76,10 +76,10 @@ class SidePane(containers.Vertical):
         self._is_opening = conversation.current_reply is None and not draft.strip()
         if self._is_opening and not roles.speaker and slot.session_model.cast:
             roles = roles._replace(speaker=slot.session_model.introduced_speakers()[0])
-        previous = self._view.previous_reply()
+        context = PromptContext(slot.reply_mode, self._view.previous_reply(), roles)
         latest = conversation.active_reply or conversation.current_reply
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
-            text = read_text.find_context(slot.session_model, latest, draft, slot.reply_mode, previous, roles)
+            text = read_text.find_context(slot.session_model, latest, draft, context)
         if text is None:
             self.preview.cancel()
             self.next.clear()
@@ -268,9 +268,9 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         self._num_expected = NUM_TOP_TOKENS if probs is None or not probs.is_final else len(self.alternatives)
         self.word = self.written_text = "" if self.reply is None else self.reply.tokens[self.index].text
         if self.reply is not None and not self.reply.read_only_reason:  # whose token ids belong to another model
-            ids = [*self.reply.context_ids, *self.reply.ids]
-            at, tokenizer = len(self.reply.context_ids) + self.index, self.reply.session_model.model.tokenizer
-            self.word = word_around(tokenizer, ids, at)
+            context, ids = self.reply.context_ids, [token.id for token in self.reply.tokens]
+            tokenizer = self.reply.session_model.model.tokenizer
+            self.word = word_around(tokenizer, [*context, *ids], len(context) + self.index)
         self.written_text = self.word if self.unit == "word" else self.written_text
         others = [number for number, each in enumerate(self.alternatives, 1) if each.text != self.written_text]
         self.marked = next(iter(others), 1)  # the alternative that enter branches to, counted from 1

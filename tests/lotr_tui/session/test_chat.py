@@ -9,12 +9,11 @@ from engine.generation.settings import SamplerSettings
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session import read_text
 from lotr_tui.session.cast import Roles
-from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.export import to_json, to_text
 from lotr_tui.session.read_text import NextTokenContext
-from lotr_tui.session.session_file import SessionFile, parse_session
+from lotr_tui.session.session_file import parse_session
 from lotr_tui.session.transcript import speaker_labels
-from tests.support.conversations import branch_off, finish_reply, only_session
+from tests.support.conversations import branch_off, finish_reply, only_session, request, restored
 from tests.support.sessions import session_bytes
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
@@ -32,7 +31,7 @@ def session_model(model):
 
 
 def say(conversation, session_model, text, previous=None, system=""):
-    conversation.submit_prompt(session_model, text, "conversation", SETTINGS, 3, previous, Roles(system_prompt=system))
+    conversation.say(text, request(SETTINGS, 3, session_model, "conversation", previous, Roles(system_prompt=system)))
     return finish_reply(conversation)
 
 
@@ -56,12 +55,12 @@ def test_earlier_turns_are_messages(conversation, session_model, model):
 
 def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
-    conversation.continue_reply(reply, SETTINGS, 4)
+    conversation.continue_reply(reply, request(SETTINGS, 4))
     longer = finish_reply(conversation)
     assert longer.tokens[: len(reply.tokens)] == reply.tokens
     longer.reason = "eos"
     with pytest.raises(InvalidInputError, match="the answer has ended"):
-        conversation.continue_reply(longer, SETTINGS, 4)
+        conversation.continue_reply(longer, request(SETTINGS, 4))
 
 
 def test_model_states_stay_where_log_probs_were_evicted(conversation, session_model, model, monkeypatch):
@@ -81,14 +80,14 @@ def test_session_file_keeps_the_system_prompt(conversation, session_model, tmp_p
     path = only_session(tmp_path)
     session = parse_session(path.stem, path.read_bytes())
     assert [reply.system_prompt for reply in session.replies.values()] == ["You are Gandalf.", "You are Frodo."]
-    restored = Conversation.restore(SessionFile(session), session_model, 0)
-    replies = list(restored.replies.values())
+    again = restored(session, session_model)
+    replies = list(again.replies.values())
     assert [list(reply.context_ids) for reply in replies] == [list(first.context_ids), list(second.context_ids)]
     assert not any(reply.read_only_reason for reply in replies)
-    branch = branch_off(restored, replies[1], 3, None, SETTINGS, 8)
+    branch = branch_off(again, replies[1], 3, None, SETTINGS, 8)
     expected = branch_off(conversation, second, 3, None, SETTINGS, 8)
     assert [token.id for token in branch.tokens] == [token.id for token in expected.tokens]
-    restored.close()
+    again.close()
     assert json.loads(to_json(session))["replies"][1]["system_prompt"] == "You are Frodo."
 
 
@@ -96,7 +95,7 @@ def test_answers_of_a_chat_cannot_be_continued_without_a_template(conversation, 
     reply = say(conversation, session_model, "Hello there")
     session = parse_session("x", session_bytes(reply))
     plain = slow_session_model(FakeSlowModel(has_chat=False))
-    (restored,) = Conversation.restore(SessionFile(session), plain, 0).replies.values()
-    assert "cannot continue" in restored.read_only_reason
-    assert restored.reply_text() == reply.reply_text()
+    (saved,) = restored(session, plain).replies.values()
+    assert "cannot continue" in saved.read_only_reason
+    assert saved.reply_text() == reply.reply_text()
     assert "Hello there" in to_text(session)

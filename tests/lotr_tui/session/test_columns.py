@@ -10,8 +10,8 @@ from engine.data.tokenizers import EOS, EOS_ID
 from engine.generation.generate import Done, TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.runtime.process import Cancellation
-from lotr_tui.session import columns as comparison
-from lotr_tui.session.columns import GenerationColumn, generate_columns, generated_words
+from lotr_tui.session import comparison
+from lotr_tui.session.comparison import GenerationColumn, generate_columns, generated_words
 from tests.support.dialogues import dialogue_model
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times
 

@@ -10,7 +10,7 @@ from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
-from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
+from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session, request
 
 
 class CountingModel:
@@ -99,7 +99,7 @@ def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(conversation
     reply = end_line(model, ask)
     settings = SamplerSettings(max_tokens=5)
     model.num_read = 0
-    conversation.continue_reply(reply, settings, 3)
+    conversation.continue_reply(reply, request(settings, 3))
     more = finish_reply(conversation)
     next_line = sampled_ids(model, [*reply.token_ids(), EOS_ID], settings, 3)
     assert next_line
@@ -119,8 +119,7 @@ def test_branch_is_the_same_where_decoder_states_were_evicted(conversation, mode
     expected = sampled_ids(model, reply.token_ids(5), SETTINGS, 9, is_first_token=False)
     assert [token.id for token in branch.tokens[5:]] == expected
     model.num_read = 0
-    conversation.branch(branch, 8, (), SETTINGS, 9)
-    assert finish_reply(conversation).num_shared_tokens == 8
+    assert branch_off(conversation, branch, 8, None, SETTINGS, 9).num_shared_tokens == 8
     assert model.num_read == 12
 
 

@@ -8,12 +8,11 @@ import pytest
 
 from engine.data.tokenizers import EOS_ID, ByteTokenizer
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation import Conversation
-from lotr_tui.session.session_file import SessionFile, parse_session
+from lotr_tui.session.session_file import parse_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import entry_blocks, token_index_at, token_span
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import branch_off, finish_reply
+from tests.support.conversations import branch_off, finish_reply, request, restored
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.sessions import session_bytes
 
@@ -28,7 +27,7 @@ GREEDY = SamplerSettings(max_tokens=12, temperature=0)
 
 
 def ask_greedily(conversation, model, prompt, settings=GREEDY):
-    conversation.submit_prompt(model, prompt, "continue", settings, 1, None)
+    conversation.say(prompt, request(settings, 1, model))
     return finish_reply(conversation)
 
 
@@ -66,13 +65,13 @@ def test_ids_that_a_model_reads_and_writes_spell_the_text(conversation, tokenize
             previous = reply if reply is not None and reply.reply_mode == action == "reply" else None
             speaker = other if rng.random() < 0.2 else session_model
             prompt = "the lamp" if speaker is other else rng.choice(OPEN_PROMPTS)
-            conversation.submit_prompt(speaker, prompt, action, settings, number, previous)
+            conversation.say(prompt, request(settings, number, speaker, action, previous))
             if rng.random() < 0.3:
                 conversation.stop()  # perhaps before the first token
         elif action == "branch" and reply.tokens:
-            conversation.branch(reply, rng.randrange(len(reply.tokens)), (), settings, number)
+            conversation.branch(reply, rng.randrange(len(reply.tokens)), (), request(settings, number))
         else:
-            conversation.continue_reply(reply, settings, number)
+            conversation.continue_reply(reply, request(settings, number))
         finish_reply(conversation)
     restored = restore(list(conversation.replies.values()), session_model)
     for one, again in zip(conversation.replies.values(), restored.replies.values(), strict=True):
@@ -81,7 +80,7 @@ def test_ids_that_a_model_reads_and_writes_spell_the_text(conversation, tokenize
             assert_ids_spell_the_text(one)
             if not again.read_only_reason:  # as after a reply of the other model
                 assert again.token_ids() == one.token_ids()
-                assert list(again.reread_ids) == list(one.reread_ids)
+                assert again.context_ids == one.context_ids
 
 
 def test_prompt_may_end_inside_a_word(conversation):
@@ -107,7 +106,7 @@ def test_character_of_several_tokens_is_shown_once_it_is_complete(conversation):
     reply = ask_greedily(
         conversation, SessionModel("test", "", open_model(tokenizer)), "The lamp", SamplerSettings(max_tokens=1)
     )
-    conversation.branch(reply, 1, ids, SamplerSettings(max_tokens=1), 1)
+    conversation.branch(reply, 1, ids, request(SamplerSettings(max_tokens=1)))
     branch = finish_reply(conversation)
     assert [token.piece for token in branch.tokens[1:4]] == ["", "", "日"]
     shown = shown_text(branch)
@@ -122,7 +121,7 @@ def test_control_characters_that_a_model_generates_do_not_reach_the_terminal(con
     session_model = SessionModel("test", "", open_model(tokenizer))
     reply = ask_greedily(conversation, session_model, "The lamp", SamplerSettings(max_tokens=1))
     for text, shown in (("\x1b[2J", "�[2J"), ("\u202eab", "�ab"), ("\t\r", "  "), ("\x00", "�")):
-        conversation.branch(reply, 1, tokenizer.encode(text).tolist(), SamplerSettings(max_tokens=1), 1)
+        conversation.branch(reply, 1, tokenizer.encode(text).tolist(), request(SamplerSettings(max_tokens=1)))
         branch = finish_reply(conversation)
         assert text in branch.full_text()
         assert shown in shown_text(branch)
@@ -131,7 +130,7 @@ def test_control_characters_that_a_model_generates_do_not_reach_the_terminal(con
 def restore(replies, session_model):
     """Return a conversation with replies as they are read from a file."""
     session = parse_session("name", session_bytes(*replies))
-    return Conversation.restore(SessionFile(session), session_model, 0)
+    return restored(session, session_model)
 
 
 @TOKENIZERS
@@ -140,7 +139,7 @@ def test_other_vocabulary_shows_and_answers_a_saved_reply_but_cannot_branch(conv
         SessionModel("open", "", open_model(tokenizer)),
         SessionModel("w", "", make_decoder()),
     )
-    conversation.submit_prompt(open_session_model, "the lamp", "reply", GREEDY, 1, None)
+    conversation.say("the lamp", request(GREEDY, 1, open_session_model, "reply"))
     saved = finish_reply(conversation)
     (by_words,) = restore([saved], word_model).replies.values()
     assert by_words.text() == conversation.current_reply.text()
@@ -151,7 +150,7 @@ def test_other_vocabulary_shows_and_answers_a_saved_reply_but_cannot_branch(conv
     changed = restore([edited], open_session_model)
     (reply,) = changed.replies.values()
     assert "splits text into other tokens" in reply.read_only_reason
-    answer = changed.submit_prompt(open_session_model, "frodo", "reply", GREEDY, 1, reply)
+    answer = changed.say("frodo", request(GREEDY, 1, open_session_model, "reply", reply))
     finish_reply(changed)
     assert tokenizer.decode(answer.context_ids) == f"{reply.full_text()}\nfrodo\n"
     assert np.all(np.array(reply.token_ids()) < len(tokenizer))

@@ -11,6 +11,7 @@ from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.read_text import (
     NextTokenContext,
+    PromptContext,
     TextReader,
     WordCompleter,
     find_context,
@@ -19,7 +20,7 @@ from lotr_tui.session.read_text import (
 )
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import SETTINGS
+from tests.support.conversations import SETTINGS, request
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, say, text_of
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.slow_models import FakeSlowModel
@@ -33,15 +34,8 @@ TEXT = "Bilbo Baggins is a very old friend of mine, and I think he knows it. Whe
 def read(session_model, draft, reply_mode, previous=None, roles=None, *, conversation=None, reader=None):
     """Return the text whose next token is shown for a draft, after it was read."""
     conversation = conversation or Conversation(0)
-    text = find_context(
-        session_model,
-        conversation.active_reply or conversation.current_reply,
-        draft,
-        reply_mode,
-        previous,
-        roles or Roles(),
-    )
-    return read_next_token(reader or TextReader(), text)
+    latest, context = conversation.current_reply, PromptContext(reply_mode, previous, roles or Roles())
+    return read_next_token(reader or TextReader(), find_context(session_model, latest, draft, context))
 
 
 # The next token
@@ -81,7 +75,9 @@ def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_a
     before = [Turn("STRANGER", "where is frodo"), Turn("GANDALF", text_of(previous))]
     text, model, reader = "bilbo is a friend", session_model.model, TextReader()
     for end in range(1, len(text) + 1):
-        speakers = read_next_token(reader, find_turn(session_model, text[:end], previous, Roles("FRODO"))).speakers
+        speakers = read_next_token(
+            reader, find_turn(session_model, text[:end], PromptContext("conversation", previous, Roles("FRODO")))
+        ).speakers
         state = read_turns(model, [*before, Turn("FRODO", text[:end])])
         expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
         assert [each.name for each in speakers] == [each.name for each in expected]
@@ -93,8 +89,10 @@ def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
     expected = next_speaker_probs(session_model.model, prefill(session_model.model, ()), ANSWERING)
     assert [each.name for each in opening] == [each.name for each in expected]
     previous = say(conversation, session_model, "where is frodo")
-    speakers = read_next_token(TextReader(), find_turn(session_model, "", previous, Roles())).speakers
-    conversation.go_on(session_model, None, 1, SETTINGS, 3, previous)
+    speakers = read_next_token(
+        TextReader(), find_turn(session_model, "", PromptContext("conversation", previous))
+    ).speakers
+    conversation.go_on(None, 1, request(SETTINGS, 3, session_model, previous=previous))
     (turn,) = finish_scene(conversation)
     assert turn.speaker_prob == pytest.approx(next(each.prob for each in speakers if each.name == turn.speaker))
 
@@ -107,7 +105,7 @@ def test_next_token_is_the_first_of_the_answer_by_the_chosen_or_likeliest_speake
     assert context.speaker == (speaker or context.speakers[0].name)
     reply = say(conversation, session_model, "bilbo is", context.speaker, speaking_as="FRODO", previous=previous)
     assert list(context.ids) == list(reply.context_ids)
-    expected = begin_turn(model, prefill(model, reply.context_ids_before_speaker), reply.speaker, SETTINGS, 0).state
+    expected = begin_turn(model, prefill(model, reply.prompt_ids), reply.speaker, SETTINGS, 0).state
     assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4)
     assert context.is_first_token
     text = TextInProgress(model, context.ids, SETTINGS, state=context.state, is_first_token=True)

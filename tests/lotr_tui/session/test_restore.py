@@ -20,7 +20,7 @@ from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import entry_blocks, reply_figures
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
+from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session, request
 from tests.support.dialogues import dialogue_session_model, finish_scene, say
 from tests.support.sessions import records_of
 
@@ -40,7 +40,7 @@ def session_model():
 def copy_session(conversation, home):
     """Copy the session file, so that it can be resumed while the conversation holds its lock."""
     copy = home / "copy.jsonl"
-    shutil.copy(home / "sessions" / f"{conversation.name}.jsonl", copy)
+    shutil.copy(home / "sessions" / f"{conversation.session.name}.jsonl", copy)
     return copy
 
 
@@ -79,15 +79,16 @@ def act_randomly(conversation, session_model, rng, seed):
         current = conversation.current_reply
         previous = current if action == "reply" and current and current.reply_mode == "reply" else None
         reply_mode = "reply" if action == "reply" else "continue"
-        conversation.submit_prompt(session_model, rng.choice(PROMPTS), reply_mode, settings, seed, previous)
+        conversation.say(rng.choice(PROMPTS), request(settings, seed, session_model, reply_mode, previous))
     elif action == "edit":
-        conversation.submit_prompt(session_model, "frodo", reply.reply_mode, settings, seed, reply.turn.previous_reply)
+        before = reply.turn.previous_reply
+        conversation.say("frodo", request(settings, seed, session_model, reply.reply_mode, before))
     elif action == "branch" and reply.tokens:
-        conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], settings, seed)
+        conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], request(settings, seed))
     elif action == "more":
-        conversation.continue_reply(reply, settings, seed)
+        conversation.continue_reply(reply, request(settings, seed))
     else:
-        conversation.branch(reply, 0, (), settings, seed)
+        conversation.branch(reply, 0, (), request(settings, seed))
     finish_reply(conversation)
     visible = [other for other in conversation.replies.values() if other in other.turn.replies]
     conversation.select_reply(rng.choice(visible))
@@ -129,8 +130,8 @@ def test_session_that_another_window_has_open_continues_in_a_new_file(conversati
     branch = branch_off(restored, restored.current_reply, 4, ids_of("tower")[0], SETTINGS, 2)
     restored.close()
     assert path.read_bytes() == before
-    assert restored.name != conversation.name
-    session = load_session(path.with_name(f"{restored.name}.jsonl"))
+    assert restored.session.name != conversation.session.name
+    session = load_session(path.with_name(f"{restored.session.name}.jsonl"))
     assert records_of(session)[0] == records_of(load_session(path))[0]
     assert [token.text for token in session.replies[1].own_tokens] == [token.text for token in branch.tokens[4:]]
 
@@ -158,7 +159,7 @@ def test_another_model_continues_only_replies_whose_tokens_it_knows(conversation
         entry_blocks(reply) for reply in conversation.replies.values()
     ]
     with pytest.raises(InvalidInputError, match=r"^other does not know 'tower' and cannot continue from here$"):
-        restored.branch(unreadable, 0, (), SETTINGS, 3)
+        restored.branch(unreadable, 0, (), request())
     continuation = branch_off(restored, readable, 3, None, SETTINGS, 3)
     assert [token.text for token in continuation.tokens[:3]] == [token.text for token in original.tokens]
     restored.close()
@@ -186,17 +187,21 @@ def speak_randomly(conversation, speaking_model, rng, seed):
     if reply is None or action == "say":
         roles = rng.choice(["", "FRODO", "BARLIMAN"]), rng.choice(["", "GOLLUM", "TOM BOMBADIL"])
         current = rng.choice([conversation.current_reply, conversation.current_reply, None])
-        conversation.say(speaking_model, "bilbo is", Roles(*roles), settings, seed, current, best_of)
+        asked = request(settings, seed, speaking_model, "conversation", current, Roles(*roles), best_of)
+        conversation.say("bilbo is", asked)
     elif action == "edit":
-        conversation.say(speaking_model, "the lamp", Roles(), settings, seed, reply.turn.previous_reply, best_of)
+        before = reply.turn.previous_reply
+        conversation.say("the lamp", request(settings, seed, speaking_model, "conversation", before, best_of=best_of))
     elif action == "scene":
-        conversation.go_on(speaking_model, None, 2, settings, seed, conversation.current_reply, best_of)
+        asked = request(settings, seed, speaking_model, previous=conversation.current_reply, best_of=best_of)
+        conversation.go_on(None, 2, asked)
     elif action == "answer":
-        conversation.answer_as(reply, rng.choice(["", "GANDALF", reply.speaker]), settings, seed, best_of)
+        name = rng.choice(["", "GANDALF", reply.speaker])
+        conversation.answer_as(reply, name, request(settings, seed, best_of=best_of))
     elif action == "branch" and reply.tokens:
-        conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], settings, seed)
+        conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], request(settings, seed))
     elif not reply.has_ended_line:
-        conversation.continue_reply(reply, settings, seed)
+        conversation.continue_reply(reply, request(settings, seed))
     finish_scene(conversation)
     visible = [other for other in conversation.replies.values() if other in other.turn.replies]
     conversation.select_reply(rng.choice(visible))
@@ -215,7 +220,7 @@ def test_any_conversation_is_restored_and_continued_as_if_never_closed(conversat
     # Selections off the visible path are not saved.
     for reply in restored.replies.values():
         original = next(each for each in conversation.replies.values() if each.id == reply.id)
-        reply.turn.selected_index = original.turn.selected_index
+        reply.turn.selected_reply = restored.replies[original.turn.selected_reply.id]
     assert describe_all(restored) == describe_all(conversation)
     for each in (conversation, restored):
         rng = random.Random(seed)
@@ -243,5 +248,5 @@ def test_a_model_without_a_cast_shows_a_conversation_but_does_not_continue_it(co
     (reply,) = changed.replies.values()
     assert reply.full_text() == original.full_text()
     with pytest.raises(InvalidInputError, match=r"^plain knows no speakers and cannot continue from here$"):
-        changed.branch(reply, 0, (), SETTINGS, 1)
+        changed.branch(reply, 0, (), request())
     changed.close()

@@ -11,26 +11,37 @@ import pytest
 from hypothesis import given, settings
 
 import lotr_tui.session.session_file as module
+from engine.errors import InvalidInputError
 from lotr_tui.session.reply import AnswerScore
 from lotr_tui.session.session_file import (
     Session,
     SessionError,
-    SessionFile,
     delete_session,
     list_sessions,
     load_session,
+    parse_session,
     rename_session,
 )
 from tests.support.files import no_file_longer_than
-from tests.support.sessions import add_reply, header_line, records_of, reply_trees, save_replies, saved_reply
+from tests.support.sessions import (
+    add_reply,
+    changed_reply_lines,
+    header_line,
+    records_of,
+    reply_trees,
+    save_replies,
+    saved_reply,
+)
+
+SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0, "num_tokens": 9}
 
 
 def saved_file(folder, *replies):
     return save_replies(folder, *(replies or (saved_reply(),)))
 
 
-def new_file(folder):
-    return SessionFile(Session(model="bundled"), folder)
+def new_session(folder):
+    return Session(model="bundled", folder=folder)
 
 
 def reply_ids(path):
@@ -41,19 +52,20 @@ def reply_ids(path):
 @settings(max_examples=25)
 def test_saved_session_is_loaded_and_resumed_unchanged(replies):
     with TemporaryDirectory() as folder:
-        file = new_file(Path(folder))
+        written = new_session(Path(folder))
         for reply in replies:
-            add_reply(file, reply)
-        file.close()
+            add_reply(written, reply)
+        written.close()
         if not replies:
             assert list(Path(folder).iterdir()) == []
             return
         (path,) = Path(folder).iterdir()
         session = load_session(path)
-        assert records_of(session) == records_of(file.session)
+        assert records_of(session) == records_of(written)
+        assert (session.model, session.started) == (written.model, written.started)
         assert session.current_id == replies[-1].id
-        resumed = SessionFile.resume(path)
-        assert records_of(resumed.session) == records_of(session)
+        resumed = Session.resume(path)
+        assert records_of(resumed) == records_of(session) == records_of(parse_session("x", session.encode()))
         resumed.close()
 
 
@@ -63,8 +75,8 @@ def test_saved_session_is_loaded_and_resumed_unchanged(replies):
 LOCK_HOLDER = """
 import sys
 from pathlib import Path
-from lotr_tui.session.session_file import SessionFile
-writer = SessionFile.resume(Path(sys.argv[1]))
+from lotr_tui.session.session_file import Session
+writer = Session.resume(Path(sys.argv[1]))
 print("locked", flush=True)
 input()
 """
@@ -81,13 +93,41 @@ def test_killed_process_releases_its_lock(tmp_path):
     ) as process:
         assert process.stdout.readline() == "locked\n"
         with pytest.raises(SessionError, match="another window"):
-            SessionFile.resume(path)
+            Session.resume(path)
         process.kill()
         process.wait()
-    SessionFile.resume(path).close()
+    Session.resume(path).close()
 
 
 # Damage
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the first line does not describe a session"), (b"\xff\xfe\n", "not valid JSON"),
+        (b"[" * 100_000 + b"\n", "not valid JSON"), (b'{"song": {}}\n', "neither"), (header_line(version=6), "newer"),
+        (header_line(version=4), "written by an older lotr-tui (format 4)"), (header_line(version=None), "version"),
+        (header_line(started=1e17), "started: expected float <= "),
+        (header_line(model="\x1b[31m"), "model is not a printable name"), (changed_reply_lines(id=...), "id"),
+        (changed_reply_lines(seed=2**63), "seed: expected int <= "),
+        (changed_reply_lines(parent_offset=1), "parent_offset 1 of reply 0 is out of range"),
+        (changed_reply_lines(parent_id=0), "continues reply 0"),
+        (changed_reply_lines(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
+        (changed_reply_lines(settings={"temperature": -1}), "temperature -1"),
+        (changed_reply_lines(tokens=[[1, "a", -1.0, 0.5, 1]]), "tokens[0]: expected array of length 7"),
+        (changed_reply_lines(tokens=[[1, "a\x1b[0m", -1.0, 0.5, 1, 2.0, "a"]]), "tokens of reply 0: control"),
+        (changed_reply_lines(tokens=[[1, "a", -1.0, 1e300, 1, 2.0, "a"]]), "tokens[0][3]: expected float < "),
+        (changed_reply_lines(speaker="\x1b[31m"), "speaker of reply 0: control characters"),
+        (changed_reply_lines(speaker_prob=1.5), "speaker_prob: expected float <= 1"),
+        (changed_reply_lines(score=SCORE | {"rank": 0}), "score.rank: expected int >= 1"),
+        (changed_reply_lines(token=[]), "unknown field 'token'; did you mean tokens?"),
+    ],
+)  # fmt: skip
+def test_damaged_line_is_refused_with_the_name_of_the_field(content, message):
+    with pytest.raises(InvalidInputError) as raised:
+        parse_session("x", content)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +137,7 @@ def test_killed_process_releases_its_lock(tmp_path):
         (header_line(version=1), "written by an older lotr-tui (format 1); use that release to read it"),
     ],
 )
-@pytest.mark.parametrize("open_session", [load_session, SessionFile.resume])
+@pytest.mark.parametrize("open_session", [load_session, Session.resume])
 def test_damaged_file_is_set_aside_with_its_content(tmp_path, content, message, open_session):
     path = tmp_path / "broken.jsonl"
     path.write_bytes(content)
@@ -117,7 +157,7 @@ def test_incomplete_last_line_is_ignored_and_removed_by_the_next_writer(tmp_path
     path = saved_file(tmp_path, saved_reply(0), saved_reply(1, 0, 1))
     path.write_bytes(path.read_bytes()[:-cut])
     assert reply_ids(path) == [0]
-    writer = SessionFile.resume(path)
+    writer = Session.resume(path)
     add_reply(writer, saved_reply(1, 0, 2, prompt="again"))
     writer.close()
     assert [reply.prompt for reply in load_session(path).replies.values()] == ["bilbo is", "again"]
@@ -127,11 +167,11 @@ def test_incomplete_last_line_is_ignored_and_removed_by_the_next_writer(tmp_path
 
 
 def test_open_session_is_renamed_continues_in_the_new_file_and_is_closed_to_other_windows(tmp_path):
-    writer = new_file(tmp_path)
+    writer = new_session(tmp_path)
     add_reply(writer, saved_reply(0))
     writer.rename("Bilbo's 🎂 party")
     path = tmp_path / "Bilbo's 🎂 party.jsonl"
-    for change in (SessionFile.resume, delete_session, lambda path: rename_session(path, "again")):
+    for change in (Session.resume, delete_session, lambda path: rename_session(path, "again")):
         with pytest.raises(SessionError, match="is open in another window"):
             change(path)
     assert reply_ids(path) == [0]
@@ -139,7 +179,7 @@ def test_open_session_is_renamed_continues_in_the_new_file_and_is_closed_to_othe
     writer.close()
     assert [each.name for each in list_sessions(tmp_path)] == ["Bilbo's 🎂 party"]
     renamed = rename_session(path, "after")
-    resumed = SessionFile.resume(renamed)
+    resumed = Session.resume(renamed)
     add_reply(resumed, saved_reply(2))
     resumed.close()
     assert reply_ids(renamed) == [0, 1, 2]
@@ -156,7 +196,7 @@ def test_open_session_is_renamed_continues_in_the_new_file_and_is_closed_to_othe
 )  # fmt: skip
 def test_bad_or_taken_name_is_refused_and_both_sessions_stay(tmp_path, name, rule):
     rename_session(saved_file(tmp_path, saved_reply(prompt="1")), "taken")
-    writer = new_file(tmp_path)
+    writer = new_session(tmp_path)
     add_reply(writer, saved_reply(prompt="2"))
     with pytest.raises(SessionError, match=rule):
         writer.rename(name)
@@ -176,7 +216,7 @@ def test_session_renamed_by_another_window_is_reported_as_gone(tmp_path, change)
 
 
 def test_deleted_session_is_not_written_again(tmp_path):
-    writer = new_file(tmp_path)
+    writer = new_session(tmp_path)
     add_reply(writer, saved_reply(0))
     writer.delete()
     add_reply(writer, saved_reply(1))
@@ -188,7 +228,7 @@ def test_deleted_session_is_not_written_again(tmp_path):
 
 
 def test_full_disk_is_reported_once_and_unsaved_replies_are_written_later(tmp_path):
-    writer = new_file(tmp_path)
+    writer = new_session(tmp_path)
     add_reply(writer, saved_reply(0))
     (path,) = tmp_path.iterdir()
     before = path.read_bytes()
@@ -207,7 +247,7 @@ def test_full_disk_is_reported_once_and_unsaved_replies_are_written_later(tmp_pa
 @pytest.mark.parametrize("room", [0, 40])
 def test_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp_path, room):
     """Another window would set an empty or incomplete file aside as damaged while it is being written."""
-    writer = new_file(tmp_path)
+    writer = new_session(tmp_path)
     with no_file_longer_than(room):
         assert re.search(r"not saved: .*\.jsonl: File too large", add_reply(writer, saved_reply(0)))
         assert list(tmp_path.iterdir()) == []
@@ -218,7 +258,7 @@ def test_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp
 
 
 def test_file_deleted_during_the_session_is_written_again_in_full(tmp_path):
-    writer = new_file(tmp_path)
+    writer = new_session(tmp_path)
     add_reply(writer, saved_reply(0))
     (path,) = tmp_path.iterdir()
     path.unlink()

@@ -8,16 +8,7 @@ from rich.cells import cell_len
 
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import (
-    entry_blocks,
-    piece_index_at,
-    piece_span,
-    reply_figures,
-    show_pieces,
-    token_index_at,
-    token_span,
-    wrap,
-)
+from lotr_tui.session.transcript import entry_blocks, reply_figures, token_index_at, token_span, wrap
 from tests.support.app import make_decoder
 from tests.support.sessions import saved_reply, saved_token
 
@@ -51,16 +42,19 @@ PIECES = st.lists(
 )
 
 
-@given(PIECES, st.booleans())
-def test_each_token_has_its_characters_or_those_of_the_character_that_it_is_part_of(pieces, starts_line):
-    shown = show_pieces(pieces, starts_line=starts_line)
-    text = "".join(shown)
-    assert text.replace("¶", "").replace("\xa0", "").lstrip(" ") == "".join(pieces).lstrip(" ")
+@given(PIECES, st.sampled_from(["continue", "reply"]))
+def test_each_token_has_its_characters_or_those_of_the_character_that_it_is_part_of(pieces, reply_mode):
+    (reply,) = replies_of("a", pieces, reply_mode=reply_mode)
+    reply.is_generating = True
+    text = entry_blocks(reply)[-1].text
+    first = next(filter(None, pieces), " ")
+    shown = text.removeprefix("a" if reply_mode == "continue" and not first[0].isspace() else "").rstrip("▌")
+    assert shown.replace("¶", "").replace("\xa0", "").lstrip(" ") == "".join(pieces).lstrip(" ")
     for index, piece in enumerate(pieces):
-        start, end = piece_span(shown, index)
+        start, end = token_span(reply, index)
         if piece.strip():
             assert text[start:end] == piece.strip()
-            assert piece_index_at(shown, start) == index
+            assert token_index_at(reply, start) == index
         elif "\n" in piece:
             assert text[start:end].startswith("¶")
         assert end > start

@@ -17,8 +17,8 @@ from engine.generation.turns import (
     stream_answers,
 )
 from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
-from lotr_tui.session.transcript import describe_choice, reply_figures
-from tests.support.conversations import SETTINGS, finish_reply
+from lotr_tui.session.transcript import reply_figures
+from tests.support.conversations import SETTINGS, finish_reply, request
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, generated_text, say, text_of
 from tests.support.sampling import script_of
 
@@ -84,11 +84,11 @@ def test_model_chooses_who_answers_by_the_seed(conversation, session_model, seed
     expected = sample_speaker(probs, model.cast, SETTINGS.temperature, seed)
     assert (reply.speaker, reply.speaker_prob) == (expected.name, expected.prob)
     assert text_of(reply) == generated_text(reply)
-    assert describe_choice(reply) == f"{expected.name.title()} by the model, {100 * expected.prob:.0f} %"
+    assert f" · {expected.name.title()} by the model, {100 * expected.prob:.0f} % · " in reply_figures(reply)
 
 
 def test_scene_is_the_one_that_the_engine_generates(conversation, session_model):
-    conversation.go_on(session_model, None, 6, SETTINGS, 7, None)
+    conversation.go_on(None, 6, request(SETTINGS, 7, session_model))
     turns = finish_scene(conversation)
     events = list(generate_scene(session_model.model, ANSWERING, 6, SETTINGS, 7))
     assert [Turn(turn.speaker, text_of(turn).strip()) for turn in turns] == script_of(events)
@@ -113,7 +113,7 @@ def test_any_name_can_be_typed_and_the_nearest_one_of_the_cast_is_mentioned():
 
 def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_model):
     with pytest.raises(PromptError, match="empty"):
-        conversation.say(session_model, "  ", Roles(), SETTINGS, 1, None)
+        conversation.say("  ", request(SETTINGS, 1, session_model, "conversation"))
     assert conversation.active_reply is None
     assert not conversation.replies
 
@@ -121,13 +121,13 @@ def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_mode
 def test_a_line_of_a_speaker_is_continued_up_to_its_end_and_then_on_the_next_line(conversation):
     session_model = dialogue_session_model(end_bias=8.0)
     roles = Roles(speaker="GOLLUM")
-    line = conversation.submit_prompt(session_model, "we wants", "continue", SETTINGS, 1, None, roles)
+    line = conversation.say("we wants", request(SETTINGS, 1, session_model, roles=roles))
     finish_reply(conversation)
     tokenizer = session_model.model.tokenizer
     assert line.token_ids(0) == [*encode_speaker(tokenizer, "GOLLUM"), *tokenizer.encode(" we wants").tolist()]
     assert line.has_ended_line
     assert "\n" not in text_of(line)
-    script = conversation.continue_reply(line, SETTINGS, 2)
+    script = conversation.continue_reply(line, request(SETTINGS, 2))
     finish_reply(conversation)
     assert script.full_text().startswith(f"Gollum: we wants{text_of(line)}\n")
     assert script.full_text() == tokenizer.decode(script.token_ids())
@@ -139,14 +139,14 @@ def test_a_line_of_a_speaker_is_continued_up_to_its_end_and_then_on_the_next_lin
 def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
     before = say(conversation, session_model, "where is frodo")
     first = say(conversation, session_model, "bilbo is", previous=before)
-    second = conversation.answer_as(first, "GOLLUM", SETTINGS, 5)
+    second = conversation.answer_as(first, "GOLLUM", request(SETTINGS, 5))
     finish_reply(conversation)
     assert second.turn.replies == [first, second]
     assert second.turn.selected_reply is second
     assert (second.speaker, second.prompt, second.turn.previous_reply) == ("GOLLUM", "bilbo is", before)
-    assert second.context_ids_before_speaker == first.context_ids_before_speaker
+    assert second.prompt_ids == first.prompt_ids
     assert text_of(second) == generated_text(second)
-    third = conversation.answer_as(second, "", SETTINGS, 6)
+    third = conversation.answer_as(second, "", request(SETTINGS, 6))
     finish_reply(conversation)
     assert third.speaker in ANSWERING
     assert third.speaker_prob is not None
@@ -155,17 +155,16 @@ def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
 
 def test_line_that_was_stopped_is_continued_and_an_ended_one_is_not(conversation):
     session_model = dialogue_session_model(end_bias=8.0)
-    stopped = conversation.say(
-        session_model, "where is frodo", Roles("", "GANDALF"), SamplerSettings(max_tokens=1), 1, None
-    )
+    asked = request(SamplerSettings(max_tokens=1), 1, session_model, "conversation", roles=Roles("", "GANDALF"))
+    stopped = conversation.say("where is frodo", asked)
     finish_reply(conversation)
-    continued = conversation.continue_reply(stopped, SETTINGS, 2)
+    continued = conversation.continue_reply(stopped, request(SETTINGS, 2))
     finish_reply(conversation)
     assert continued.tokens[0].id == stopped.tokens[0].id
     assert continued.speaker == "GANDALF"
     assert continued.has_ended_line
     with pytest.raises(InvalidInputError, match="the line has ended; go on with the next turn"):
-        conversation.continue_reply(continued, SETTINGS, 3)
+        conversation.continue_reply(continued, request(SETTINGS, 3))
 
 
 # The best of several answers
@@ -175,7 +174,7 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     first = say(conversation, session_model, "where is frodo")
     reply = say(conversation, session_model, "bilbo is", "GOLLUM", previous=first, seed=40, best_of=5)
     model = session_model.model
-    lines = reply.context_ids_before_speaker
+    lines = reply.prompt_ids
     *_, answers = stream_answers(begin_turn(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, lines), 5)
     replies = reply.turn.replies
     assert [text_of(each).strip() for each in replies] == [answer.text for answer in answers]
@@ -195,9 +194,8 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
 
 def test_no_answer_is_shown_if_the_choice_is_stopped(conversation):
     session_model = dialogue_session_model()
-    reply = conversation.say(
-        session_model, "bilbo is", Roles("", "GANDALF"), SamplerSettings(max_tokens=5000), 3, None, best_of=64
-    )
+    settings, roles = SamplerSettings(max_tokens=5000), Roles("", "GANDALF")
+    reply = conversation.say("bilbo is", request(settings, 3, session_model, "conversation", None, roles, 64))
     conversation.stop()
     finish_reply(conversation)
     assert reply.reason == "cancelled"

@@ -2,7 +2,7 @@
 
 import base64
 
-from lotr_tui.session.history import HistoryError, PromptHistory
+from lotr_tui.session.settings import PromptHistory
 from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS, Completion
 from tests.support.prompt import paste, run_prompt, type_text, visible_lines
 
@@ -140,10 +140,7 @@ class TestRecall:
     async def test_prompt_is_sent_when_the_history_cannot_be_written(self, tmp_path, monkeypatch):
         history = make_history(tmp_path)
 
-        def fail(text):
-            raise HistoryError("prompts are not saved: no space")
-
-        monkeypatch.setattr(history, "add", fail)
+        monkeypatch.setattr(history, "add", lambda text: "prompts are not saved: no space")
         async with run_prompt(history) as (pilot, app, _):
             await pilot.press("a", "enter")
             assert app.notices == ["prompts are not saved: no space"]

@@ -7,7 +7,7 @@ from lotr_tui.screens.dialogs.paths import OpenTextDialog
 from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
 from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.session.columns import PromptContext
+from lotr_tui.session.read_text import PromptContext
 from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.app import VOCABULARY

@@ -13,7 +13,7 @@ from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.session_file import SessionFile, list_sessions
+from lotr_tui.session.session_file import Session, list_sessions
 from tests.support.pilot import entries, reply_to, send, text_of, until
 from tests.support.sessions import save_replies, saved_reply
 
@@ -131,7 +131,7 @@ async def test_sessions_are_renamed_and_deleted_after_valid_answers(make_host, s
 async def test_a_session_of_another_window_is_neither_renamed_nor_deleted(make_host, sessions_dir):
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, sessions_dir)
-        writer = SessionFile.resume(path_of(sessions_dir, "newer"))
+        writer = Session.resume(path_of(sessions_dir, "newer"))
         await open_dialog(pilot, "x", ConfirmDialog)
         await pilot.press("y")
         await until(pilot, lambda: "is open in another window; close it there first" in message(pilot))

@@ -11,8 +11,8 @@ from lotr_tui.formatting import format_percent
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
 from lotr_tui.screens.inspect.text_view import TextView, sanitize_text
+from lotr_tui.session.comparison import load_training_data
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.training_text import load_training_data
 from tests.support import analysis as ui
 from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
 from tests.support.open_models import bpe_tokenizer

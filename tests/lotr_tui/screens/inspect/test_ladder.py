@@ -12,7 +12,8 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect import comparison
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, GenerationColumns
 from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, parse_temperatures
-from lotr_tui.session.columns import PromptContext, first_difference
+from lotr_tui.session.comparison import first_difference
+from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended

@@ -21,11 +21,11 @@ from engine.runs.loading import load_model
 from lotr_tui.screens.inspect import columns, comparison
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK
 from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, ModelChoiceDialog, SideBySideScreen
-from lotr_tui.session.cast import Roles, named_speaker
-from lotr_tui.session.columns import Column, PromptContext
+from lotr_tui.session.cast import Roles
+from lotr_tui.session.comparison import Column, ModelChoice, load_model_choice
 from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from tests.support import dialogues
 from tests.support.app import make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
@@ -414,10 +414,3 @@ async def test_speakers_and_other_models_are_added_changed_and_removed_by_name(m
         screen.show_slots(3)
         described = [line.rstrip().rsplit("  ", 1)[-1] for line in column_lines(screen)[1:5]]
         assert described == ["Frodo answers", "SmolLM2 + adapter", "1.41 bits/character", "pre-trained on other text"]
-
-
-def test_speaker_who_is_named_in_a_system_prompt():
-    cast = ("FRODO", "GANDALF", "KING OF THE DEAD", "SOMEONE")
-    assert named_speaker(cast, "You are Gandalf, a friend of Frodo.") == "GANDALF"
-    assert named_speaker(cast, "You are the King of the Dead") == "KING OF THE DEAD"
-    assert named_speaker(cast, "You help.") == ""

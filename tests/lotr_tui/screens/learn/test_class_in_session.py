@@ -46,7 +46,6 @@ async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_
             assert (await until_figure(pilot)).index == index
             await pilot.press("escape")
             assert prompt.value == ""
-        assert help_text(pilot) == app.session_model.introduction()
         reply = await reply_to(pilot)
         assert help_text(pilot).startswith("Next:")
         prompt.value = "half a"

@@ -140,7 +140,7 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app):
         await pilot.press("ctrl+g", "up", "e")
         other = await ui.reply_to(pilot, "frodo is", "9")
         assert other.turn is second.turn
-        assert [second.turn.branch_label(second), other.turn.branch_label(other)] == ["branch 1 of 2", "branch 2 of 2"]
+        assert second.turn.replies == [second, other]
         # The reply to the second prompt does not follow the edited one.
         assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ bilbo is", "❯ frodo is"]
         await pilot.press("ctrl+g", "left_square_bracket")

@@ -11,7 +11,7 @@ from engine.data.scripts import utterance_mask
 from engine.data.tokenizers import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect import comparison, lens
-from lotr_tui.session.columns import Column
+from lotr_tui.session.comparison import Column
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
 from lotr_tui.widgets.slider import TemperatureSlider

@@ -20,6 +20,7 @@ from tests.support import pilot as ui
 from tests.support.files import write_run
 from tests.support.prompt import type_text
 from tests.support.runs import append_events
+from tests.support.sessions import update_settings
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 
@@ -84,7 +85,7 @@ async def test_prompt_sent_before_the_model_is_loaded_waits_and_typed_text_stays
 
 
 async def test_keys_and_commands_that_need_a_model_do_nothing_before_it_is_loaded(opening, loader):
-    SettingsStore().update(reply_mode="reply")
+    update_settings(SettingsStore(), reply_mode="reply")
     opening.state.settings = SettingsStore()
     async with opening.run_test(size=(80, 24)) as pilot:
         app = pilot.app

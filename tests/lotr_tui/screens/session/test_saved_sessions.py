@@ -5,10 +5,8 @@ from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.screen_lines import HelpLine
 from tests.support import pilot as ui
-from tests.support.conversations import finish_reply, only_session
-from tests.support.learn import open_class_before
+from tests.support.conversations import branch_off, only_session
 from tests.support.open_models import RecitingModel, bpe_tokenizer
 
 LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
@@ -58,8 +56,8 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
     assert only_session(tmp_path) == path
     session = load_session(path)
     assert [reply.parent_id for reply in session.replies.values()] == [None, 0, 1, 2]
-    never_closed.branch(branch, new.num_shared_tokens, [new.tokens[new.num_shared_tokens].id], branch.settings, 9)
-    expected = finish_reply(never_closed)
+    start = new.num_shared_tokens
+    expected = branch_off(never_closed, branch, start, new.tokens[start].id, branch.settings, 9)
     never_closed.close()
     assert len(expected.tokens) > new.num_shared_tokens + 1
     assert [token.id for token in new.tokens] == [token.id for token in expected.tokens]
@@ -81,7 +79,7 @@ async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one
         await open_latest_session(pilot)
         assert ui.entries(app, Reply) == saved
         assert generating.active_reply is None
-        (stopped,) = load_session(tmp_path / "sessions" / f"{generating.name}.jsonl").replies.values()
+        (stopped,) = load_session(tmp_path / "sessions" / f"{generating.session.name}.jsonl").replies.values()
         assert stopped.reason == "cancelled"
         assert len(stopped.tokens) > 3
     with path.open("a") as file:
@@ -110,11 +108,8 @@ def reply_lines(app):
 
 
 async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_is_unknown(make_app):
-    tokenizer = bpe_tokenizer()
-    open_class_before()
-    async with make_open_app(make_app, RecitingModel(tokenizer, LINE)).run_test(size=(120, 35)) as pilot:
+    async with make_open_app(make_app, RecitingModel(bpe_tokenizer(), LINE)).run_test(size=(120, 35)) as pilot:
         app = pilot.app
-        assert f"to open ({len(tokenizer)} word pieces, any text)" in ui.lines_of(app.screen.query_one(HelpLine))
         assert ui.text_of(app.screen.query_one("#run")).endswith(" tokens")
         ui.set_field(app, "max_tokens", "90")
         reply = await ui.reply_to(pilot, "The wiz")

@@ -99,7 +99,7 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
         await ui.reply_to(pilot, "bilbo is")
-        name = ui.conversation_of(app).name
+        name = ui.conversation_of(app).session.name
         await run(pilot, "/set mode reply")
         assert ui.text_of(app.screen.query_one("#reply-mode")) == "reply"
         await pilot.press("up")
@@ -119,7 +119,7 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         assert [summary.name for summary in list_sessions()] == [name]
         await ui.reply_to(pilot, "//help is")  # a prompt that begins with a slash
         assert "❯ /help is" in ui.entries(app, Reply)[0]
-        assert ui.conversation_of(app).name != name
+        assert ui.conversation_of(app).session.name != name
 
 
 async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(make_app, tmp_path):

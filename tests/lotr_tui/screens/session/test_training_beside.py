@@ -12,8 +12,8 @@ from engine.runs.loading import list_epoch_checkpoints
 from engine.runs.locked_run import create_run, record_events
 from engine.storage.tensor_file import to_float32, to_int8
 from lotr_tui.screens.inspect.comparison import SideBySideScreen
+from lotr_tui.session.comparison import ModelChoice, load_model_choice
 from lotr_tui.session.session_model import load_session_model
-from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.charts import PerplexityChart
 from lotr_tui.widgets.screen_lines import HelpLine

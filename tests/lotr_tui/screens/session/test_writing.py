@@ -171,7 +171,7 @@ async def test_full_conversation_is_saved_and_says_how_to_begin_a_new_one(make_a
         await ui.send(pilot, "the lamp")
         await ui.until(pilot, lambda: "this session is full; /new begins another one" in ui.notices(app))
         assert app.screen.query_one("#prompt").value == "the lamp"
-        saved = load_session(tmp_path / "sessions" / f"{first.name}.jsonl").replies.values()
+        saved = load_session(tmp_path / "sessions" / f"{first.session.name}.jsonl").replies.values()
         assert sum(len(reply.tokens) for reply in saved) > 50
         await ui.send(pilot, "/new")
         new = await ui.reply_to(pilot, "bilbo")

@@ -1,28 +1,35 @@
-"""Columns of text that are generated side by side from one seed, by several models or settings, and compared."""
+"""Comparisons: columns of text that are generated side by side, models to compare with, and training texts."""
 
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import takewhile
+from pathlib import Path
+from typing import Literal
 
-from engine.data.scripts import encode_speaker
-from engine.data.speakers import SOMEONE, display_name
-from engine.data.tokenizers import EOS
+from engine.analysis import evaluation, memorization, tokenized_text
+from engine.data.dataset import Dataset
+from engine.data.speakers import SOMEONE
+from engine.data.tokenizers import EOS, Tokenizer
+from engine.errors import LotrError, RunError, printable
 from engine.generation import generate as generation
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
+from engine.models.ngram import KneserNey
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.runs import combine, directory, loading
 from engine.runtime.process import Cancellation, throttle
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
-from lotr_tui.session.cast import NO_ROLES, Roles
-from lotr_tui.session.read_text import NextTokenContext, to_prompt_line
-from lotr_tui.session.reply import Reply
-from lotr_tui.session.session_model import chat_start, find_cast, reads_line_ends
-from lotr_tui.session.settings import ReplyMode
+from lotr_tui.session import session_model as models
+from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.read_text import PromptContext, to_prompt_line
 from lotr_tui.session.transcript import word_to_continue
 
 _WORD = re.compile(r"\n|\S+")
+MAX_CACHED_RUNS = 2  # whose training data stay in memory
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def generate_columns(
     ends = {ids: len(ids) if is_complete else generation.last_word_start(model.tokenizer, ids) for ids in texts}
     tokens = zip(*(ids[:end] for ids, end in ends.items()), strict=False)
     start = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, tokens)]
-    common = generation.prefill(model, start, chat_start(model) if is_chat else None)
+    common = generation.prefill(model, start, models.chat_start(model) if is_chat else None)
     read = generation.prefill if is_complete else generation.prefill_prompt
     states = {ids: read(model, ids[len(start) :], common) for ids in texts}
     in_progress = [
@@ -89,30 +96,6 @@ def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
     return -math.fsum(log_probs) / num_words / math.log(2) if num_words else None
 
 
-@dataclass(frozen=True)
-class PromptContext:
-    """Context in which every column reads the prompt, as the session would read its next one."""
-
-    reply_mode: ReplyMode = "continue"
-    previous_reply: Reply | None = None  # that the prompt answers; None at the start of a text
-    roles: Roles = NO_ROLES  # for models with a cast
-
-    @property
-    def is_answer(self) -> bool:
-        return self.reply_mode != "continue"
-
-    @property
-    def is_next_turn(self) -> bool:
-        """True if an empty prompt stands for the next turn of a conversation."""
-        return self.reply_mode == "conversation" and self.previous_reply is not None
-
-    @property
-    def prompt_mark(self) -> str:
-        """The sign before a prompt, with the role in which it is said."""
-        role = {"continue": "", "reply": "reply ", "conversation": f"{display_name(self.roles.speaking_as) or 'say'} "}
-        return f"{role[self.reply_mode]}❯"
-
-
 @dataclass(eq=False)
 class Column:
     """Column of a comparison: its model and temperature, its heading, and the text that was generated so far."""
@@ -135,14 +118,13 @@ class Column:
         assert model is not None
         if prompt.strip():
             generation.encode_prompt(prompt, model.tokenizer)  # has a word that the model knows
-        self.noun, self.marks_line_ends = token_noun(model.tokenizer), not reads_line_ends(model)
+        self.noun, self.marks_line_ends = token_noun(model.tokenizer), not models.reads_line_ends(model)
         self.continued_prompt = "" if context.is_answer else to_prompt_line(prompt, model.tokenizer)
-        roles = context.roles._replace(speaker=self.speaker or context.roles.speaker or SOMEONE)
-        line = to_prompt_line(prompt, model.tokenizer, context.reply_mode)
-        text = NextTokenContext.before_reply(model, line, context.reply_mode, context.previous_reply, roles)
-        lines_before = None
-        if find_cast(model) and context.is_answer:
-            lines_before = tuple(text.ids[: len(text.ids) - len(encode_speaker(model.tokenizer, roles.speaker))])
+        speaker, lines_before = self.speaker or context.roles.speaker or SOMEONE, None
+        context = replace(context, roles=context.roles._replace(speaker=speaker))
+        text = context.text_before_reply(model, to_prompt_line(prompt, model.tokenizer, context.reply_mode))
+        if models.find_cast(model) and context.is_answer:
+            lines_before, text = tuple(text.ids), text.begin_line(speaker)
         settings = replace(settings, temperature=self.temperature)
         return GenerationColumn(model, tuple(text.ids), settings, text.is_chat, lines_before)
 
@@ -189,3 +171,82 @@ class Column:
 
     def clear(self) -> None:
         self.events, self.failure = [], ""
+
+
+@lru_cache(MAX_CACHED_RUNS)
+def load_training_data(run: Path) -> Dataset:
+    """Load the dataset of a run, in a thread. A damaged run and a missing corpus raise a LotrError."""
+    return combine.load_run_dataset(loading.load_model(run))
+
+
+@lru_cache(MAX_CACHED_RUNS)
+def load_training_index(run: Path) -> memorization.TrainingIndex:
+    """Load the dataset of a run and index its training split; see `load_training_data`."""
+    return memorization.TrainingIndex.from_dataset(load_training_data(run))
+
+
+def find_memorized_passages(
+    run: Path, tokenizer: Tokenizer, tokens: tokenized_text.TokenizedText
+) -> memorization.MemorizationReport:
+    """Find the passages of a text that are copied from the training text of a run, or raise a LotrError."""
+    if load_training_data(run).tokenizer != tokenizer:
+        raise RunError(f"run {run.name} has another vocabulary than this model; open the model of that run")
+    return load_training_index(run).find_copied(tokens)
+
+
+def is_line_mode(run: Path) -> bool:
+    """Return True if the model of a run was trained with `<eos>` after each line; False if the run cannot be read."""
+    try:
+        return directory.summarize_run(run).mode == "line"
+    except (LotrError, OSError):  # the run was deleted after its model was loaded
+        return False
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model by others, or one that can be built from a run."""
+
+    kind: Literal["run", "kneser-ney", "mixture"]
+    run: str  # name in the runs directory, path of a run, "bundled", or name of a model by others
+    epoch: int | None = None  # saved epoch of the run's model; None is the best one
+
+    @property
+    def name(self) -> str:
+        if is_pretrained_name(self.run):
+            return printable(parse_pretrained_name(self.run).short_name)
+        run = printable(Path(self.run).name)
+        model = run if self.epoch is None else f"{run}@{self.epoch}"
+        return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
+
+    @property
+    def loading_message(self) -> str:
+        """Text shown while the model is being built."""
+        weights = ", then choosing the weights on validation" if self.kind == "mixture" else ""
+        return "loading …" if self.kind == "run" else f"counting the n-grams of the training text{weights} …"
+
+
+def load_kneser_ney(run: Path) -> KneserNey:
+    """Build the Kneser-Ney baseline of a run from its training split; see `load_training_data`."""
+    return combine.ModelCombiner([loading.load_model(run)]).kneser_ney
+
+
+def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> models.SessionModel:
+    """Load or build a model, in a thread. One that is missing or damaged raises a LotrError."""
+    if is_pretrained_name(choice.run):
+        return ModelLoader([choice.run])()
+    loaded = loading.load_model(directory.resolve_run(choice.run, runs_dir), choice.epoch)
+    if choice.kind == "run":
+        return models.SessionModel.from_loaded(loaded)
+    combiner = combine.ModelCombiner([loaded])
+    model: LanguageModel
+    if choice.kind == "mixture":
+        combined = combiner.combine(combine.CombinationOptions(mixture=True))
+        model, valid, description = combined.model, math.nan, combined.description
+    else:
+        model = combiner.kneser_ney
+        valid = loaded.started.kneser_ney_perplexity if loaded.started else math.nan
+        description = f"{model.order}-gram counts"
+    if not math.isfinite(valid):
+        valid = evaluation.evaluate(model, combiner.dataset.valid).perplexity
+    model, corpus = loaded.with_cast(model), loaded.config.data.corpus
+    return models.SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)
