@@ -1,7 +1,6 @@
 """Quitting while this process trains: the question, the choices, and what is printed afterwards."""
 
 import re
-import signal
 import threading
 from functools import partial
 
@@ -216,13 +215,3 @@ async def test_quitting_saves_a_conversation_once_there_is_room(make_app, tmp_pa
     assert pilot.app.state.exit_message == ""
     (path,) = tmp_path.glob("sessions/*")
     assert len(load_session(path).replies) == 1
-
-
-async def test_a_training_that_outlives_its_terminal_ends_with_exit_code_0(make_app):
-    app = make_app(job=FakeJob(training_events()).release(5))
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.state.is_training)
-        app.handle_signal(signal.SIGHUP)
-        assert app.exit_code == 0
-        app.handle_signal(signal.SIGTERM)  # later
-        assert app.exit_code == 143

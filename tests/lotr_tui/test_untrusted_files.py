@@ -5,7 +5,6 @@ import os
 from types import SimpleNamespace
 
 import pytest
-from textual.widgets import OptionList
 
 from engine.errors import TrainingError
 from engine.events import Diagnosed, Sampled, Started, Warned, event_to_dict
@@ -16,7 +15,6 @@ from lotr_tui.monitor.export import export_csv
 from lotr_tui.screens.inspect.text_screen import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
 from lotr_tui.session.settings import PromptHistory
 from tests.support.files import write_run
-from tests.support.pilot import lines_of, until
 
 ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
 
@@ -73,22 +71,3 @@ def test_console_and_exported_metrics_have_no_control_characters(tmp_path):
     (run / SAMPLES_FILE).write_text(json.dumps(event_to_dict(sampled)) + "\n")
     for path in export_csv(run, tmp_path / "out"):
         assert all(line.isprintable() for line in path.read_bytes().decode().split("\n")), path
-
-
-async def test_list_of_runs_shows_no_control_characters(make_app, tmp_path):
-    """The list shows the presets of the configurations, and the comparison shows the settings that differ."""
-    for name, preset in (("r", "\x1b[2J"), ("s", "\x9b2J\u202e")):
-        run = write_run(tmp_path / "runs" / name)
-        config = json.loads((run / "config.json").read_text())
-        config["preset"], config["data"]["corpus"] = preset, ESCAPES + name
-        (run / "config.json").write_text(json.dumps(config))
-    app = make_app()
-    async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("ctrl+o")
-        await until(pilot, lambda: any(runs.option_count > 1 for runs in app.screen.query(OptionList)))
-        await pilot.press("space", "down", "space", "c")
-        await pilot.pause()
-        lines = [line for widget in app.screen.query("*") for line in lines_of(widget).split("\n")]
-        assert any("[2J" in line for line in lines)
-        assert any("]0;title" in line for line in lines)
-        assert [line for line in lines if not line.isprintable()] == []

@@ -12,7 +12,7 @@ from lotr_tui.monitor import run_follower
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support.app import attached
 from tests.support.files import write_run
-from tests.support.pilot import until
+from tests.support.pilot import lines_of, until
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\x00"
 STARTED = events.Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0)
@@ -71,12 +71,15 @@ def run(tmp_path, monkeypatch):
     return write_run(home / "runs" / "r")
 
 
-async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
+async def test_the_dashboard_and_the_list_show_the_valid_rows_and_no_control_characters(run):
     """Every key that moves on the curve works; all runs are marked, drawn in one chart, compared and sorted."""
     without_perplexity = [evaluation_row(3, valid_perplexity=0.0), evaluation_row(4, valid_perplexity=-1.0)]
     write_rows(run, [*RECORDS["huge numbers"], *without_perplexity, *OTHER_TYPES])
     for number, rows in enumerate(RECORDS.values()):
-        write_rows(write_run(run.with_name(f"r{number}")), rows)
+        write_rows(other := write_run(run.with_name(f"r{number}")), rows)
+        config = json.loads((other / "config.json").read_text())
+        config["data"]["corpus"] = config["preset"] = f"{ESCAPES}{number}"
+        (other / "config.json").write_text(json.dumps(config))
     app = attached(run)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: not app.screen.view.is_active or app.screen.view.notice)
@@ -86,4 +89,7 @@ async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
         for _ in RECORDS:
             await pilot.press("space", "down")
         await pilot.press("c", "s", "s", "s")
-        assert app.is_running
+        await pilot.pause()
+        lines = [line for widget in app.screen.query("*") for line in lines_of(widget).split("\n")]
+        assert any("]0;title" in line for line in lines)
+        assert [line for line in lines if not line.isprintable()] == []

@@ -119,7 +119,7 @@ async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_
         await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.evaluations)
         app.handle_signal(signal_number)
         await until(pilot, lambda: app.return_code is not None)
-    assert app.terminal_closed == continues
+    assert (app.terminal_closed, app.exit_code) == (continues, 0 if continues else 128 + signal_number)
     assert job.stopped.is_set() != continues
     job.release(100)
     if continues:
