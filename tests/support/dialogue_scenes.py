@@ -12,7 +12,7 @@ from lotr_tui.widgets.prompt import PromptInput
 from tests.support.dialogues import dialogue_model, dialogue_session_model
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import press_letter, until
-from tests.support.scenes import open_columns, open_inspector, reply_of, show_ended_training, write_session
+from tests.support.scenes import after, open_columns, open_inspector, reply_of, show_ended_training, write_session
 
 SCRIPT = "GANDALF: where is the ranger?\nFRODO: he walked with our friend\nwe walked all night to the high tower"
 
@@ -38,19 +38,15 @@ def save_conversation():
     return write_session("scenes", first, second, third, other, current=2)
 
 
-async def use_speakers(pilot):
+async def first_conversation(pilot):
     await until(pilot, lambda: pilot.app.screen.query("#training"))
     pilot.app.screen.set_session_model(dialogue_session_model())
     await pilot.pause()
 
 
-async def first_conversation(pilot):
-    await use_speakers(pilot)
-
-
 async def conversation(pilot):
     """A conversation of three turns, a chosen speaker, and a line that is being typed."""
-    await use_speakers(pilot)
+    await first_conversation(pilot)
     screen = pilot.app.screen
     assert screen.query_one(ConversationView).open_session(save_conversation())
     screen.slot.set_roles(screen.slot.roles._replace(speaker="GOLLUM", speaking_as="FRODO"))
@@ -59,11 +55,8 @@ async def conversation(pilot):
     await pilot.pause()
 
 
-async def answers(pilot):
-    """The second of two answers, and the cursor on a word."""
-    await conversation(pilot)
-    await pilot.press("ctrl+g", "left")
-    await pilot.pause()
+# The second of two answers, and the cursor on a word
+answers = after("answers", conversation, "ctrl+g", "left")
 
 
 async def cast_dialog(pilot):
@@ -74,16 +67,12 @@ async def cast_dialog(pilot):
     await pilot.pause()
 
 
-async def _open_lens(pilot, *keys):
-    """Open the lens for a model with low entropy, whose speakers differ much."""
+async def who_lens(pilot):
+    """The lens for a model with low entropy, whose speakers differ much."""
     session_model = SessionModel("scenes", "a small dialogue model", dialogue_model(scale=1.5), predicts_eos=False)
-    await open_inspector(pilot, LensScreen(session_model, SCRIPT), *keys)
+    await open_inspector(pilot, LensScreen(session_model, SCRIPT), "w")
     pilot.app.clear_notifications()  # that the model has no run
     await pilot.pause(0.1)
-
-
-async def who_lens(pilot):
-    await _open_lens(pilot, "w")
 
 
 async def speakers_side_by_side(pilot):

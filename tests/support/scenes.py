@@ -139,32 +139,28 @@ async def session(pilot):
     await pilot.pause()
 
 
-async def _session_after(pilot, *keys):
-    await session(pilot)
-    await pilot.press(*keys)
-    await pilot.pause()
+def after(name, scene, *keys, pause=0.0):
+    """Return a scene of that name: another scene after some keys."""
+
+    async def run(pilot):
+        await scene(pilot)
+        await pilot.press(*keys)
+        await pilot.pause(pause)
+
+    run.__name__ = name
+    return run
 
 
-async def next_word_pane(pilot):
-    await _session_after(pilot, "end", "tab", "tab")
-
-
-async def cursor_mode(pilot):
-    """The cursor on a word, with another alternative marked."""
-    await _session_after(pilot, "ctrl+g", "left", "left")
-
-
-async def branches(pilot):
-    await _session_after(pilot, "ctrl+g", "up", "right", "right")
-
-
-async def search(pilot):
-    await _session_after(pilot, "ctrl+f", *"the")
+next_word_pane = after("next_word_pane", session, "end", "tab", "tab")
+cursor_mode = after("cursor_mode", session, "ctrl+g", "left", "left")  # with another alternative marked
+branches = after("branches", session, "ctrl+g", "up", "right", "right")
+search = after("search", session, "ctrl+f", *"the")
+out_of_range = after("out_of_range", session, "shift+tab", "o", *"40", "tab", *"1.5", "enter")
 
 
 async def controls(pilot):
     """All sampling controls, one of them out of range."""
-    await _session_after(pilot, "shift+tab", "o", *"40", "tab", *"1.5", "enter")
+    await out_of_range(pilot)
     await until(pilot, lambda: "out of range" in text_of(pilot.app.screen.query_one("#problem")))
 
 
@@ -187,9 +183,8 @@ async def ladder(pilot):
 
 
 async def side_by_side_models(pilot):
-    app = pilot.app
-    prompt = "the wizard of the tower"
-    await open_columns(pilot, SideBySideScreen(session_model_of(app), prompt, TOP_K, 3, 0))
+    screen = SideBySideScreen(session_model_of(pilot.app), "the wizard of the tower", TOP_K, 3, 0)
+    await open_columns(pilot, screen)
 
 
 # Inspectors
@@ -238,20 +233,11 @@ async def attention(pilot):
     await pilot.pause(0.2)
 
 
-async def logit_lens(pilot):
-    """What each layer predicts, which replaces the other lists on a small terminal."""
-    await attention(pilot)
-    await pilot.press("tab", "tab", "up")
-    await pilot.pause(0.1)
+# What each layer predicts, which replaces the other lists on a small terminal
+logit_lens = after("logit_lens", attention, "tab", "tab", "up", pause=0.1)
 
 
 # Sessions, runs and trainings
-
-
-async def palette(pilot):
-    await sessions(pilot)
-    await pilot.press("ctrl+p")
-    await pilot.pause(0.3)
 
 
 async def sessions(pilot):
@@ -267,10 +253,8 @@ async def sessions(pilot):
     await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count == 3)
 
 
-async def help_screen(pilot):
-    await sessions(pilot)
-    await pilot.press("f1")
-    await pilot.pause(0.3)
+palette = after("palette", sessions, "ctrl+p", pause=0.3)
+help_screen = after("help_screen", sessions, "f1", pause=0.3)
 
 
 def write_recorded_runs(runs_dir):
@@ -311,12 +295,10 @@ async def compared_runs(pilot):
 
 
 DIAGNOSIS = Diagnosed(
-    93,
-    9.0,
-    "rising_validation",
+    93, 9.0, "rising_validation",
     "validation perplexity rose from its best, 63.7 at epoch 5.0, to 71.2 in 4 evaluations; the model overfits",
     "lotr-tui stop tiny-test keeps the best model; next time --set patience=4 --set input_dropout=0.5",
-)
+)  # fmt: skip
 LATER_EVENTS = (
     Checkpointed(93, "resume.safetensors"),
     CommandApplied(93, 9.0, "lr", "0.5"),
