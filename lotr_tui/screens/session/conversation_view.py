@@ -29,11 +29,6 @@ class ConversationView(containers.Vertical):
     The actions on replies apply to the one under the cursor, or without a cursor to the latest one.
     """
 
-    DEFAULT_CSS = """
-    ConversationView { width: 1fr; }
-    ConversationView Transcript { height: 1fr; }
-    """
-
     def __init__(
         self,
         slot: ModelSlot,
@@ -151,7 +146,6 @@ class ConversationView(containers.Vertical):
         return self._begin(partial(conversation.go_on, names, num_turns))
 
     def play_scene(self, argument: str) -> None:
-        """Add the turns of a typed scene, such as `6 Frodo, Sam`."""
         self.go_on(*keys.parse_scene(argument, self.slot.session_model.cast))
 
     def _begin(
@@ -205,7 +199,6 @@ class ConversationView(containers.Vertical):
             self.branch(reply, 0)
 
     def branch(self, reply: Reply, index: int, forced_ids: Sequence[int] = (), *, ends_word: bool = False) -> None:
-        """Write another reply that differs from token `index` on; see `Conversation.branch`."""
         self._begin(partial(self.conversation.branch, reply, index, forced_ids, ends_word=ends_word), reply, index)
 
     def step_answer(self, offset: int, reply: Reply | None = None) -> None:
@@ -237,14 +230,12 @@ class ConversationView(containers.Vertical):
         self._on_cursor(None, 0)
 
     def put_cursor(self) -> None:
-        """Put the cursor on the last word of the latest reply."""
         if self.conversation.current_reply is None:
             self.notify("There is no reply yet; type a prompt first.")
         else:
             self.transcript.put_cursor()
 
     def step_vertically(self, offset: int) -> None:
-        """Go to another reply, or while searching to another match."""
         (self.search_bar.step_match if self.search_bar.has_focus_within else self.transcript.step_reply)(offset)
 
     def scroll_by_pages(self, pages: int) -> None:

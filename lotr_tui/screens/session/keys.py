@@ -155,7 +155,6 @@ class SlashCommand(NamedTuple):
 
     @property
     def usage(self) -> str:
-        """The command as the user types it, such as `/model [NAME]`."""
         return f"/{self.name} {f'[{self.argument}]' if self.argument and self.action else self.argument}".strip()
 
 
@@ -226,7 +225,6 @@ def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...
 
 
 def find_name(name: str, known: Mapping[str, str]) -> str:
-    """Return a known name, or raise an InvalidInputError with the nearest one."""
     if name.lower() not in known:
         raise InvalidInputError(f"{name[:40]!r} is unknown{suggest_nearest(name, known)} Use {', '.join(known)}.")
     return name.lower()

@@ -75,7 +75,6 @@ class ModelSlot:
 
     @property
     def settings(self) -> ModelSettings:
-        """Settings by which the model answers: the user's, or else its defaults."""
         return self._state.settings.current.models.get(self._name) or self.session_model.default_settings
 
     def change_settings(self, **changes: Any) -> None:
@@ -171,7 +170,6 @@ class ModelSlot:
 
     @property
     def activity(self) -> str:
-        """Progress of loading or fetching; empty if there is none."""
         if self.loader is not None:
             return self.loader.describe_briefly()
         fetch = self._state.model_fetch
@@ -192,7 +190,6 @@ class ModelSlot:
             )
 
     async def load_with(self, loader: ModelLoader) -> None:
-        """Load and use a model, unless a later load cancels this one."""
         self.loader = loader
         timer = self._screen.set_interval(UPDATE_INTERVAL, self._on_progress)
         try:
@@ -245,11 +242,6 @@ class RoleLabel(widgets.Label):
 class RoleLabels(containers.Horizontal):
     """Line above the prompt: who the user is, who answers, and how; a click on a part changes it."""
 
-    DEFAULT_CSS = """
-    RoleLabels { height: 1; padding: 0 1; }
-    RoleLabels RoleLabel { width: auto; margin-right: 3; }
-    RoleLabels #system { max-width: 70%; text-wrap: nowrap; text-overflow: ellipsis; }
-    """
     ACTIONS: ClassVar[Mapping[str, str]] = {
         "as": "call('slot.choose_roles', 'speaking-as')",
         "to": "call('slot.choose_roles')",

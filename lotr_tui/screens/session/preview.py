@@ -85,7 +85,6 @@ class Preview:
             self._pause.request()
 
     def update(self, settings: SamplerSettings) -> None:
-        """Show the candidates after the same text with other settings."""
         self._settings, context = settings, self._context
         if context is None:
             return

@@ -211,7 +211,6 @@ class SessionScreen(AppScreen[None]):
 
     @property
     def _footer_state(self) -> keys.SessionState:
-        """State that decides which keys matter."""
         around = () if self.focused is None else self.focused.ancestors_with_self
         if not self.is_ready:
             return "start"
@@ -232,7 +231,6 @@ class SessionScreen(AppScreen[None]):
         return keys.FOOTER_KEYS[self._shown_state]
 
     def get_help_line(self) -> str:
-        """Return the offer of a training, the help for the state, or the next thing to try."""
         state = self._footer_state
         if state in keys.STATE_HELP:
             return keys.STATE_HELP[state]

@@ -9,9 +9,7 @@ from typing import ClassVar, NamedTuple
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
-from textual import events, on
-from textual.app import ComposeResult
-from textual.containers import Horizontal
+from textual import app, containers, events, on
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widgets import Input, Label
@@ -107,7 +105,6 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         self._update_layout(follow=follow)
 
     def refresh_entry(self, index: int) -> None:
-        """Repaint an entry after a change, from its first line that differs."""
         follow = self.is_vertical_scroll_end and index == max(self._reply_indices(empty=True), default=-1)
         before = self._strips.pop(index, [])
         self._layouts[index] = self._lay_out(self.entries[index])
@@ -205,7 +202,6 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         return strip.adjust_cell_length(width, self.rich_style)
 
     def _draw(self, index: int) -> list[Strip]:
-        """Return the lines of an entry, cached until the entry changes."""
         if index not in self._strips:
             entry, layout, spans = self.entries[index], self._layouts[index], []
             for block_index, block in enumerate(layout.blocks):
@@ -296,7 +292,6 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
                 self._move_cursor(others[0] if offset > 0 else others[-1], token_index)
 
     def go_to_token(self, token_index: int) -> None:
-        """Move the cursor to a token of the same reply; -1 is the last one."""
         if self.cursor is not None:
             self._move_cursor(self.cursor[0], token_index)
 
@@ -378,22 +373,14 @@ def _find_matches(text: str, query: str) -> list[int]:
     return [match.start() for match in re.finditer(re.escape(query), text.lower())] if query else []
 
 
-class SearchBar(Horizontal):
+class SearchBar(containers.Horizontal):
     """Input for a query with the number of matches; enter and up go to the previous match, down to the next."""
-
-    DEFAULT_CSS = """
-    SearchBar { height: 1; padding: 0 1 0 2; display: none; }
-    SearchBar.-open { display: block; }
-    SearchBar Label { color: $muted; text-style: $muted-style; margin-right: 1; }
-    SearchBar Input { width: 1fr; padding: 0; background: $panel; }
-    SearchBar #matches { margin: 0 0 0 2; }
-    """
 
     def __init__(self, transcript: Transcript) -> None:
         super().__init__(id="search")
         self._transcript = transcript
 
-    def compose(self) -> ComposeResult:
+    def compose(self) -> app.ComposeResult:
         yield Label("find", markup=False)
         yield LineInput(id="query", compact=True, max_length=MAX_QUERY_CHARACTERS)
         yield Label("", id="matches", markup=False)
@@ -410,16 +397,12 @@ class SearchBar(Horizontal):
         self._transcript.find("")
         return was_open
 
-    @on(Input.Submitted)
-    def _step_up(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.step_match(-1)
-
     @on(Input.Changed)
-    def _find(self, event: Input.Changed) -> None:
+    @on(Input.Submitted)
+    def _find(self, event: Input.Changed | Input.Submitted) -> None:
         event.stop()
         if self.has_class("-open"):
-            self.step_match(0)
+            self.step_match(-1 if isinstance(event, Input.Submitted) else 0)
 
     def step_match(self, offset: int) -> None:
         query = self.query_one(Input).value
