@@ -145,7 +145,7 @@ class LotrApp(TextualFixesApp):
 
     async def action_quit(self) -> None:
         """Exit, after a question if a conversation would be lost, and another one if this process trains."""
-        from lotr_tui.screens.dialogs.questions import ConfirmDialog, confirm
+        from lotr_tui.screens.dialogs.dialog import ConfirmDialog, confirm
 
         problems = (screen.save_again() for screen in self.screen_stack if isinstance(screen, AppScreen))
         problem = next(filter(None, problems), "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich.cells import cell_len, chop_cells
@@ -37,34 +37,34 @@ MIN_RUN_WIDTH, MAX_VALUE_WIDTH, GAP = 12, 20, 2
 UNLIMITED_WIDTH = 1000  # from which names and values are not shortened
 
 
-class RunColumn(NamedTuple):
-    """Column of the list of runs; a width of 0 cells fills the remaining width."""
+class ListColumn(NamedTuple):
+    """Column of a list of runs or of sessions; a width of 0 cells fills the remaining width."""
 
     name: str
     width: int
-    format: Callable[[directory.RunSummary], str]
-    sort_key: Callable[[directory.RunSummary], float | str]
+    format: Callable[[Any], str]
+    sort_key: Callable[[Any], float | str]
+    is_text: bool = False  # at the left of the column
 
 
-def _perplexity_column(name: str, perplexity: Callable[[directory.RunSummary], float | None]) -> RunColumn:
+def _perplexity_column(name: str, perplexity: Callable[[directory.RunSummary], float | None]) -> ListColumn:
     def text(run: directory.RunSummary) -> str:
         return formatting.format_run_perplexity(perplexity(run), run)
 
-    return RunColumn(name, 7, text, lambda run: perplexity(run) or math.inf)
+    return ListColumn(name, 7, text, lambda run: perplexity(run) or math.inf)
 
 
 # All columns fit into 80 cells; narrower terminals drop columns from the right, except the one that sorts the list.
 RUN_COLUMNS = (
-    RunColumn("run", 0, lambda run: run.name, lambda run: run.name.lower()),
-    RunColumn("state", 8, lambda run: run.state, lambda run: run.state),
+    ListColumn("run", 0, lambda run: run.name, lambda run: run.name.lower()),
+    ListColumn("state", 8, lambda run: run.state, lambda run: run.state),
     _perplexity_column("valid", lambda run: run.valid_perplexity),
     _perplexity_column("test", lambda run: run.test_perplexity),
-    RunColumn("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
-    RunColumn("preset", 8, lambda run: run.preset, lambda run: run.preset),
-    RunColumn("age", 6, lambda run: formatting.format_age(time.time() - run.started_at), lambda run: -run.started_at),
-    RunColumn("size", 8, lambda run: formatting.format_bytes(run.size_bytes), lambda run: -run.size_bytes),
+    ListColumn("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
+    ListColumn("preset", 8, lambda run: run.preset, lambda run: run.preset),
+    ListColumn("age", 6, lambda run: formatting.format_age(time.time() - run.started_at), lambda run: -run.started_at),
+    ListColumn("size", 8, lambda run: formatting.format_bytes(run.size_bytes), lambda run: -run.size_bytes),
 )
-AGE_COLUMN = 6  # by which the list is sorted at first: latest first
 
 
 def list_selectable_runs(runs_dir: Path | None) -> list[directory.RunSummary]:
@@ -74,17 +74,6 @@ def list_selectable_runs(runs_dir: Path | None) -> list[directory.RunSummary]:
         with suppress(InvalidInputError, OSError):
             runs.append(replace(directory.summarize_run(directory.resolve_run(name)), name=name))
     return runs
-
-
-def filter_and_sort_runs(runs: Sequence[directory.RunSummary], query: str, column: int) -> list[directory.RunSummary]:
-    """Return the runs whose name, state, preset, corpus or mode contain all words of `query`.
-
-    The runs are sorted by the column with the index `column` in `RUN_COLUMNS`, and then by name.
-    """
-    words, sort_key = query.lower().split(), RUN_COLUMNS[column].sort_key
-    texts = [(f"{run.name} {run.state} {run.preset} {run.corpus} {run.mode}".lower(), run) for run in runs]
-    found = [run for text, run in texts if all(word in text for word in words)]
-    return sorted(found, key=lambda run: (sort_key(run), run.name.lower()))
 
 
 # Comparison

@@ -67,16 +67,15 @@ class Settings:
     preview_unit: PreviewUnit = "word"
     keymap: Mapping[str, str] = field(default_factory=dict)  # keys by binding id, as for `App.set_keymap`: "ctrl+l,f5"
     export_folder: str = ""  # absolute path of the last export; empty before the first one
-    baseline_run: str = ""  # absolute path of the run that others are compared with; empty for none
 
     def __post_init__(self) -> None:
         if not self.theme or not self.theme.isprintable():
             raise InvalidInputError(f"theme {self.theme!r} is not a name; choose a theme from the command palette")
         check_pace(self.pace)
         check_system_prompt(self.system_prompt)
-        for name, path in (("export_folder", self.export_folder), ("baseline_run", self.baseline_run)):
-            if path and not (path.isprintable() and Path(path).is_absolute()):
-                raise InvalidInputError(f"{name} {path!r} is not an absolute path; leave it empty")
+        folder = self.export_folder
+        if folder and not (folder.isprintable() and Path(folder).is_absolute()):
+            raise InvalidInputError(f"export_folder {folder!r} is not an absolute path; leave it empty")
         names = [*self.models, *self.recent_models]
         is_valid = all(name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in names)
         if not is_valid or len(self.models) > MAX_MODELS or len(self.recent_models) > MAX_RECENT_MODELS:

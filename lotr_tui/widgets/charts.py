@@ -241,6 +241,7 @@ class PerplexityChart(StripWidget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.visible_epochs: float | None = None  # that hold the cursor or the latest value; None shows everything
+        self.cursor: float | None = None  # epoch; None follows the latest value without a line
         self._view = training_view.TrainingView()
         self._smoothed_train = training_view.SmoothedPerplexity(SMOOTHING)
 
@@ -271,8 +272,8 @@ class PerplexityChart(StripWidget):
             "chart--valid": around(epochs, valid, x_range),
         }
         plot = Plot(width, height, x_range, self._y_range(curves), unit)
-        if (cursor := self._cursor_epoch()) is not None:
-            plot.draw_vertical_line(cursor, "chart--cursor")
+        if self.cursor is not None:
+            plot.draw_vertical_line(self.cursor, "chart--cursor")
         cells = plot.draw(curves, self._baselines())
         best, (low, high) = view.best, plot.y_range
         if best is not None and low <= best.valid_perplexity <= high and x_range[0] <= best.epoch <= x_range[1]:
@@ -287,7 +288,7 @@ class PerplexityChart(StripWidget):
     @property
     def x_range(self) -> tuple[float, float]:
         """Visible epochs, which end near the latest one, or have the cursor in the middle."""
-        width, cursor = self.visible_epochs, self._cursor_epoch()
+        width, cursor = self.visible_epochs, self.cursor
         if width is None or width >= self.x_end:
             return 0.0, self.x_end
         right = self._view.epoch if cursor is None else cursor + width / 2
@@ -324,8 +325,5 @@ class PerplexityChart(StripWidget):
 
     def _empty_lines(self) -> list[Strip]:
         return []
-
-    def _cursor_epoch(self) -> float | None:
-        return None
 
     def _label_curves(self, plot: Plot, cells_by_style: Mapping[str, BrailleCells]) -> None: ...

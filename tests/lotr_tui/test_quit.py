@@ -12,7 +12,8 @@ from engine.errors import LotrError
 from engine.presets import PRESETS
 from lotr_tui.cli.launch import run_app
 from lotr_tui.monitor.local_training import LocalTraining
-from lotr_tui.screens.dialogs.questions import ConfirmDialog, QuitDialog
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog
+from lotr_tui.screens.dialogs.questions import QuitDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.session_file import load_session
 from tests.support.app import FakeJob, finished, make_decoder, training_events

@@ -1,7 +1,6 @@
 """Text of the training dashboard."""
 
-from lotr_tui.screens.dashboard.panes import TrainingMetrics
-from lotr_tui.screens.dashboard.tiles import MetricTiles
+from lotr_tui.screens.dashboard.panes import MetricTiles, TrainingMetrics
 from lotr_tui.widgets.charts import PerplexityChart
 from tests.support.pilot import text_of
 

@@ -282,15 +282,15 @@ def write_recorded_runs(runs_dir):
 
 
 async def compared_runs(pilot):
-    """A baseline and another run, with their curves and differences."""
+    """A marked run and the selected one, with their curves and differences."""
     app = pilot.app
     app.lock_of_active_run = write_recorded_runs(app.state.runs_dir)
     await _open(pilot, RunsScreen(app.state.runs_dir))
-    await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count >= 5)
+    await until(pilot, lambda: app.screen.query_one("#rows", OptionList).option_count >= 5)
     await pilot.press("slash", *"tiny", "enter")
-    await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count == 3)
-    await pilot.press("s", "s", "home", "b", "down", "down", "space")
-    await until(pilot, lambda: "\nresults" in lines_of(app.screen.query_one("DifferenceTable")))
+    await until(pilot, lambda: app.screen.query_one("#rows", OptionList).option_count == 3)
+    await pilot.press("s", "s", "home", "c", "space", "down", "down")
+    await until(pilot, lambda: "\nresults" in lines_of(app.screen.query_one("#settings")))
     await pilot.pause(0.2)
 
 

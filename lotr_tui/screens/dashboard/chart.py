@@ -11,18 +11,15 @@ from textual.strip import Strip
 from engine.errors import printable
 from lotr_tui.formatting import format_duration
 from lotr_tui.widgets import charts
-from lotr_tui.widgets.charts import Y_LABEL_WIDTH
 
 MIN_VISIBLE_STEPS = 8  # in the smallest visible range, about
 
 
 class TrainingChart(charts.PerplexityChart):
-    """Perplexity chart that can be zoomed, and has a cursor at an update, which a click moves."""
+    """Perplexity chart that can be zoomed, and has a cursor at an epoch, which a click moves."""
 
-    cursor_step: int | None = None  # None follows the latest update without a cursor line
-
-    def set_cursor(self, step: int | None) -> None:
-        self.cursor_step = step
+    def set_cursor(self, epoch: float | None) -> None:
+        self.cursor = epoch
         self.redraw_changes()
 
     def zoom(self, factor: float) -> None:
@@ -33,40 +30,25 @@ class TrainingChart(charts.PerplexityChart):
         self.visible_epochs = width if factor and width < self.x_end else None
         self.redraw_changes()
 
-    def step_at_column_offset(self, columns: int) -> int | None:
-        """Return the update `columns` columns from the cursor, at least one step away; None for the latest update."""
-        steps, epochs = self._view.steps.column("step"), self._view.steps.column("epoch")
-        if not len(steps):
-            return None
+    def epoch_beside(self, columns: int) -> float | None:
+        """Return the epoch some columns from the cursor; None for the latest one."""
         left, right = self.x_range
-        current = len(steps) - 1
-        if self.cursor_step is not None:
-            current = min(current, int(np.searchsorted(steps, self.cursor_step)))
-        epoch = epochs[current] + columns * (right - left) / max(1, self.size.width - Y_LABEL_WIDTH)
-        target = int(np.searchsorted(epochs, epoch))
-        target = max(target, current + 1) if columns > 0 else min(target, current - 1)
-        return None if target >= len(steps) else int(steps[max(0, target)])
+        epoch = self._view.epoch if self.cursor is None else self.cursor
+        epoch += columns * (right - left) / max(1, self.size.width - charts.Y_LABEL_WIDTH)
+        return max(0.0, epoch) if epoch < self._view.epoch else None
 
     async def on_click(self, event: events.Click) -> None:
-        offset, steps = event.get_content_offset(self), self._view.steps.column("step")
-        if offset is not None and len(steps):
+        if (offset := event.get_content_offset(self)) is not None and self._view.evaluations:
             left, right = self.x_range
-            epoch = left + (offset.x - Y_LABEL_WIDTH) / max(1, self.size.width - Y_LABEL_WIDTH - 1) * (right - left)
-            index = int(np.searchsorted(self._view.steps.column("epoch"), epoch))
-            await self.run_action(f"screen.select_step({int(steps[index]) if index < len(steps) else None})")
-
-    def _cursor_epoch(self) -> float | None:
-        step, steps, epochs = self.cursor_step, self._view.steps.column("step"), self._view.steps.column("epoch")
-        if step is None or not len(steps):
-            return None
-        return float(epochs[0] * step / steps[0] if step < steps[0] else np.interp(step, steps, epochs))
+            columns = max(1, self.size.width - charts.Y_LABEL_WIDTH - 1)
+            epoch = max(0.0, left + (offset.x - charts.Y_LABEL_WIDTH) / columns * (right - left))
+            await self.run_action(f"screen.select_epoch({epoch if epoch < self._view.epoch else None})")
 
     def _y_range(self, curves: Mapping[str, charts.LogCurve]) -> tuple[float, float]:
         """Return the range, rounded outwards so that it changes rarely; after a zoom, all visible values fit."""
         visible = [bound for curve in curves.values() for bound in charts.perplexity_bounds(curve)]
-        if self.visible_epochs is None or not visible:
-            low, high, steps_per_decade = *super()._y_range(curves), 40
-        else:
+        (low, high), steps_per_decade = super()._y_range(curves), 40
+        if self.visible_epochs is not None and visible:
             low, high, steps_per_decade = min(visible), max(visible), 200
         return (
             10 ** (math.floor(math.log10(low) * steps_per_decade) / steps_per_decade),
@@ -82,35 +64,32 @@ class TrainingChart(charts.PerplexityChart):
 
     def _label_curves(self, plot: charts.Plot, cells_by_style: Mapping[str, charts.BrailleCells]) -> None:
         """Draw the name of each curve near its end, for terminals without colour."""
-        for style, name in (("chart--valid", "valid"), ("chart--train", "train")):
-            columns = np.flatnonzero(cells_by_style[style].any(axis=0))
-            if not len(columns):
-                continue
-            column = int(columns[-1])
-            row = int(np.flatnonzero(cells_by_style[style][:, column])[0])
-            after, before = column + 2, column - len(name) + 1
-            places = ((row, after), (row - 1, before), (row + 1, before), (row - 2, before), (row + 2, before))
-            free = (place for place in places if plot.is_free(place[0], place[1] - 1, len(name) + 1))
-            if place := next(free, None):
-                plot.draw_text(*place, name, style)
+        for name in ("valid", "train"):
+            cells = cells_by_style[f"chart--{name}"]
+            for column in np.flatnonzero(cells.any(axis=0))[-1:].tolist():
+                row, after, before = int(np.flatnonzero(cells[:, column])[0]), column + 2, column - len(name) + 1
+                places = ((row, after), (row - 1, before), (row + 1, before), (row - 2, before), (row + 2, before))
+                free = (place for place in places if plot.is_free(place[0], place[1] - 1, len(name) + 1))
+                if place := next(free, None):
+                    plot.draw_text(*place, name, f"chart--{name}")
 
     def _legend(self) -> list[tuple[str, str, str]]:
         """Return the figures at the cursor, or the latest figures without a cursor."""
-        if self.cursor_step is None:
+        if (cursor := self.cursor) is None:
             return super()._legend()
-        steps, cursor, unit = self._view.steps, self.cursor_step, self._view.unit
-        count = int(np.searchsorted(steps.column("step"), cursor, "right"))
-        evaluation = next((event for event in reversed(self._view.evaluations) if event.step <= cursor), None)
-        train, epoch, seconds, lr = math.nan, 0.0, 0.0, "-"
+        steps, unit = self._view.steps, self._view.unit
+        count = int(np.searchsorted(steps.column("epoch"), cursor, "right"))
+        evaluation = next((event for event in reversed(self._view.evaluations) if event.epoch <= cursor), None)
+        step, seconds, train, lr = 0.0, 0.0, math.nan, "-"
         if count:
+            step, seconds = (float(steps.column(name)[count - 1]) for name in ("step", "seconds"))
             train = 10.0 ** float(self._smoothed_train.compute(steps)[count - 1])
-            epoch, seconds = (float(steps.column(name)[count - 1]) for name in ("epoch", "seconds"))
             lr = f"{steps.column('lr')[count - 1]:.3g}"
         return [
-            ("chart--cursor", "│ epoch", f"{epoch:.2f}"),
+            ("chart--cursor", "│ epoch", f"{cursor:.2f}"),
             ("chart--valid", "━ valid", unit.format(evaluation.valid_perplexity if evaluation else None)),
             ("chart--train", "━ train", unit.format(train)),
             ("chart--axis", "lr", lr),
-            ("chart--axis", "step", f"{cursor:,}"),
+            ("chart--axis", "step", f"{step:,.0f}"),
             ("chart--axis", "time", format_duration(seconds)),
         ]

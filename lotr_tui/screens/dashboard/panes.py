@@ -1,56 +1,58 @@
-"""Parts of the dashboard that show text: progress and figures, samples and the log."""
+"""Parts of the dashboard that show text: progress and figures, metrics with their last minute, samples and the log."""
 
 import math
 import textwrap
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 from rich.segment import Segment
 from textual.content import Content
+from textual.geometry import Size
 from textual.strip import Strip
 from textual.widget import Widget
 
+from engine.data.arrays import Float64Array
 from engine.errors import printable
 from engine.events import Sampled
-from lotr_tui.formatting import format_duration
+from engine.runtime.process import POLL_INTERVAL, MachineStats, poll_machine_stats
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.formatting import format_bytes, format_count, format_duration
 from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bars import sparkline
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 from lotr_tui.widgets.line_list import LineList
 
 TIME_WIDTH = 7
 # Mark of each kind of line, which also shows on terminals without colour
 KIND_MARKS: dict[LogKind, str] = {"plain": " ", "evaluation": " ", "command": "›", "warning": "!", "error": "✗"}
+MAX_LOG_LINES = 1000  # that are shown, the latest ones
 SAMPLES_TEXT = "After every evaluation, the model continues the same prompt with the same seed."
-get_step = attrgetter("step")
+WINDOW_SECONDS = 60.0  # of a history
+MIN_SPARKLINE_WIDTH, MAX_SPARKLINE_WIDTH = 8, 60
+TILE_GAP = 3
+MAX_TILE_LINES = 8  # a machine with many GPUs shows only the first ones
 
 
 class TrainingMetrics(StripWidget):
     """Progress bar, and below it as many figures as fit; the metric tiles show the other measurements."""
 
-    DEFAULT_CSS = """
-    TrainingMetrics { height: 2; padding: 0 1; }
-    TrainingMetrics > .training-metrics--done { color: $accent; }
-    TrainingMetrics > .training-metrics--name { color: $muted; text-style: $muted-style; }
-    TrainingMetrics > .training-metrics--state { text-style: bold; }
-    TrainingMetrics > .training-metrics--failed { color: $text-error; text-style: bold; }
-    """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"training-metrics--{name}" for name in ("done", "name", "state", "failed")
     }
-
-    def __init__(self, view: TrainingView, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._view = view
+    view = TrainingView()
 
     def show(self, view: TrainingView) -> None:
-        self._view = view
+        self.view = view
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        view, styles = self._view, self.component_styles()
+        view, styles = self.view, self.component_styles()
         name_style, step, best, unit = styles["training-metrics--name"], view.steps.last, view.best, view.unit
         if view.phase == "preparing":
             text = f" {printable(view.activity)} …"
@@ -61,8 +63,7 @@ class TrainingMetrics(StripWidget):
         else:
             left = format_duration(step.eta_seconds) if step else "-"
             text = f" epoch {view.epoch:.1f}/{view.epochs} · " + ("paused" if view.paused else f"{left} left")
-            longest = f" epoch {view.epochs}.0/{view.epochs} · 0:00:00 left"
-            text = f"{text:<{len(longest)}}"  # the bar then keeps its length
+            text = text.ljust(len(f" epoch {view.epochs}.0/{view.epochs} · 0:00:00 left"))  # the bar keeps its length
         bar_width = max(5, width - len(text))
         done_width = round(min(max(view.epoch / view.epochs if view.epochs else 0.0, 0.0), 1.0) * bar_width)
         if bar_width + len(text) > width:
@@ -90,45 +91,191 @@ class TrainingMetrics(StripWidget):
         return [Strip(progress), fit_groups(groups, width, styles[""], gap=2)]
 
 
-class SampleTimeline(Widget):
-    """One sample with its position among all samples, and below it the samples before."""
+class MetricTile(NamedTuple):
+    """Current value of a metric and its recent history."""
 
-    DEFAULT_CSS = "SampleTimeline { padding: 0 1; height: 1fr; }"
+    group: str  # device, as "GPU 0"; "" for the training and its process
+    name: str
+    value: str
+    value_width: int  # cells reserved for the value, so that the layout stays still
+    times: Float64Array  # [sample], in seconds
+    history: Float64Array  # [sample]; NaN if unknown
+    max_value: float | None = None  # upper end of the scale; None for the maximum of the history
+
+    def resample(self, num_bins: int) -> list[float]:
+        """Return the mean of the last minute in `num_bins` equal intervals.
+
+        An interval without values has the value before it, and NaN before the first one. Intervals start at multiples
+        of their length, so that the chart moves by whole intervals.
+        """
+        means = [math.nan] * num_bins
+        if not len(self.times) or not math.isfinite(self.times[-1]):
+            return means
+        intervals = np.floor(self.times / (WINDOW_SECONDS / num_bins))
+        bins = np.where(np.isfinite(self.history), intervals - intervals[-1] + num_bins - 1, -1)
+        for index in range(num_bins):
+            in_bin = self.history[bins == index]
+            means[index] = float(in_bin.mean()) if len(in_bin) else means[max(0, index - 1)]
+        return means
+
+
+def training_tiles(view: TrainingView) -> list[MetricTile]:
+    """Return one tile per training metric with its history of the last minute."""
+    last, seconds = view.steps.last, view.steps.column("seconds")
+    recent = slice(int(np.searchsorted(seconds, seconds[-1] - WINDOW_SECONDS)) if len(seconds) else 0, None)
+    figures = [
+        ("lr", "lr", f"{last.lr:.3g}" if last else "-", 8),
+        ("gradient", "gradient_norm", f"{last.gradient_norm:.3g}" if last else "-", 6),
+        ("tokens/s", "tokens_per_second", format_count(last.tokens_per_second) if last else "-", 7),
+        ("time left", "eta_seconds", format_duration(last.eta_seconds) if last else "-", 7),
+    ]
+    return [
+        MetricTile("", name, value, width, seconds[recent], view.steps.column(field)[recent])
+        for name, field, value, width in figures
+        if view.is_active or name != "time left"
+    ]
+
+
+def machine_tiles(readings: Sequence[tuple[float, MachineStats]]) -> list[MetricTile]:
+    """Return one tile per metric that can be read, from readings with their times, or tiles without values."""
+    if not readings:
+        empty = np.empty(0)
+        return [MetricTile("", name, "-", width, empty, empty) for name, width in (("memory", 8), ("CPU", 11))]
+    times, stats = np.array([seconds for seconds, _ in readings]), [reading for _, reading in readings]
+    tiles: list[MetricTile] = []
+
+    def add(name: str, value: str, width: int, field: str, scale: float | None = None, gpu: int = -1) -> None:
+        sources = stats if gpu < 0 else [each.gpus[gpu] if gpu < len(each.gpus) else None for each in stats]
+        history = np.array([getattr(source, field, None) for source in sources], float)  # None becomes NaN
+        tiles.append(MetricTile("" if gpu < 0 else f"GPU {gpu}", name, value, width, times, history, scale))
+
+    latest = stats[-1]
+    add("memory", format_bytes(latest.memory_used, binary=True), 8, "memory_used")
+    add("CPU", f"{latest.cpu_cores_used:.1f} of {latest.cpu_cores}", 11, "cpu_cores_used", latest.cpu_cores)
+    for index, gpu in enumerate(latest.gpus):
+        if gpu.utilization is not None:
+            add("use", f"{gpu.utilization:.0%}", 4, "utilization", 1.0, index)
+        if gpu.memory_used is not None and gpu.memory_total:
+            text = f"{gpu.memory_used / 2**30:.1f} of {format_bytes(gpu.memory_total, binary=True)}"
+            add("memory", text, 18, "memory_used", float(gpu.memory_total), index)
+        if gpu.temperature_celsius is not None:
+            add("heat", f"{gpu.temperature_celsius:.0f} °C", 6, "temperature_celsius", 100.0, index)
+        if gpu.power_watts is not None:
+            add("power", f"{gpu.power_watts:.0f} W", 6, "power_watts", None, index)
+    return tiles
+
+
+class MetricTiles(StripWidget):
+    """Metrics of a training, and of this machine while it trains, each with a sparkline of the last minute."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"metric-tiles--name", "metric-tiles--history"}
+    view = TrainingView()
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._view = TrainingView()
-        self._cursor: int | None = None  # update up to which the last sample is shown; None follows the latest one
-        self._last_shown: tuple[object, ...] = ()
+        self._readings: list[tuple[float, MachineStats]] | None = None  # until this process trains
+        self._num_lines = 0
+        self._machine_reader: BackgroundTask[MachineStats] = BackgroundTask(
+            self,
+            "machine",
+            on_items=self._add_readings,
+            on_error=lambda error: self.log.warning(f"the machine is no longer monitored: {error}"),
+            interval=POLL_INTERVAL,
+        )
 
-    def show(self, view: TrainingView, cursor: int | None) -> None:
-        """Show the last sample of `view` up to an update; None follows the latest sample."""
-        self._view, self._cursor = view, cursor
-        shown = (self._index(), view.samples[-1:], len(view.samples))
-        if shown != self._last_shown:
-            self._last_shown = shown
+    def show(self, view: TrainingView) -> None:
+        self.view = view
+        if len(self._rows(self.size.width)) == self._num_lines:
+            self.redraw_changes()
+        else:
+            self._lines = []
+            self.refresh(layout=True)
+
+    @property
+    def is_monitoring(self) -> bool:
+        """True while this machine is read."""
+        return self._machine_reader.is_running
+
+    def set_machine_monitoring(self, enabled: bool) -> None:
+        if enabled and not self.is_monitoring:
+            self._readings = self._readings or []
+            self._machine_reader.start(poll_machine_stats)
+        elif not enabled:
+            self._machine_reader.cancel()
+
+    def on_unmount(self) -> None:
+        self._machine_reader.cancel()
+
+    def _add_readings(self, readings: list[MachineStats]) -> None:
+        now = time.monotonic()
+        kept = [each for each in self._readings or () if each[0] >= now - WINDOW_SECONDS]
+        self._readings = [*kept, *((now, reading) for reading in readings)]
+        self.show(self.view)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        self._num_lines = len(self._rows(width))
+        return self._num_lines
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        styles = self.component_styles()
+        name_style, history_style = styles["metric-tiles--name"], styles["metric-tiles--history"]
+        lines = []
+        for columns, row in self._rows(width)[:height]:
+            group = f"{row[0].group} " if row[0].group else ""
+            segments = [Segment(group, name_style)]
+            cell = (width - len(group) + TILE_GAP) // columns - TILE_GAP
+            for tile in row:
+                room = cell - len(tile.name) - tile.value_width - 2
+                history = sparkline(tile.resample(min(MAX_SPARKLINE_WIDTH, max(1, room))), tile.max_value)
+                segments += [
+                    Segment(f"{tile.name} ", name_style),
+                    Segment(f"{tile.value:>{tile.value_width}} ", styles[""]),
+                    Segment(history, history_style),
+                    Segment(" " * (max(0, room - MAX_SPARKLINE_WIDTH) + TILE_GAP), styles[""]),
+                ]
+            lines.append(Strip(segments[:-1]))
+        return lines
+
+    def _rows(self, width: int) -> list[tuple[int, list[MetricTile]]]:
+        """Return the tiles of each line and their columns; the tiles of each GPU are on lines of their own."""
+        tiles = [*training_tiles(self.view), *(machine_tiles(self._readings) if self._readings is not None else [])]
+        rows = []
+        for group, members in groupby(tiles, key=lambda tile: tile.group):
+            same = list(members)
+            widest = max(len(tile.name) + tile.value_width for tile in same) + 2 + MIN_SPARKLINE_WIDTH + TILE_GAP
+            fitting = max(1, (width - len(group) + TILE_GAP) // widest)
+            columns = math.ceil(len(same) / math.ceil(len(same) / fitting))  # the lines are about equally long
+            rows += [(columns, same[start : start + columns]) for start in range(0, len(same), columns)]
+        return rows[:MAX_TILE_LINES]
+
+
+class SampleTimeline(Widget):
+    """One sample with its position among all samples, and below it the samples before."""
+
+    view = TrainingView()
+    cursor: float | None = None  # epoch up to which the last sample is shown; None follows the latest one
+    _shown: tuple[object, ...] = ()
+
+    def show(self, view: TrainingView, cursor: float | None) -> None:
+        self.view, self.cursor = view, cursor
+        shown = (self.sample_index, cursor is None, view.samples[-1:], len(view.samples))
+        if shown != self._shown:
+            self._shown = shown
             self.refresh()
 
-    def adjacent_sample_step(self, offset: int) -> int | None:
-        """Return the update of the sample `offset` samples after the cursor; None for the latest sample or later."""
-        samples, index = self._view.samples, self._index() + offset
-        if self._cursor is not None and offset < 0:
-            index = bisect_left(samples, self._cursor, key=get_step) + offset
-        return samples[max(0, index)].step if samples and index < len(samples) - 1 else None
-
-    def _index(self) -> int:
-        """Return the index of the sample at the cursor; -1 without samples."""
-        samples = self._view.samples
-        if self._cursor is None or not samples:
-            return len(samples) - 1
-        return max(0, bisect_right(samples, self._cursor, key=get_step) - 1)
+    @property
+    def sample_index(self) -> int:
+        """Index of the sample at the cursor; -1 without samples."""
+        if self.cursor is None or not self.view.samples:
+            return len(self.view.samples) - 1
+        return max(0, bisect_right(self.view.samples, self.cursor, key=attrgetter("epoch")) - 1)
 
     def render(self) -> Content:
-        samples, index, (width, height) = self._view.samples, self._index(), self.content_size
+        samples, index, (width, height) = self.view.samples, self.sample_index, self.content_size
         if not samples:
             return Content.styled(SAMPLES_TEXT, MUTED)
         sample, width = samples[index], max(3, width)
-        position = "latest" if self._cursor is None else f"{index + 1} of {len(samples)}"
+        position = "latest" if self.cursor is None else f"{index + 1} of {len(samples)}"
         dot = round(index / (len(samples) - 1) * (width - 1)) if len(samples) > 1 else width - 1
         lines = [
             Content.assemble((self._heading(sample), "bold"), (f"  {position}", MUTED)),
@@ -138,84 +285,62 @@ class SampleTimeline(Widget):
         ]
         for earlier in samples[max(0, index - height) : index][::-1]:
             prompt = "" if earlier.prompt == sample.prompt else f"{printable(earlier.prompt)} … "
-            text = f"{prompt}{printable(earlier.text)}"
-            lines += [Content(""), Content.styled(self._heading(earlier), MUTED), Content.styled(text, MUTED)]
+            text = f"{self._heading(earlier)}\n{prompt}{printable(earlier.text)}"
+            lines += [Content(""), Content.styled(text, MUTED)]
         return Content("\n").join(lines)
 
     def _heading(self, sample: Sampled) -> str:
-        evaluations = self._view.evaluations
-        index = bisect_left(evaluations, sample.step, key=get_step)
+        evaluations = self.view.evaluations
+        index = bisect_left(evaluations, sample.step, key=attrgetter("step"))
         if index == len(evaluations) or evaluations[index].step != sample.step:
             return f"epoch {sample.epoch:.1f}"
-        best = " · best" if evaluations[index] is self._view.best else ""
-        valid = self._view.unit.format(evaluations[index].valid_perplexity)
+        best = " · best" if evaluations[index] is self.view.best else ""
+        valid = self.view.unit.format(evaluations[index].valid_perplexity)
         return f"epoch {sample.epoch:.1f} · valid {valid}{best}"
-
-
-class _WrappedLine(NamedTuple):
-    source: LogLine
-    text: str
-    is_first: bool  # of the lines into which `source` is wrapped
 
 
 class LogPane(LineList, can_focus=False):
     """Log lines with their time, latest last. The pane follows the end unless the user has scrolled up."""
 
-    DEFAULT_CSS = """
-    LogPane { height: 1fr; }
-    LogPane > .log--time { color: $muted; text-style: $muted-style; }
-    LogPane > .log--plain { color: $foreground 75%; }
-    LogPane > .log--evaluation { color: $foreground; }
-    LogPane > .log--command { color: $accent; }
-    LogPane > .log--warning { color: $text-warning; text-style: bold; }
-    LogPane > .log--error { color: $text-error; text-style: bold; }
-    """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"log--time", *(f"log--{kind}" for kind in KIND_MARKS)}
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._log: list[LogLine] = []
-        self._wrapped_lines: list[_WrappedLine] = []
+        self._wrapped: list[tuple[str, str, LogKind]] = []  # time and mark, a part of the text, and its kind
         self._at_end = True
 
     def show(self, log: Sequence[LogLine]) -> None:
-        """Show a log; only lines that differ from the previous log are wrapped."""
-        num_kept = min(len(log), len(self._log))
-        while num_kept and log[num_kept - 1] is not self._log[num_kept - 1]:
-            num_kept -= 1
-        if num_kept == len(log) == len(self._log):
-            return
-        for removed in reversed(self._log[num_kept:]):
-            while self._wrapped_lines and self._wrapped_lines[-1].source is removed:
-                self._wrapped_lines.pop()
-        self._log[num_kept:] = log[num_kept:]
+        if (shown := list(log[-MAX_LOG_LINES:])) != self._log:
+            self._log = shown
+            self._wrap()
+
+    def _wrap(self) -> None:
         width = max(10, self.scrollable_content_region.width - TIME_WIDTH - 3)
-        for line in log[num_kept:]:
-            parts = [line.text] if len(line.text) <= width else textwrap.wrap(line.text, width)
-            self._wrapped_lines += [_WrappedLine(line, part, number == 0) for number, part in enumerate(parts)]
+        self._wrapped = []
+        for line in self._log:
+            prefix = f"{format_duration(line.seconds):>{TIME_WIDTH}} {KIND_MARKS[line.kind]} "
+            for part in [line.text] if len(line.text) <= width else textwrap.wrap(line.text, width):
+                self._wrapped.append((prefix, part, line.kind))
+                prefix = " " * len(prefix)
         self.update_virtual_size()
         self.refresh()
-        if self._at_end and self._wrapped_lines:
+        if self._at_end and self._wrapped:
             self.scroll_to_line(self.line_count() - 1)
 
     def line_count(self) -> int:
-        return len(self._wrapped_lines)
+        return len(self._wrapped)
 
     def line_segments(self, line: int) -> list[Segment]:
-        source, text, is_first = self._wrapped_lines[line]
-        prefix = f"{format_duration(source.seconds):>{TIME_WIDTH}} {KIND_MARKS[source.kind]} "
-        return [
-            Segment(prefix if is_first else " " * len(prefix), self.get_component_rich_style("log--time")),
-            Segment(text, self.get_component_rich_style(f"log--{source.kind}")),
-        ]
+        prefix, text, kind = self._wrapped[line]
+        time_style, style = (self.get_component_rich_style(f"log--{name}") for name in ("time", kind))
+        return [Segment(prefix, time_style), Segment(text, style)]
 
     def action_step(self, offset: int) -> None:
         self.scroll_to(y=self.scroll_offset.y + offset, animate=False)
 
     def on_resize(self) -> None:
-        """Wrap all lines for the new width."""
-        log, self._log, self._wrapped_lines = self._log, [], []
-        self.show(log)
+        self._wrap()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Remember if the end is visible. A change of the size does not call this method, and so keeps following."""

@@ -1,36 +1,33 @@
 """Dashboard of a training: chart, metrics, samples and log, with the commands that control the training."""
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.timer import Timer
 from textual.widgets import Rule, Static
 
-from engine.control import CommandKind, ControlCommand
-from engine.errors import LotrError, printable
+from engine.control import MAX_SAMPLE_PROMPT_LENGTH, CommandKind, ControlCommand
+from engine.errors import InvalidInputError, LotrError, printable
 from engine.events import Checkpointed, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
 from engine.runs import locked_run
 from engine.runs.directory import END_STATES
-from engine.runs.loading import LoadedModel
+from engine.runs.loading import LoadedModel, load_model_by_name
 from lotr_tui.app_state import OpenSession, TrainingChanged
+from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline, TrainingMetrics
-from lotr_tui.screens.dashboard.tiles import MetricTiles
+from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingMetrics
+from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
-from lotr_tui.screens.dialogs.questions import SamplePromptDialog, confirm
-from lotr_tui.screens.runs.open_run import choose_run, load_run
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import KeyFooter, binding_table
@@ -97,8 +94,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             reset-lr      | H                    | reset_lr        | full lr       | The scheduled learning rate
             cursor-left   | left                 | move_cursor(-1) | cursor left   | Cursor on the curve to the left
             cursor-right  | right                | move_cursor(1)  | cursor right  | Cursor on the curve to the right
-            first         | home                 | first_sample    | first sample  | The first sample
-            latest        | end                  | select_step     | latest        | Follow the latest sample
+            first         | home                 | select_sample(0) | first sample | The first sample
+            latest        | end                  | select_epoch    | latest        | Follow the latest sample
             log-up        | up                   | log('step', -1) | log up        | A line up in the log
             log-down      | down                 | log('step', 1)  | log down      | A line down in the log
             log-page-up   | pageup               | log('page', -1) | log page up   | A page up in the log
@@ -128,8 +125,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._pending: list[ControlCommand] = []  # sent, and not applied yet
         self._num_applied = len(view.applied_commands)
         self._was_active = view.is_active
-        self._refreshed_at = -math.inf
-        self._refresh_timer: Timer | None = None
+        self._is_outdated = False
+        self._tiles, self._chart = MetricTiles(id="tiles"), TrainingChart(id="chart")
+        self._samples, self._log = SampleTimeline(id="samples"), LogPane(id="log")
 
     @classmethod
     def following(cls, path: Path, *, exit_on_close: bool = False) -> "DashboardScreen":
@@ -141,19 +139,20 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield StatusBar(id="status")
         yield PaneTabs(PANES, id="panes")
         yield Rule(line_style="solid")
-        yield TrainingMetrics(self.view, id="metrics")
-        yield MetricTiles(id="tiles")
+        yield TrainingMetrics(id="metrics")
+        yield self._tiles
         yield Static(id="diagnosis", markup=False)
         with Horizontal(id="body"):
-            yield TrainingChart(id="chart")
+            yield self._chart
             with Vertical(id="side"):
-                yield SampleTimeline(id="samples")
-                yield LogPane(id="log")
+                yield self._samples
+                yield self._log
         yield KeyFooter()
 
     def on_mount(self) -> None:
         self.action_next_pane(0)
         self.show_view(self.view)
+        self.set_interval(REFRESH_INTERVAL, lambda: self.show_view(self.view) if self._is_outdated else None)
         if self._follower is not None:
             self.set_interval(FOLLOW_INTERVAL, self._poll_follower)
 
@@ -163,7 +162,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def on_screen_suspend(self) -> None:
         """Stop to read the machine while another screen covers the dashboard."""
-        self.query_one(MetricTiles).set_machine_monitoring(False)
+        self._tiles.set_machine_monitoring(False)
 
     def on_screen_resume(self) -> None:
         self.show_view(self.view)
@@ -178,45 +177,34 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self._change_view(self._follower.view, [])
 
     def _change_view(self, view: TrainingView, events: Sequence[TrainingEvent]) -> None:
-        """Show rare events at once, and frequent events at most every `REFRESH_INTERVAL` seconds."""
-        self.view = view
-        for event in view.applied_commands[self._num_applied :]:
-            matching = [each for each in self._pending if (each.kind, each.value) == (event.kind, event.value)]
-            if matching:
-                self._pending.remove(matching[0])
+        """Show rare events at once, and frequent ones at the next interval."""
+        self.view, self._is_outdated = view, True
+        applied = [(event.kind, event.value) for event in view.applied_commands[self._num_applied :]]
+        self._pending = [command for command in self._pending if (command.kind, command.value) not in applied]
         self._num_applied = len(view.applied_commands)
         self._chart.update_smoothing(view)
         if not all(isinstance(event, FREQUENT_EVENTS) for event in events):
             self.show_view(view)
-        elif self._refresh_timer is None:
-            delay = max(0.001, self._refreshed_at + REFRESH_INTERVAL - time.monotonic())  # Textual divides by it
-            self._refresh_timer = self.set_timer(delay, lambda: self.show_view(self.view))
 
     def show_view(self, view: TrainingView) -> None:
         """Show the state of the training in all panes."""
-        if self._refresh_timer is not None:
-            self._refresh_timer.stop()
-            self._refresh_timer = None
-        self._refreshed_at, self.view = time.monotonic(), view
-        self._update_status()
-        self.query_one(TrainingMetrics).show(view)
-        tiles = self.query_one(MetricTiles)
-        tiles.set_machine_monitoring(view.is_active and not self._attached and self.is_active)
-        tiles.show(view)
-        diagnosis = self.query_one("#diagnosis", Static)
-        diagnosis.display = bool(view.current_diagnoses)
-        diagnosis.update(self._describe_problem())
-        self._chart.show(view)
-        self._samples.show(view, self._chart.cursor_step)
-        self.query_one(LogPane).show(view.log)
-
-    def _update_status(self) -> None:
-        """Show name and size of the run, and its state: a notice, the end, the last pending command or the phase."""
-        view = self.view
+        self.view, self._is_outdated = view, False
         if self._was_active != view.is_active:
             self._was_active = view.is_active
             self.refresh_bindings()
-        name, size = "training", ""
+        self._show_status()
+        self._show_problem()
+        self.query_one(TrainingMetrics).show(view)
+        self._tiles.set_machine_monitoring(view.is_active and not self._attached and self.is_active)
+        self._tiles.show(view)
+        self._chart.show(view)
+        self._samples.show(view, self._chart.cursor)
+        self._log.show(view.log)
+
+    def _show_status(self) -> None:
+        """Show name and size of the run, and its state: a notice, the end, the last pending command or the phase."""
+        view, name, size = self.view, "training", ""
+        state: str = "following" if self._attached else self.view.phase
         if (started := view.started) is not None:
             name = printable(started.run)
             size = (
@@ -224,19 +212,17 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
                 + f" · {started.parameters:,} parameters · vocabulary {started.vocabulary_size:,}"
                 f" · {started.train_tokens:,} tokens · {printable(started.device)}"
             )
-        labels = [f"{PENDING_LABELS[each.kind]} …" for each in self._pending if each.kind in PENDING_LABELS]
-        state: str = "following" if self._attached else view.phase
+        pending = [PENDING_LABELS[each.kind] for each in self._pending if each.kind in PENDING_LABELS]
         style = MUTED
         if view.notice:
             state, style = printable(view.notice), "$text-warning"
         elif view.phase == "failed":
-            state, style = "failed", "bold $text-error"
+            style = "bold $text-error"
         elif view.finished:
-            reason = view.finished.reason
-            state = reason if reason in END_STATES else "finished"
+            state = view.finished.reason if view.finished.reason in END_STATES else "finished"
             style = "bold $accent"
-        elif labels or view.paused:
-            state, style = labels[-1] if labels else "paused", "bold $accent"
+        elif pending or view.paused:
+            state, style = f"{pending[-1]} …" if pending else "paused", "bold $accent"
         parts = [Content.styled(state, style)]
         if view.lr_scale != 1:
             parts.append(Content.styled(f"lr × {view.lr_scale:g}", "$accent"))
@@ -247,35 +233,27 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         left = Content.assemble(("lotr-tui", "bold $accent"), "  ", (name, "bold"), (size, MUTED))
         self.query_one("#status", StatusBar).show(left, Content(" · ").join(parts))
 
-    def _describe_problem(self) -> Content:
-        """Return the latest problem with its remedy and the keys that act on it, as one paragraph."""
-        if not (diagnoses := self.view.current_diagnoses):
-            return Content("")
-        latest = diagnoses[-1]
-        parts: list[tuple[str, str] | str] = [
-            ("! ", "bold $text-warning"),
-            (printable(latest.message), "$text-warning"),
-            (" → ", MUTED),
-            printable(latest.remedy),
-        ]
-        remedy = REMEDIES.get(latest.kind) if self.view.is_active else None
-        for binding in self.BINDINGS:
-            if isinstance(binding, Binding) and binding.id in (remedy, "dashboard.dismiss"):
-                keys = self.app.get_key_display(binding)
-                parts += ["  ", (keys, "bold $accent"), (f" {binding.description}", MUTED)]
-        if len(diagnoses) > 1:
-            parts.append((f"  {len(diagnoses) - 1} more", MUTED))
-        return Content.assemble(*parts)
+    def _show_problem(self) -> None:
+        """Show the latest problem with its remedy and the keys that act on it, as one paragraph."""
+        line, diagnoses = self.query_one("#diagnosis", Static), self.view.current_diagnoses
+        line.display = bool(diagnoses)
+        for latest in diagnoses[-1:]:
+            remedy = REMEDIES.get(latest.kind) if self.view.is_active else None
+            parts: list[tuple[str, str] | str] = [
+                ("! ", "bold $text-warning"),
+                (printable(latest.message), "$text-warning"),
+                (" → ", MUTED),
+                printable(latest.remedy),
+            ]
+            for binding in self.BINDINGS:
+                if isinstance(binding, Binding) and binding.id in (remedy, "dashboard.dismiss"):
+                    keys = self.app.get_key_display(binding)
+                    parts += ["  ", (keys, "bold $accent"), (f" {binding.description}", MUTED)]
+            if len(diagnoses) > 1:
+                parts.append((f"  {len(diagnoses) - 1} more", MUTED))
+            line.update(Content.assemble(*parts))
 
-    @property
-    def _chart(self) -> TrainingChart:
-        return self.query_one(TrainingChart)
-
-    @property
-    def _samples(self) -> SampleTimeline:
-        return self.query_one(SampleTimeline)
-
-    # Panes, and the cursor of the chart and the samples: an update, or None for the latest one
+    # Panes, and the cursor of the chart and the samples: an epoch, or None for the latest one
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable control actions after the training, and the pane keys on wide terminals, which show all panes."""
@@ -294,25 +272,26 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         for name in PANES:
             self.set_class(name == pane, f"-pane-{name}")
 
-    def action_select_step(self, step: int | None = None) -> None:
-        self._chart.set_cursor(step)
-        self._samples.show(self.view, step)
+    def action_select_epoch(self, epoch: float | None = None) -> None:
+        self._chart.set_cursor(epoch)
+        self._samples.show(self.view, epoch)
+
+    def action_select_sample(self, index: int) -> None:
+        """Move the cursor to a sample; the last one is the latest, which is followed."""
+        samples = self.view.samples
+        self.action_select_epoch(samples[max(0, index)].epoch if index < len(samples) - 1 else None)
 
     def action_step_sample(self, offset: int) -> None:
-        self.action_select_step(self._samples.adjacent_sample_step(offset))
+        self.action_select_sample(self._samples.sample_index + offset)
 
-    def action_move_cursor(self, offset: int) -> None:
-        self.action_select_step(self._chart.step_at_column_offset(offset))
-
-    def action_first_sample(self) -> None:
-        self.action_select_step(self.view.samples[0].step if self.view.samples else None)
+    def action_move_cursor(self, columns: int) -> None:
+        self.action_select_epoch(self._chart.epoch_beside(columns))
 
     def action_zoom(self, factor: float) -> None:
         self._chart.zoom(factor)
 
     def action_log(self, unit: str, offset: int) -> None:
-        log = self.query_one(LogPane)
-        log.action_step(offset) if unit == "step" else log.action_page(offset)
+        self._log.action_step(offset) if unit == "step" else self._log.action_page(offset)
 
     def action_dismiss_problem(self) -> None:
         self.view.dismissed += self.view.current_diagnoses[-1:]
@@ -325,16 +304,15 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         """Send a command, and show it as pending until the training has applied it."""
         if command is None:
             return
-        if not self.view.is_active:
-            self.notify("No training is active.")
-            return
         try:
+            if not self.view.is_active:
+                raise InvalidInputError("No training is active.")
             self._send_command(command)
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
-            return
-        self._pending.append(command)
-        self._update_status()
+        else:
+            self._pending.append(command)
+            self._show_status()
 
     def action_send_command(self, kind: CommandKind) -> None:
         self._request(ControlCommand(kind))
@@ -354,7 +332,13 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._request(ControlCommand("lr", "1"))
 
     def action_change_prompt(self) -> None:
-        self.app.push_screen(SamplePromptDialog(self.view.prompt), self._request)
+        dialog = Dialog[ControlCommand](
+            "Prompt of the samples, from the next evaluation on",
+            fields=[Field("prompt", self.view.prompt, "the first words", max_length=MAX_SAMPLE_PROMPT_LENGTH)],
+            submit=lambda texts: ControlCommand("prompt", " ".join(texts["prompt"].split())),
+            verb="use",
+        )
+        self.app.push_screen(dialog, self._request)
 
     def action_stop_training(self) -> None:
         question = "Stop the training? The best model so far is kept."
@@ -366,8 +350,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         if not self.view.evaluations:
             self.notify("No model yet. The first evaluation saves one.")
         elif self._attached and self.view.started:
-            name = self.view.started.run if self._follower is None else str(self._follower.path)
-            load_run(self, name, self._use_model)
+            self._load(self.view.started.run if self._follower is None else str(self._follower.path))
         elif self._exit_on_close:
             events = [self.view.finished] if self.view.finished else self.view.evaluations[-1:]
             self.post_message(OpenSession(SessionModel.from_training(self.view, events, self.state.runs_dir)))
@@ -375,9 +358,16 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.dismiss()
 
     def action_choose_model(self) -> None:
-        choose_run(self, lambda name: load_run(self, name, self._use_model))
+        self.choose_run(self._load)
 
-    def _use_model(self, loaded: LoadedModel) -> None:
+    @work(exclusive=True, group="load")
+    async def _load(self, name: str) -> None:
+        """Load the model of a run, and play with it."""
+        try:
+            loaded = await run_in_thread(load_model_by_name, name, self.state.runs_dir)
+        except LotrError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
         if self._exit_on_close:
             self.post_message(OpenSession(SessionModel.from_loaded(loaded)))
         else:
@@ -388,7 +378,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         if path is None or not self.view.started:
             self.notify("Nothing to export yet.")
         else:
-            ask_to_export_csv(self, path, path.name, lambda message: self.notify(message, markup=False))
+            ask_to_export_csv(self, path, path.name, partial(self.notify, markup=False))
 
     async def action_close(self) -> None:
         if self._exit_on_close:

@@ -1,4 +1,4 @@
-"""The dialog: a title with answers in a list, with fields to type into, or with both; and the help."""
+"""The dialog: a title with answers in a list, fields to type into, or both; the question before a change; the help."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from rich.table import Table
 from rich.text import Text
 from textual import events, on, work
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -17,7 +17,6 @@ from textual.screen import ModalScreen
 from textual.style import Style
 from textual.suggester import Suggester
 from textual.widgets import Input, Label, OptionList, Static
-from textual.widgets.option_list import Option
 
 from engine.errors import LotrError
 from lotr_tui.background_task import is_closed
@@ -25,6 +24,7 @@ from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS, LineInput
 
 ResultT = TypeVar("ResultT")
+LIST_ACTIONS = {"up": "cursor_up", "down": "cursor_down", "pageup": "page_up", "pagedown": "page_down"}
 COMPLETION_TIMEOUT = 0.5  # seconds that tab waits for a completion, which a network disk may delay
 
 
@@ -62,37 +62,18 @@ class FieldInput(LineInput):
             self.screen.focus_next()
 
 
-class KeysLine(Static):
-    """Keys of a dialog with descriptions. A key with an action on the screen can be clicked."""
-
-    DEFAULT_CSS = """
-    KeysLine {
-        height: 1; margin-top: 1; color: $muted; text-style: $muted-style;
-        link-style: $muted-style; link-color: $muted; link-background: $panel;
-    }
-    """
-
-    def __init__(self, *keys: tuple[str, str, str]) -> None:
-        """Show keys, each with its description and its action on the screen, or "" for none."""
-        parts = [
-            Content.styled(f"{key} {description}", Style.from_meta({"@click": f"screen.{action}"} if action else {}))
-            for key, description, action in keys
-        ]
-        super().__init__(Content("   ").join(parts), classes="dialog-keys")
-
-
 class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
     """Dialog with a title, answers and fields, dismissed with the chosen or submitted result, or None if cancelled.
 
-    Without fields, a letter chooses the answer that begins with it. `submit` returns the result for the texts of the
-    fields by id, or raises a LotrError, which the dialog shows and stays open.
+    Without fields, a letter chooses the answer that begins with it. With `finds`, the field finds an answer by a part
+    of it. `submit` returns the result for the texts of the fields by id, or raises a LotrError, which the dialog shows
+    and stays open; with `finds`, only a text that is in no answer is submitted.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="dialog.cancel", tooltip="Close the dialog without a change")
+        Binding("enter", "submit", "choose", id="dialog.submit", tooltip="Choose, or use what is typed", priority=True),
+        Binding("escape", "dismiss(None)", "cancel", id="dialog.cancel", tooltip="Close the dialog without a change"),
     ]
-
-    LIST: ClassVar[type[RobustOptionList]] = RobustOptionList
 
     def __init__(
         self,
@@ -103,19 +84,21 @@ class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
         highlighted: int = 0,
         fields: Sequence[Field] = (),
         submit: Callable[[Mapping[str, str]], ResultT] | None = None,
+        finds: bool = False,
         verb: str = "choose",
     ) -> None:
         """Describe the dialog; `verb` says what enter does, and `text` stands below the answers and the fields."""
         super().__init__()
-        self.question, self.answers = title, answers
-        self._text, self._highlighted = text, highlighted
-        self._fields, self._submit, self._verb = fields, submit, verb
+        self._title, self._text, self._verb = title, text, verb
+        self._answers, self._highlighted = answers, highlighted
+        self._fields, self._submit, self._finds = fields, submit, finds
+        self._found = answers  # by the typed text
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False):
-            yield Static(self.question, classes="dialog-title", markup=False)
-            if self.answers:
-                yield self.LIST(*(Option(label) for label, _ in self.answers), id="answers", markup=False)
+            yield Static(self._title, classes="dialog-title", markup=False)
+            if self._answers:
+                yield RobustOptionList(*(label for label, _ in self._answers), id="answers", markup=False)
             for field in self._fields:
                 with Horizontal(classes="field"):
                     if field.label:
@@ -133,36 +116,54 @@ class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
                 yield Static(self._text, classes="dialog-text", markup=False)
             yield Static("", id="problem", markup=False)
             completes = any(field.suggester for field in self._fields)
-            completion = [("tab", "complete", "")] if completes else []
-            yield KeysLine(("enter", self._verb, "submit"), *completion, ("esc", "cancel", "dismiss(None)"))
+            keys = {"enter": (self._verb, "submit"), "tab": ("complete", ""), "esc": ("cancel", "dismiss(None)")}
+            parts = [
+                Content.styled(f"{key} {verb}", Style.from_meta({"@click": f"screen.{action}"} if action else {}))
+                for key, (verb, action) in keys.items()
+                if completes or key != "tab"
+            ]
+            yield Static(Content("   ").join(parts), classes="dialog-keys")
 
     def on_mount(self) -> None:
-        if self.answers:
+        if self._answers:
             self.query_one("#answers", OptionList).highlighted = self._highlighted
+        if self._finds:
+            self.query_one(FieldInput).focus()
 
     def on_key(self, event: events.Key) -> None:
-        """Choose the answer that begins with a letter."""
-        if event.character and not self._fields:
-            letters = [str(label)[:1].casefold() for label, _ in self.answers]
+        """Choose the answer that begins with a letter; where a field finds answers, move among them."""
+        if self._finds and event.key in LIST_ACTIONS and not self.query_one("#answers").has_focus:
+            event.stop()
+            getattr(self.query_one("#answers"), f"action_{LIST_ACTIONS[event.key]}")()
+        elif event.character and not self._fields:
+            letters = [str(label)[:1].casefold() for label, _ in self._answers]
             if letters.count(event.character.casefold()) == 1:
                 event.stop()
-                self.dismiss(self.answers[letters.index(event.character.casefold())][1])
+                self.dismiss(self._answers[letters.index(event.character.casefold())][1])
+
+    @on(Input.Changed)
+    def _on_typed(self, event: Input.Changed) -> None:
+        self.show_problem("")
+        if self._finds:
+            typed, answers = event.value.strip().casefold(), self.query_one("#answers", OptionList)
+            found = [answer for answer in self._answers if typed in str(answer[0]).casefold()]
+            self._found = sorted(found, key=lambda answer: not str(answer[0]).casefold().startswith(typed))
+            answers.set_options(label for label, _ in self._found)
+            answers.highlighted = (0 if typed else self._highlighted) if self._found else None
 
     @on(OptionList.OptionSelected, "#answers")
-    def _option_selected(self, event: OptionList.OptionSelected) -> None:
+    def _choose_clicked(self, event: OptionList.OptionSelected) -> None:
+        """Choose the answer under the mouse; where fields change it, it is only highlighted."""
         event.stop()
-        self.choose(event.option_index)
+        if self._finds or not self._fields:
+            self.action_submit()
 
-    def choose(self, index: int) -> None:
-        """Close the dialog with an answer."""
-        self.dismiss(self.answers[index][1])
-
-    @on(Input.Submitted)
     def action_submit(self) -> None:
-        if self._fields:
+        index = self.query_one("#answers", OptionList).highlighted if self._answers else None
+        if index is not None and (self._finds or not self._fields):
+            self.dismiss(self._found[index][1])
+        elif self._fields:
             self._use()
-        else:
-            self.query_one("#answers", OptionList).action_select()
 
     @work(exclusive=True, group="use")
     async def _use(self) -> None:
@@ -182,13 +183,26 @@ class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
         self.query_one("#problem", Static).update(text)
 
 
+class ConfirmDialog(Dialog[bool]):
+    """Yes-or-no question; "yes" is highlighted, or "no" with `enter_confirms` False."""
+
+    def __init__(self, question: str, *, enter_confirms: bool = True) -> None:
+        super().__init__(question, answers=[("yes", True), ("no", False)], highlighted=int(not enter_confirms))
+
+
+def confirm(app: App[Any], question: str, on_yes: Callable[[], object], *, enter_confirms: bool = True) -> None:
+    """Ask a question, and call `on_yes` if the user confirms."""
+
+    def on_answer(is_confirmed: bool | None) -> None:
+        if is_confirmed:
+            on_yes()
+
+    app.push_screen(ConfirmDialog(question, enter_confirms=enter_confirms), on_answer)
+
+
 class HelpScreen(TextualFixesScreen, ModalScreen[None]):
     """All keys of the screen below, from the tables of bindings, and the commands that can be typed there."""
 
-    CSS = """
-    HelpScreen .dialog { width: 90; padding: 0 1 0 2; }
-    HelpScreen VerticalScroll { height: auto; max-height: 100%; scrollbar-gutter: stable; }
-    """
     AUTO_FOCUS = "VerticalScroll"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "close", id="help.close", tooltip="Close the help")

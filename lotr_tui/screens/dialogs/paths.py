@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from textual import events, on, work
 from textual.suggester import Suggester
 from textual.widgets import Input
 
@@ -15,8 +16,7 @@ from engine.errors import CorpusError, LotrError, printable
 from engine.storage.files import absolute_path
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.dialog import Dialog, Field
-from lotr_tui.screens.dialogs.questions import confirm
+from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.session import export
 from lotr_tui.session.settings import os_error_reason
 
@@ -30,17 +30,12 @@ class PathSuggester(Suggester):
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
-        self._folder = ""
-        self._names: asyncio.Task[list[str]] | None = None  # of `_folder`, read once per folder
 
     async def get_suggestion(self, value: str) -> str | None:
         if value in ("", "~"):
             return "~/" if value else None
         head, slash, prefix = value.rpartition("/")
-        if self._names is None or self._folder != head + slash:
-            self._folder = head + slash
-            self._names = asyncio.create_task(run_in_thread(list_names, self._folder))
-        names = await asyncio.shield(self._names)
+        names = await run_in_thread(list_names, head + slash)
         for name in names if prefix not in names else ():
             is_longer = name.casefold().startswith(prefix.casefold()) and len(name) > len(prefix)
             if is_longer and (prefix.startswith(".") or not name.startswith(".")):
@@ -53,25 +48,20 @@ def list_names(folder: str) -> list[str]:
     names = []
     try:
         with os.scandir(Path(folder).expanduser()) as entries:
-            for entry in entries:
+            for entry, _ in zip(entries, range(MAX_FOLDER_ENTRIES), strict=False):
                 if entry.name.isprintable():
                     names.append(f"{entry.name}/" if entry.is_dir() else entry.name)
-                if len(names) == MAX_FOLDER_ENTRIES:
-                    break
     except (OSError, RuntimeError, ValueError):  # RuntimeError: an unknown user; ValueError: a zero byte
         pass
     return sorted(names, key=str.casefold)
-
-
-def _path_field(value: str = "", placeholder: str = "path") -> Field:
-    return Field("path", value, placeholder, max_length=MAX_PATH_LENGTH, suggester=PathSuggester())
 
 
 class OpenTextDialog(Dialog[tuple[str, str]]):
     """Dialog for the path of a text file; it returns the path and the text, or None if cancelled."""
 
     def __init__(self) -> None:
-        super().__init__("Open a text file", fields=[_path_field(placeholder="path of a text file")], verb="open")
+        field = Field("path", "", "path of a text file", max_length=MAX_PATH_LENGTH, suggester=PathSuggester())
+        super().__init__("Open a text file", fields=[field], verb="open")
 
     async def use(self, texts: Mapping[str, str]) -> None:
         if not (path := texts["path"].strip()):
@@ -87,54 +77,56 @@ class ExportDialog(Dialog[Path]):
 
     def __init__(
         self,
+        screen: AppScreen[Any],
         title: str,
-        suggestion: Path,
+        name: str,
         check: Callable[[str], export.ExportTarget],
         write: Callable[[export.ExportTarget], object],
+        on_exported: Callable[[str], object],
     ) -> None:
-        """Suggest a path. `check` returns the target that a typed path names, and `write` writes it; both in a thread.
+        """Suggest `name` in the folder of the last export, which the settings keep, or in the current folder.
 
-        Both raise a LotrError if the path cannot be used.
+        `check` returns the target that a typed path names, and `write` writes it; both in a thread, and both raise a
+        LotrError if the path cannot be used. `on_exported` gets a message with the full path.
         """
-        super().__init__(title, fields=[_path_field(export.abbreviate_home(suggestion))], verb="export")
-        self._suggestion, self._check, self._write = suggestion, check, write
-        self._is_writing = False
+        last_folder = screen.state.settings.current.export_folder
+        suggestion = (Path(last_folder) if last_folder else export.current_folder()) / name
+        path = export.abbreviate_home(suggestion)
+        field = Field("path", path, "path", max_length=MAX_PATH_LENGTH, suggester=PathSuggester())
+        super().__init__(title, fields=[field], verb="export")
+        self._app_state, self._suggestion, self._is_writing = screen.state, suggestion, False
+        self._check, self._write, self._on_exported = check, write, on_exported
 
-    def on_mount(self) -> None:
-        self.run_worker(self._suggest_unused_path(), group="suggestion")
-
-    async def _suggest_unused_path(self) -> None:
+    @on(events.Mount)
+    @work(group="suggestion")
+    async def _suggest_unused_name(self) -> None:
         path = await run_in_thread(export.suggest_export_path, self._suggestion.parent, self._suggestion.name)
-        if is_closed(self):
-            return
-        field, unused = self.query_one(Input), export.abbreviate_home(path)
-        if field.value == export.abbreviate_home(self._suggestion) != unused:
-            field.value = unused
-            field.action_end()
+        if not is_closed(self):
+            field, unused = self.query_one(Input), export.abbreviate_home(path)
+            if field.value == export.abbreviate_home(self._suggestion) != unused:
+                field.value = unused
+                field.action_end()
 
     async def use(self, texts: Mapping[str, str]) -> None:
         """Write the export, or ask first if a file would be replaced or a folder created."""
-        if self._is_writing:
-            return
         target = await run_in_thread(self._check, texts["path"])
-        if is_closed(self):  # cancelled while a slow disk was asked
+        if self._is_writing or is_closed(self):  # cancelled while a slow disk was asked
             return
-        self.show_problem("")
+        question = f"{printable(str(target.path))} exists. Replace it?" if target.exists else ""
         if target.missing_folder is not None:
             question = f"The folder {printable(str(target.missing_folder))} does not exist. Create it?"
-        elif target.exists:
-            question = f"{printable(str(target.path))} exists. Replace it?"
+
+        def start() -> None:
+            self._is_writing = True
+            self.show_problem(f"writing {target.path.name} …")
+            self.app.run_worker(self._write_to(target), group="export")  # outlives the dialog
+
+        if question:
+            confirm(self.app, question, start)
         else:
-            self._start_writing(target)
-            return
-        confirm(self.app, question, lambda: self._start_writing(target))
+            start()
 
-    def _start_writing(self, target: export.ExportTarget) -> None:
-        self._is_writing = True
-        self.show_problem(f"writing {target.path.name} …")
-        self.app.run_worker(self._write_and_close(target), group="export")  # outlives the dialog
-
-    async def _write_and_close(self, target: export.ExportTarget) -> None:
+    async def _write_to(self, target: export.ExportTarget) -> None:
         problem, folder = "", target.missing_folder
         try:
             if folder is not None:
@@ -144,38 +136,16 @@ class ExportDialog(Dialog[Path]):
             problem = f"cannot create {folder or target.path}: {os_error_reason(error)}; choose another folder"
         except LotrError as error:
             problem = str(error)
-        self._is_writing = False
+        self._is_writing, path, message = False, str(target.path), f"Exported to {printable(str(target.path))}"
+        if not problem and path.isprintable():
+            self._app_state.update_settings(export_folder=str(target.path.parent))
         if is_closed(self):  # the user did not wait for a slow disk
-            self.app.notify(problem or f"Exported to {printable(str(target.path))}", markup=False)
+            self.app.notify(problem or message, markup=False)
         elif problem:
             self.show_problem(problem)
         else:
             self.dismiss(target.path)
-
-
-def ask_to_export(
-    screen: AppScreen[Any],
-    title: str,
-    name: str,
-    check: Callable[[str], export.ExportTarget],
-    write: Callable[[export.ExportTarget], object],
-    on_exported: Callable[[str], None],
-) -> None:
-    """Ask for a path and write an export there; `on_exported` gets a message with the full path.
-
-    The suggestion is `name` in the folder of the last export, which the settings keep, or in the current folder.
-    `check` and `write` are passed on to `ExportDialog`.
-    """
-
-    def exported(path: Path | None) -> None:
-        if path is not None:
-            if str(path).isprintable():
-                screen.state.update_settings(export_folder=str(path.parent))
-            on_exported(f"Exported to {printable(str(path))}")
-
-    last_folder = screen.state.settings.current.export_folder
-    folder = Path(last_folder) if last_folder else export.current_folder()
-    screen.app.push_screen(ExportDialog(title, folder / name, check, write), exported)
+            self._on_exported(message)
 
 
 def ask_to_export_csv(screen: AppScreen[Any], run: Path, name: str, on_exported: Callable[[str], None]) -> None:
@@ -183,5 +153,5 @@ def ask_to_export_csv(screen: AppScreen[Any], run: Path, name: str, on_exported:
     from lotr_tui.monitor.export import export_csv  # with the trackers, which other exports do not need
 
     check = partial(export.check_export_target, is_folder=True)
-    title = f"Export {printable(name)} to a new folder"
-    ask_to_export(screen, title, f"{name}-csv", check, lambda target: export_csv(run, target.path), on_exported)
+    title, write = f"Export {printable(name)} to a new folder", lambda target: export_csv(run, target.path)
+    screen.app.push_screen(ExportDialog(screen, title, f"{name}-csv", check, write, on_exported))

@@ -14,7 +14,7 @@ from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.models.pretrained.names import parse_pretrained_name
 from engine.runs.directory import bundled_runs, list_runs, resolve_run
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
@@ -137,50 +137,16 @@ class LadderScreen(ColumnsScreen):
 
 
 class ModelChoiceDialog(Dialog[ColumnChoice]):
-    """List of models and speakers to add as a column.
-
-    A typed part of a name shortens the list, and a typed name such as `hf:owner/name` or `gguf:FILE` is a model by
-    others.
-    """
-
-    BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "model-choice",
-        """
-        up   | up   | step(-1) | up   | The row above
-        down | down | step(1)  | down | The row below
-        """,
-    )
+    """List of models and speakers to add as a column. A name such as `hf:FOLDER` can be typed, too."""
 
     def __init__(self, title: str, rows: Sequence[tuple[str, ColumnChoice]]) -> None:
+        def submit(texts: Mapping[str, str]) -> ColumnChoice:
+            parse_pretrained_name(typed := texts["name"].strip())
+            return ModelChoice("run", typed)
+
         placeholder = "type a part of a name, or hf:FOLDER, hf:owner/name, gguf:FILE"
         field = Field("name", placeholder=placeholder, max_length=MAX_MODEL_NAME_CHARACTERS)
-        super().__init__(title, answers=rows, fields=[field], verb="add")
-        self._rows = rows
-
-    def on_mount(self) -> None:
-        self.query_one(widgets.Input).focus()
-
-    def action_step(self, offset: int) -> None:
-        rows = self.query_one(widgets.OptionList)
-        rows.action_cursor_down() if offset > 0 else rows.action_cursor_up()
-
-    @on(widgets.Input.Changed)
-    def _filter(self, event: widgets.Input.Changed) -> None:
-        self.show_problem("")
-        typed, rows = event.value.strip().casefold(), self.query_one(widgets.OptionList)
-        matches = [row for row in self._rows if typed in row[0].casefold()]
-        matches.sort(key=lambda row: not row[0].casefold().startswith(typed))
-        self.answers = matches
-        rows.set_options([label for label, _ in self.answers])
-        rows.highlighted = 0 if self.answers else None
-
-    async def use(self, texts: Mapping[str, str]) -> None:
-        typed, highlighted = texts["name"].strip(), self.query_one(widgets.OptionList).highlighted
-        if is_pretrained_name(typed):
-            parse_pretrained_name(typed)
-            self.dismiss(ModelChoice("run", typed))
-        elif highlighted is not None:
-            self.choose(highlighted)
+        super().__init__(title, answers=rows, fields=[field], submit=submit, finds=True, verb="add")
 
 
 class SideBySideScreen(ColumnsScreen):

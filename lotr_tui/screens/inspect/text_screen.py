@@ -20,9 +20,9 @@ from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.paths import ask_to_export
+from lotr_tui.screens.dialogs.paths import ExportDialog
 from lotr_tui.screens.inspect.text_view import Page, TextView, sanitize_text
-from lotr_tui.session.export import check_export_target, write_export
+from lotr_tui.session.export import ExportTarget, check_export_target, write_export
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.drawing import SEPARATOR
@@ -182,15 +182,13 @@ def unreadable_parts(tokens: TokenizedText) -> list[Content]:
 
 def export_picture(screen: AppScreen[Any], name: str) -> None:
     """Ask for a path, and write a picture of a screen there."""
-    picture = screen.app.export_screenshot()
-    ask_to_export(
-        screen,
-        "Export a picture of what is shown",
-        f"{name}.svg",
-        partial(check_export_target, is_folder=False),
-        lambda target: write_export(target.path, picture, replace=target.exists),
-        partial(screen.notify, markup=False),
-    )
+    picture, check = screen.app.export_screenshot(), partial(check_export_target, is_folder=False)
+
+    def write(target: ExportTarget) -> None:
+        write_export(target.path, picture, replace=target.exists)
+
+    title, on_exported = "Export a picture of what is shown", partial(screen.notify, markup=False)
+    screen.app.push_screen(ExportDialog(screen, title, f"{name}.svg", check, write, on_exported))
 
 
 class TextScreen(AppScreen[None], Generic[ResultT]):

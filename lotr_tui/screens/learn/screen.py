@@ -19,8 +19,7 @@ from lotr_tui.background_task import run_in_thread
 from lotr_tui.learn.chapters import CHAPTERS, Chapter, read_source
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.dialog import Dialog
-from lotr_tui.screens.dialogs.questions import confirm
+from lotr_tui.screens.dialogs.dialog import Dialog, confirm
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import FooterKey, KeyFooter, binding_table
 from lotr_tui.widgets.screen_lines import HelpLine, StatusBar

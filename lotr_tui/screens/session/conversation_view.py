@@ -277,7 +277,7 @@ class ConversationView(containers.Vertical):
             raise InvalidInputError("this session has no reply yet that could be exported")
         session = self.conversation.session.path
         if not path:
-            ask_to_export_session(self.screen, session, "md", partial(self.notify, markup=False))  # type: ignore[arg-type]
+            ask_to_export_session(self.screen, session, partial(self.notify, markup=False))  # type: ignore[arg-type]
             return
         target = export.check_session_target(path)
         if target.missing_folder is not None:
@@ -292,7 +292,7 @@ class ConversationView(containers.Vertical):
             if choice is not None:
                 self.open_session(None if choice == "new" else choice)
 
-        self.app.push_screen(SessionsScreen(self.conversation), chosen)
+        self.app.push_screen(SessionsScreen(self.conversation.session), chosen)
 
     def open_session(self, path: Path | None = None) -> bool:
         """Show a saved session, or an empty one, in place of the current one; return True if that was possible."""

@@ -14,7 +14,6 @@ from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.runs.open_run import choose_run
 from lotr_tui.screens.session.keys import SETTINGS, check_usable, find_name
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
@@ -176,7 +175,7 @@ class ModelSlot:
         return fetch.describe() if fetch is not None and fetch.is_running else ""
 
     def choose(self) -> None:
-        choose_run(self._screen, self.load)
+        self._screen.choose_run(self.load)
 
     def load(self, name: str) -> None:
         """Load the model of a run, or a model by others, in a thread; ask first if it has to be fetched."""

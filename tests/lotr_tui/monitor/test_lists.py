@@ -13,8 +13,8 @@ from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
 from engine.runs.directory import RunSummary
 from engine.runtime.process import GpuStats, MachineStats
-from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
-from lotr_tui.screens.dashboard.tiles import WINDOW_SECONDS, MetricTile, machine_tiles
+from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
+from lotr_tui.screens.dashboard.panes import WINDOW_SECONDS, MetricTile, machine_tiles
 from tests.support.files import write_run
 from tests.support.training import events_of, make_dataset, run_training
 
@@ -34,8 +34,8 @@ def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatc
 def test_unknown_perplexities_sort_after_all_others(perplexities):
     plain = RunSummary("r", Path("r"), "finished", "tiny", "bundled", "line", 5.0, 80.0, 82.0, 1000.0, 10, "lstm")
     runs = [replace(plain, name=f"r{number}", valid_perplexity=value) for number, value in enumerate(perplexities)]
-    column = [column.name for column in RUN_COLUMNS].index("valid")
-    values = [run.valid_perplexity for run in filter_and_sort_runs(runs, "", column)]
+    valid = next(column for column in RUN_COLUMNS if column.name == "valid")
+    values = [run.valid_perplexity for run in sorted(runs, key=valid.sort_key)]
     known = sorted(value for value in values if value is not None)
     assert values == known + [None] * (len(values) - len(known))
 

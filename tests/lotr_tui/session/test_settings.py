@@ -27,7 +27,6 @@ settings = st.builds(
     reply_mode=st.sampled_from(["conversation", "continue", "reply"]), preview_unit=st.sampled_from(["word", "token"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
-    baseline_run=names.map("/runs/{}".format) | st.just(""),
 )  # fmt: skip
 
 

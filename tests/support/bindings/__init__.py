@@ -4,8 +4,6 @@ import operator
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from textual.widgets import OptionList
-
 from tests.support.pilot import screen_name
 
 DIFFERENCES = {"changes": operator.ne, "increases": operator.lt, "decreases": operator.gt}
@@ -53,10 +51,6 @@ def scroll_y(widget_type):
 
 def focused(app):
     return type(app.screen.focused).__name__
-
-
-def highlighted(app):
-    return app.screen.query_one(OptionList).highlighted
 
 
 def moves(steps):

@@ -85,10 +85,9 @@ async def test_the_cursor_moves_over_samples_and_steps_and_new_ones_leave_it(mak
         assert "epoch 8.00" in legend()
         await pilot.press("end", "left")
         assert "a friend of mine 11" in text_of(samples)
-        assert "epoch 11.75" in legend()
+        assert "epoch 11.8" in legend()
         await pilot.click(chart, offset=(7 + (chart.size.width - 6) // 2, 9))
-        epochs = view.steps.column("epoch")[view.steps.column("step") == chart.cursor_step]
-        assert epochs == pytest.approx(5, abs=0.26)
+        assert chart.cursor == pytest.approx(5, abs=1.1)
 
 
 async def test_the_log_follows_its_end_until_it_is_scrolled(make_host):

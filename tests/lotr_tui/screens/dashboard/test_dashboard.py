@@ -7,10 +7,9 @@ from textual.widgets import Input
 
 from engine.control import ControlCommand
 from engine.events import Diagnosed
-from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
+from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
-from lotr_tui.screens.dashboard.tiles import MetricTiles
-from lotr_tui.screens.dialogs.questions import ConfirmDialog, SamplePromptDialog
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.keys import KeyFooter
@@ -112,7 +111,7 @@ async def test_each_control_key_sends_its_command(make_app):
         tiles = app.screen.query_one(MetricTiles)
         assert tiles.is_monitoring
         await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, SamplePromptDialog))
+        await until(pilot, lambda: isinstance(app.screen, Dialog))
         field = app.screen.query_one(Input)
         assert field.value == "bilbo baggins is"
         field.value = "  "

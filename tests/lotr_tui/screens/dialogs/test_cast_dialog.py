@@ -22,6 +22,10 @@ def rows(pilot):
     return [" ".join(str(option.prompt).split()) for option in pilot.app.screen.query_one(OptionList).options]
 
 
+def highlighted(pilot):
+    return rows(pilot)[pilot.app.screen.query_one(OptionList).highlighted]
+
+
 async def test_keys_and_typed_names_choose_who_answers_and_who_speaks(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         for column, keys, expected in [
@@ -43,8 +47,13 @@ async def test_keys_and_typed_names_choose_who_answers_and_who_speaks(make_host)
 async def test_the_list_shows_the_current_choice_and_a_click_uses_another(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await open_dialog(pilot)
-        assert rows(pilot)[:3] == ["the model chooses", "Gandalf 50 %", "● Frodo"]
+        assert rows(pilot)[:3] == ["the model chooses", "Gandalf 50 %", "Frodo"]
         assert rows(pilot)[4:] == ["Gollum 3.1 %", "King of the Dead", "Someone"]
+        assert highlighted(pilot) == "Frodo"
+        await pilot.press(*"g")
+        assert rows(pilot) == ["Gandalf 50 %", "Gollum 3.1 %", "King of the Dead"]
+        await pilot.press("backspace")
+        assert highlighted(pilot) == "Frodo"
         await pilot.click(OptionList, offset=(4, 1))
         await pilot.pause()
         assert results == [Roles("", "GANDALF")]

@@ -9,7 +9,7 @@ from engine.data.corpus import names_speakers
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.presets import PRESETS
 from lotr_tui.screens.dialogs.dialog import FieldInput
-from lotr_tui.screens.dialogs.new_training import FIELDS, OFFERED_PRESETS, NewTraining, NewTrainingDialog
+from lotr_tui.screens.dialogs.new_training import OFFERED_PRESETS, NewTraining, NewTrainingDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import text_of, until
@@ -74,15 +74,15 @@ async def test_fine_tuning_starts_from_the_run_that_the_settings_name(make_host,
         assert (config.data.tokenizer, config.model.embedding_size, config.model.hidden_size) == ("bpe", 12, 20)
 
 
-async def test_errors_are_shown_at_their_fields_and_nothing_is_lost(make_host, tmp_path):
+async def test_errors_are_shown_and_nothing_is_lost(make_host, tmp_path):
     (tmp_path / "taken").mkdir()
     async with make_host().run_test(size=(60, 20)) as pilot:
         results = await show(pilot, tmp_path)
         for field, value, message in [
-            ("corpus", "/nowhere/x.csv", "file not found: /nowhere/x.csv; fix the path or clear it"),
-            ("corpus", "x" * 5000, "file not found: xxx"),
-            ("corpus", "a\0b", "file not found: a\N{REPLACEMENT CHARACTER}b"),
-            ("corpus", "/dev/null", "is not a regular file"),
+            ("corpus", "/nowhere/x.csv", "/nowhere/x.csv is not a file; fix the path or clear it"),
+            ("corpus", "x" * 5000, "xxx is not a file"),
+            ("corpus", "a\0b", "a\N{REPLACEMENT CHARACTER}b is not a file"),
+            ("corpus", "/dev/null", "is not a file"),
             ("run", "a/b", "run name 'a/b'"),
             ("run", "taken", "exists already; choose another name"),
             ("epochs", "many", "epochs=many is not a whole number from 1 to 100000"),
@@ -93,7 +93,6 @@ async def test_errors_are_shown_at_their_fields_and_nothing_is_lost(make_host, t
             fill(pilot, **{"settings": "seed=7", field: value})
             await pilot.press("enter")
             await until(pilot, lambda: message in problem(pilot))  # noqa: B023
-            assert pilot.app.focused is pilot.app.screen.query_one(f"#{field}")
             assert pilot.app.screen.query_one(f"#{field}", Input).value in (value, value[:4096])
             fill(pilot, **{field: ""})
             await pilot.pause()
@@ -147,10 +146,10 @@ async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same
             await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.failure)
             await until(pilot, lambda: not app.state.is_training)
             assert isinstance(app.screen, SessionScreen)
-        texts = {name: app.screen.query_one(f"#{name}", Input).value for name in FIELDS}
+        texts = {field.id: field.value for field in app.screen.query(Input)}
         assert texts == {"corpus": str(corpus), "run": "mine", "epochs": "", "settings": "seed=7"}
         presets = app.screen.query_one("#answers", OptionList)
-        assert "● default" in str(presets.get_option_at_index(presets.highlighted or 0).prompt)
+        assert str(presets.get_option_at_index(presets.highlighted).prompt).startswith("default")
 
 
 async def test_a_corpus_with_speakers_is_offered_a_conversation_first(make_app, tmp_path):
@@ -161,7 +160,7 @@ async def test_a_corpus_with_speakers_is_offered_a_conversation_first(make_app, 
         await pilot.press("ctrl+t")
         await until(pilot, lambda: isinstance(app.screen, NewTrainingDialog))
         presets = app.screen.query_one("#answers", OptionList)
-        await until(pilot, lambda: "● tiny" in str(presets.get_option_at_index(presets.highlighted or 0).prompt))
+        assert str(presets.get_option_at_index(presets.highlighted).prompt).startswith("tiny")
         assert "lora" in str(presets.get_option_at_index(0).prompt)  # tiny is suggested: SmolLM2 is not there
         await pilot.press("escape")
     assert names_speakers(DataConfig(corpus=str(corpus), corpus_format="text"))

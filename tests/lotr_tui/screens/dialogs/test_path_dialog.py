@@ -2,15 +2,16 @@
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from textual.widgets import Static
 
 from engine.errors import InvalidInputError
-from lotr_tui.screens.dialogs.dialog import FieldInput
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog, FieldInput
 from lotr_tui.screens.dialogs.paths import ExportDialog, OpenTextDialog, list_names
-from lotr_tui.screens.dialogs.questions import ConfirmDialog
 from lotr_tui.session.export import check_export_target
 from tests.support.pilot import notices, text_of, until
 
@@ -32,10 +33,10 @@ def write_text(target):
 
 
 async def show_export(pilot, write=write_text):
-    results = []
-    dialog = ExportDialog(
-        "Export", Path.cwd() / "new.md", lambda text: check_export_target(text, is_folder=False), write
-    )
+    results, host = [], SimpleNamespace(state=pilot.app.state)
+    pilot.app.state.update_settings(export_folder="")
+    check = partial(check_export_target, is_folder=False)
+    dialog = ExportDialog(host, "Export", "new.md", check, write, on_exported=str)
     await pilot.app.push_screen(dialog, results.append)
     await pilot.pause()
     return results

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from textual.widgets import Input, OptionList, Static
 
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
 from lotr_tui.screens.dialogs.paths import ExportDialog
-from lotr_tui.screens.dialogs.questions import ConfirmDialog, NameDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
@@ -72,12 +72,16 @@ async def test_latest_session_is_first_and_damage_is_shown(make_host, sessions_d
     async with make_host().run_test(size=(200, 20)) as pilot:
         await show(pilot, sessions_dir)
         newer, broken, older = rows(pilot)
-        assert newer.endswith("a newer prompt")
+        assert newer.rstrip().endswith("a newer prompt")
         assert newer.split()[5] == "1"  # replies, after name, age and unit
         assert "shire" in newer
         assert "✗ a line describes neither" in broken
-        assert older.endswith("an older [red]prompt[/]")  # not interpreted as markup
-        assert "3 saved" in text_of(pilot.app.screen.query_one("#status"))
+        assert older.rstrip().endswith("an older [red]prompt[/]")  # not interpreted as markup
+        assert "sessions · 3" in text_of(pilot.app.screen.query_one("#status"))
+        await pilot.press("s")
+        assert [row.split()[0] for row in rows(pilot)] == ["a", "an", "broken"]
+        await pilot.press("slash", *"shire red", "enter")
+        assert len(rows(pilot)) == 1
 
 
 async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_not(make_host, sessions_dir, tmp_path):
@@ -89,8 +93,8 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
         await until(pilot, lambda: results)
         assert "older" in results[0].read_text()
         results = await show(pilot, sessions_dir, SimpleNamespace(name=path_of(sessions_dir, "older").stem))
-        assert "current · an older" in rows(pilot)[2]
-        await pilot.press("enter")  # the current one is highlighted first
+        assert rows(pilot)[2].startswith(" ● an older")
+        await pilot.press("end", "enter")
         assert "is the current session" in message(pilot)
         assert not results
         await pilot.press("escape")
@@ -107,7 +111,7 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
 async def test_sessions_are_renamed_and_deleted_after_valid_answers(make_host, sessions_dir):
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, sessions_dir)
-        await open_dialog(pilot, "e", NameDialog)
+        await open_dialog(pilot, "e", Dialog)
         name = pilot.app.screen.query_one(Input)
         for typed, rule in (("a/b", "'/' is not allowed"), ("broken", "exists already")):
             name.value = typed
@@ -135,7 +139,7 @@ async def test_a_session_of_another_window_is_neither_renamed_nor_deleted(make_h
         await open_dialog(pilot, "x", ConfirmDialog)
         await pilot.press("y")
         await until(pilot, lambda: "is open in another window; close it there first" in message(pilot))
-        await open_dialog(pilot, "e", NameDialog)
+        await open_dialog(pilot, "e", Dialog)
         await pilot.press("x", "enter")
         await until(pilot, lambda: "is open in another window" in problem(pilot))
         writer.close()
@@ -157,10 +161,10 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
 
         await reply_to(pilot)
         await open_sessions()
-        await open_dialog(pilot, "e", NameDialog)
+        await open_dialog(pilot, "e", Dialog)
         await pilot.press(*"party", "enter")
         await until(pilot, lambda: isinstance(app.screen, SessionsScreen) and "party" in rows(pilot)[0])
-        assert "current · " in rows(pilot)[0]
+        assert rows(pilot)[0].startswith(" ● party")
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, SessionScreen))
         await reply_to(pilot, "the lamp")

@@ -8,7 +8,7 @@ from textual.widgets import OptionList
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
-from lotr_tui.screens.dialogs.questions import ConfirmDialog
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog
 from lotr_tui.screens.learn import screen as screen_module
 from lotr_tui.screens.learn.screen import ChapterScreen, ContentsDialog
 from lotr_tui.widgets.slider import Slider

@@ -11,7 +11,7 @@ from lotr_tui.learn.chapters import find_chapter
 from lotr_tui.learn.live_training import train_perplexity
 from lotr_tui.learn.material import Material, bundled_data_config
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.screens.dialogs.questions import ConfirmDialog
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog
 from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, CurveChart, TrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.slider import Slider

@@ -7,9 +7,9 @@ from textual.widgets import Input, OptionList, Static
 
 from engine.runs.directory import BUNDLED_FOLDERS
 from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
+from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
 from lotr_tui.screens.dialogs.paths import ExportDialog
-from lotr_tui.screens.dialogs.questions import ConfirmDialog, NameDialog
-from lotr_tui.screens.runs.comparison import DifferenceTable, OverlayChart
+from lotr_tui.screens.runs.comparison import OverlayChart
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support.pilot import lines_of, text_of, until
 from tests.support.scenes import write_recorded_runs
@@ -54,11 +54,8 @@ def static_text(pilot, id):
 
 def differences(pilot):
     """Return the table of differences, or the text in its place, with single spaces."""
-    return re.sub(
-        " +",
-        " ",
-        "\n".join(line.rstrip() for line in lines_of(pilot.app.screen.query_one(DifferenceTable)).splitlines()),
-    )
+    lines = lines_of(pilot.app.screen.query_one("#settings")).splitlines()
+    return "\n".join(re.sub(" +", " ", line.rstrip()) for line in lines)
 
 
 def message(pilot):
@@ -107,13 +104,14 @@ async def test_list_is_aligned_sorted_and_filtered(make_host, runs_dir):
         assert results == [str(runs_dir / "ring")]
 
 
-async def test_marked_runs_are_compared_with_each_other_and_a_pinned_baseline_with_the_selected_run(
-    make_host, runs_dir
-):
+async def test_marked_runs_are_compared_with_each_other_and_one_mark_with_the_selected_run(make_host, runs_dir):
     async with make_host().run_test(size=(140, 40)) as pilot:
         await show(pilot, runs_dir)
         await highlight(pilot, "ring")
-        await pilot.press("space", "down", "space", "c")
+        await pilot.press("c")
+        await until(pilot, lambda: "Mark a run with space" in differences(pilot))
+        await pilot.press("space", "down", "space")
+        assert "".join(row[1] for row in rows(pilot)).split() == ["12"]
         await until(pilot, lambda: "1 ring 71.4" in chart_text(pilot) and "2 shire 81.4" in chart_text(pilot))
         assert any(0x2800 < ord(character) < 0x2900 for character in chart_text(pilot))
         assert message(pilot) == "* pre-trained on other text"  # of the bundled model, still there after a key
@@ -124,25 +122,19 @@ async def test_marked_runs_are_compared_with_each_other_and_a_pinned_baseline_wi
         assert "valid ↓ 70.0 80.0" in differences(pilot)  # without a best one: the vocabularies are not the same
         assert "other vocabulary" in differences(pilot).replace("\n", " ")
 
-        await pilot.press("space", "up", "space")  # removes the marks
-        await highlight(pilot, "shire")
-        await pilot.press("b")
-        await until(pilot, lambda: "Select or mark another run" in differences(pilot))
-        assert "shire is the baseline" in message(pilot)
-        assert [row[1] for row in rows(pilot)] == ["b" if name == "shire" else " " for name in names(pilot)]
-        await pilot.press("down")
-        await until(pilot, lambda: "b shire 1 active" in differences(pilot))
+        await pilot.press("up", "space", "down", "down")  # shire is the only marked one
+        await until(pilot, lambda: "1 shire 2 active" in differences(pilot))
         lines = differences(pilot).split("\n")
         valid = next(number for number, line in enumerate(lines) if line.startswith("valid ↓"))
         assert lines[valid].strip() == "valid ↓ *80.0 101.2"
         assert lines[valid + 1].strip() == "+21.2 +27 %"
-        assert "b shire 81.4   1 active 101." in chart_text(pilot)
+        assert "1 shire 81.4   2 active 101." in chart_text(pilot)
 
-        await pilot.press("up", "b", "escape")  # without a baseline
+        await pilot.press("escape")
         await show(pilot, runs_dir)
         (runs_dir / "shire" / "config.json").write_text("{")  # after the list was read
         await highlight(pilot, "shire")
-        await pilot.press("b", "down")
+        await pilot.press("c", "space", "down")
         await until(pilot, lambda: "Settings unknown" in differences(pilot))
 
 
@@ -153,8 +145,8 @@ async def test_runs_are_renamed_deleted_and_exported_unless_they_are_active_or_b
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, runs_dir)
         await highlight(pilot, "ring")
-        await pilot.press("b")
-        await open_dialog(pilot, "e", NameDialog)
+        await pilot.press("space")
+        await open_dialog(pilot, "e", Dialog)
         for name in ("../x", "shire"):
             pilot.app.screen.query_one(Input).value = name
             await pilot.press("enter")
@@ -165,7 +157,7 @@ async def test_runs_are_renamed_deleted_and_exported_unless_they_are_active_or_b
         await pilot.press("enter")
         await until(pilot, lambda: f"ring is now {long_name}" in message(pilot))
         (row,) = (row for row in rows(pilot) if "a-run" in row)
-        assert row.startswith(" b a-run-whose-name")  # the baseline follows its run
+        assert row.startswith(" 1 a-run-whose-name")  # the mark follows its run
         assert row.split()[1].endswith("…")
 
         await open_dialog(pilot, "ctrl+s", ExportDialog)
@@ -181,15 +173,11 @@ async def test_runs_are_renamed_deleted_and_exported_unless_they_are_active_or_b
             await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         await until(pilot, lambda: "deleted a-run" in message(pilot))
         assert not (runs_dir / long_name).exists()
-        assert pilot.app.state.settings.current.baseline_run == ""
 
-        for name in ("bundled", "base"):
+        refusals = {"bundled": "is part of lotr-tui and cannot be deleted", "active": "being trained; stop it first"}
+        for name, refusal in refusals.items():
             await highlight(pilot, name)
             await open_dialog(pilot, "x", ConfirmDialog)
             await pilot.press("y")
-            await until(pilot, lambda: f"bundled model {name!r} is part of lotr-tui" in message(pilot))  # noqa: B023
-            assert "cannot be deleted" in message(pilot)
-        await highlight(pilot, "active")
-        await pilot.press("x")
-        await until(pilot, lambda: "being trained; stop it first" in message(pilot))
+            await until(pilot, lambda: refusal in message(pilot))  # noqa: B023
         assert (runs_dir / "active").is_dir()

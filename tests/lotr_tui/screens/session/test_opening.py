@@ -121,7 +121,7 @@ async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_pat
         await ui.send(pilot, "the road")
         await pilot.press("ctrl+down", "ctrl+o")
         await ui.until(
-            pilot, lambda: ui.screen_name(app) == "RunsScreen" and app.screen.query_one("#runs").option_count
+            pilot, lambda: ui.screen_name(app) == "RunsScreen" and app.screen.query_one("#rows").option_count
         )
         await pilot.press("slash", *"mine", "enter", "enter")
         await ui.until(pilot, lambda: ui.screen_name(app) == "SessionScreen" and is_ready(app))
