@@ -278,8 +278,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_select_sample(self, index: int) -> None:
         """Move the cursor to a sample; the last one is the latest, which is followed."""
-        samples = self.view.samples
-        self.action_select_epoch(samples[max(0, index)].epoch if index < len(samples) - 1 else None)
+        samples, index = self.view.samples, max(0, index)
+        self.action_select_epoch(samples[index].epoch if index < len(samples) - 1 else None)
 
     def action_step_sample(self, offset: int) -> None:
         self.action_select_sample(self._samples.sample_index + offset)
