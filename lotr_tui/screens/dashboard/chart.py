@@ -19,7 +19,7 @@ class TrainingChart(charts.PerplexityChart):
     """Perplexity chart that can be zoomed, and has a cursor at an epoch, which a click moves."""
 
     def set_cursor(self, epoch: float | None) -> None:
-        self.cursor = None if epoch is None else min(epoch, self.x_end)  # records may have any epoch
+        self.cursor = None if epoch is None else min(epoch, self._view.epoch)  # records may have any
         self.redraw_changes()
 
     def zoom(self, factor: float) -> None:
