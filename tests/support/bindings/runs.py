@@ -8,7 +8,7 @@ from textual.widgets import Input, OptionList
 from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.monitor.run_list import RUN_COLUMNS
-from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS
+from lotr_tui.screens.runs.comparison import CURVE_MARKS
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
@@ -21,7 +21,7 @@ from tests.support.pilot import lines_of, screen_name, text_of, until
 def rows(app):
     """Return the rows of the list, which may be below a dialog."""
     screen = next(screen for screen in reversed(app.screen_stack) if isinstance(screen, RunsScreen))
-    return [str(option.prompt) for option in screen.query_one("#runs", OptionList).options]
+    return [str(option.prompt) for option in screen.query_one("#rows", OptionList).options]
 
 
 def sorted_by(app):
@@ -54,25 +54,30 @@ async def runs(pilot):
     await pilot.press("ctrl+o")
     await until(pilot, lambda: screen_name(app) == "RunsScreen" and len(rows(app)) == 5)
     await pilot.press(*["down"] * next(index for index, row in enumerate(rows(app)) if "first" in row))
-    await until(pilot, lambda: "first" in rows(app)[app.screen.query_one("#runs", OptionList).highlighted])
+    await until(pilot, lambda: "first" in rows(app)[app.screen.query_one("#rows", OptionList).highlighted])
 
 
 RUNS = [
     Row("runs.mark", lambda app: sum(row[1] in CURVE_MARKS for row in rows(app)), moves(1)),
-    Row("runs.compare", shows_differences, True, ("up", "space")),
-    *keys("runs", lambda app: sum(row[1] == BASELINE_MARK for row in rows(app)), baseline=moves(1)),
-    Row("runs.sort", sorted_by, "size↓", ("down",)),
-    *keys("runs", suggested_folder, export="first-csv"),
-    *opens("runs", rename="NameDialog", delete="ConfirmDialog", watch=("DashboardScreen", "dashboard.close")),
-    *keys("runs", focused, filter="LineInput"),
-    Row("runs.back", focused, "RobustOptionList", ("f", "i", "r", "s", "t")),
-    closes("runs.back", "SessionScreen"),
+    Row("runs.compare", shows_differences, True, ("up",)),
+    Row("list.sort", sorted_by, "size↓", ("down",)),
+    *keys("list", suggested_folder, export="first-csv"),
+    *opens("list", rename="Dialog", delete="ConfirmDialog"),
+    *opens("runs", watch=("DashboardScreen", "dashboard.close")),
+    *keys("list", focused, filter="LineInput"),
+    Row("list.back", focused, "RobustOptionList", ("f", "i", "r", "s", "t")),
+    closes("list.back", "SessionScreen"),
 ]
 
 # The dashboard
 
 
 visible_range = of("TrainingChart", "x_range")
+
+
+def cursor(app):
+    """Return the epoch of the cursor, or the latest one."""
+    return app.screen.query_one("TrainingChart").cursor or 12
 
 
 def sample_epoch(app):
@@ -124,13 +129,13 @@ LOG = [
 ]
 DASHBOARD = [
     *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1), first=0.0, latest=12.0),
-    *keys("dashboard", of("TrainingChart", "cursor_step"), cursor_left=122, cursor_right=123),
+    *keys("dashboard", cursor, cursor_left="decreases", cursor_right="increases"),
     Row("dashboard.zoom-in", visible_range, (6, 12), ("end",)),
     *keys("dashboard", visible_range, zoom_out=(0, 12)),
     Row("dashboard.show-all", visible_range, (0, 12), ("plus", "plus")),
     *keys("dashboard", of("PaneTabs", "pane"), pane="samples", previous_pane="chart"),
     *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
-    *opens("dashboard", prompt=("SamplePromptDialog", "dialog.cancel"), export="ExportDialog"),
+    *opens("dashboard", prompt=("Dialog", "dialog.cancel"), export="ExportDialog"),
     *opens("dashboard", stop="ConfirmDialog", close="QuitDialog"),
 ]
 CONTROL_COMMANDS = [
@@ -142,7 +147,7 @@ CONTROL_COMMANDS = [
 ]
 RUN_APPS = {
     "runs": [Stage(runs, RUNS, size=(100, 24))],  # all columns
-    "selected run": [Stage(runs, [Row("runs.select", model, "first")])],
+    "selected run": [Stage(runs, [Row("list.open", model, "first")])],
 }
 TRAINING_APPS = {
     "dashboard": [

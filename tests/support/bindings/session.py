@@ -96,7 +96,7 @@ PROMPT = [
 ]
 SYSTEM_PROMPT = [
     Row("field.complete", of("Input", "value"), EXAMPLE_SYSTEM_PROMPT),
-    closes("dialog.cancel", "SessionScreen"),
+    closes("dialog.submit", "SessionScreen"),
 ]
 SEARCH = keys(
     "session", lambda app: int(text_of(app.screen.query_one("#matches")).split()[0]), up=moves(-1), down=moves(1)
@@ -114,7 +114,7 @@ SESSION = [
     *keys("session", branch_count, again=2),
     *keys("session", num_tokens, next="increases"),
     *keys("session", lambda app: app.screen.query_one("SearchBar").has_class("-open"), find=True),
-    *opens("session", train=("NewTrainingDialog", "dialog.cancel"), model=("RunsScreen", "runs.back")),
+    *opens("session", train=("NewTrainingDialog", "dialog.cancel"), model=("RunsScreen", "list.back")),
     *opens("session", export=("ExportDialog", "dialog.cancel")),
     *opens("app", help=("HelpScreen", "help.close"), palette="AppCommandPalette"),
 ]
@@ -146,7 +146,7 @@ SESSION_APPS = {
     ],
     "session": [Stage(long_session, SESSION), Stage(session_after(focus="TemperatureSlider"), LETTERS)],
     "screens of commands": [
-        Stage(session_after(command="/sessions"), [closes("sessions.back", "SessionScreen")]),
+        Stage(session_after(command="/sessions"), [closes("list.back", "SessionScreen")]),
         Stage(session_after(command="/learn"), [closes("learn.close", "SessionScreen")]),
         Stage(session_after(command="/model smollm2"), [closes("dialog.cancel", "SessionScreen")]),
     ],

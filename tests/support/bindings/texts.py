@@ -12,7 +12,7 @@ from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model, open_attention
-from tests.support.bindings import LIST, Row, Stage, closes, focused, highlighted, keys, moves, of, of_screen, opens
+from tests.support.bindings import LIST, Row, Stage, closes, focused, keys, moves, of, of_screen, opens
 from tests.support.dialogues import dialogue_session_model
 from tests.support.pilot import screen_name, until
 
@@ -60,12 +60,6 @@ async def speaker_columns(pilot):
     await until(pilot, lambda: len(screen.slots) == 3)
 
 
-async def column_choice(pilot):
-    await speaker_columns(pilot)
-    await pilot.press("a")
-    await until(pilot, lambda: pilot.app.screen.query("#answers"))
-
-
 LADDER = [
     *keys("columns", lambda app: len(app.screen.slots), add=moves(1), remove=moves(-1)),
     *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
@@ -82,7 +76,6 @@ SLOW_COLUMNS = [
     Row("columns.stop", of_screen("is_writing"), False, ("enter",)),
 ]
 SPEAKER_COLUMNS = [Row("side-by-side.change", screen_name, "ModelChoiceDialog", ("right",), back="dialog.cancel")]
-CHOICE = [Row("model-choice.down", highlighted, moves(1), ("g",)), Row("model-choice.up", highlighted, moves(-1))]
 
 # Sessions and paths
 
@@ -101,9 +94,8 @@ async def path_completion(pilot):
 
 
 SESSIONS = [
-    Row("sessions.export", suggested_suffix, ".md", back="dialog.cancel"),
-    *opens("sessions", rename="NameDialog", delete="ConfirmDialog"),
-    closes("sessions.open", "SessionScreen"),
+    Row("list.export", suggested_suffix, ".md", back="dialog.cancel"),
+    closes("list.open", "SessionScreen"),
 ]
 
 # Inspectors
@@ -159,7 +151,7 @@ async def attention(pilot):
 
 TEXT_APPS = {
     "columns": [
-        Stage(ladder(0), LADDER), Stage(speaker_columns, SPEAKER_COLUMNS), Stage(column_choice, CHOICE),
+        Stage(ladder(0), LADDER), Stage(speaker_columns, SPEAKER_COLUMNS),
         Stage(ladder(2), SLOW_COLUMNS, is_slow=True),
     ],
     "saved sessions": [
