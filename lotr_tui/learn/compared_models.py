@@ -1,6 +1,7 @@
 """Models of the class from counts to a real one, scored on the same held-out lines."""
 
-from collections.abc import Callable, Generator, Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -9,7 +10,7 @@ from typing import Any
 from engine.analysis.evaluation import WrittenBits, measure_written_bits
 from engine.config import BUNDLED, DataMode
 from engine.data.dataset import Dataset
-from engine.data.tokenizers import WordTokenizer, split_words
+from engine.data.tokenizers import WordTokenizer, WordTokenizerName, split_words
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel
 from engine.models.ngram import OrthographyModel
@@ -50,54 +51,44 @@ class Comparison:
     lines: tuple[str, ...]  # as they are written
     dataset: Dataset  # the corpus as words
     outcomes: dict[int, ScoredModel | str] = field(default_factory=dict)  # by model; a text says why one failed
-    requested: frozenset[int] = frozenset()  # models on request that the student has asked for
+    requested: set[int] = field(default_factory=set)  # models on request that the student has asked for
+    _orthographies: dict[WordTokenizerName, OrthographyModel] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the thread that scores
 
     @property
-    def missing(self) -> list[int]:
-        """Models that are still to be scored."""
-        return [index for index in range(len(self.models)) if index not in self.outcomes and self.is_wanted(index)]
+    def wanted(self) -> list[int]:
+        return [index for index, each in enumerate(self.models) if not each.is_on_request or index in self.requested]
 
     @property
     def best(self) -> int | None:
         """The model that needs the fewest bits; None until every wanted model has an outcome."""
-        bits = {index: scored.bits.bits_per_character for index, scored in self.scored.items()}
-        return None if self.missing or not bits else min(bits, key=bits.__getitem__)
+        if any(index not in self.outcomes for index in self.wanted):
+            return None
+        scored = {index: each for index, each in self.outcomes.items() if isinstance(each, ScoredModel)}
+        return min(scored, key=lambda index: scored[index].bits.bits_per_character, default=None)
 
-    def is_wanted(self, index: int) -> bool:
-        """Return False for a model on request that the student has not requested."""
-        return index in self.requested or not self.models[index].is_on_request
-
-    @property
-    def scored(self) -> dict[int, ScoredModel]:
-        return {index: each for index, each in sorted(self.outcomes.items()) if isinstance(each, ScoredModel)}
-
-    def iter_progress(self, cancelled: Cancelled) -> Iterator[tuple[int, str]]:
-        """Load and score the missing models in a thread; yield the index of a model and a line, "" when it is done."""
-        for index in self.missing:
-            try:
-                outcome: ScoredModel | str = yield from self._score(index, cancelled)
-            except Exception as error:  # a model by others may fail in any way, and the others are still compared
-                outcome = describe_error(error)
-            if cancelled():
+    def score(self, index: int, cancelled: Cancelled) -> Iterator[str]:
+        """Load and score a model in a thread, unless that was done; yield lines of progress."""
+        with self._lock:
+            if index in self.outcomes or cancelled():
                 return
-            self.outcomes = {**self.outcomes, index: outcome}  # a new mapping, so that readers need no lock
-            yield index, ""
-
-    def _score(self, index: int, cancelled: Cancelled) -> Generator[tuple[int, str], None, ScoredModel]:
-        compared = self.models[index]
-        loading = compared.load(cancelled)
-        while True:
+            compared, orthography = self.models[index], None
             try:
-                yield index, next(loading)
-            except StopIteration as end:
-                model: LanguageModel = end.value
-                break
-        yield index, f"{compared.name} reads the held-out lines …"
-        orthography = None
-        if isinstance(model.tokenizer, WordTokenizer):  # what words leave out counts too
-            lines = (line.text for line in islice(self.dataset.splits.train, MAX_TRAINING_LINES))
-            orthography = OrthographyModel(lines, model.tokenizer.name)
-        return ScoredModel(model, measure_written_bits(model, compared.mode, self.lines, orthography))
+                model = yield from compared.load(cancelled)
+                yield f"{compared.name} reads the held-out lines …"
+                if isinstance(model.tokenizer, WordTokenizer):  # what words leave out counts too
+                    name = model.tokenizer.name
+                    if name not in self._orthographies:
+                        lines = (line.text for line in islice(self.dataset.splits.train, MAX_TRAINING_LINES))
+                        self._orthographies[name] = OrthographyModel(lines, name)
+                    orthography = self._orthographies[name]
+                bits = measure_written_bits(model, compared.mode, self.lines, orthography)
+                outcome: ScoredModel | str = ScoredModel(model, bits)
+            except Exception as error:  # a model by others may fail in any way, and the others are still compared
+                if cancelled():
+                    return
+                outcome = describe_error(error)
+            self.outcomes = {**self.outcomes, index: outcome}  # a new mapping, so that readers need no lock
 
 
 def load_comparison(material: Material) -> Loading[Comparison]:

@@ -2,25 +2,24 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.analysis.evaluation import evaluate
 from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.control import CommandQueue, ControlCommand
 from engine.data.dataset import Dataset
 from engine.errors import CorpusError, InvalidInputError, RunError
-from engine.events import Evaluated
+from engine.events import Evaluated, Preparing, TrainingEvent
 from engine.models.base import LanguageModel
-from engine.runtime.process import Cancellation
 from engine.storage.files import decode, parse_json, read_limited, write_atomically
-from lotr_tui.learn.material import Loading, class_models_dir, follow_training
-from lotr_tui.monitor.local_training import LocalTraining, TrainingUpdate
+from lotr_tui.learn.material import Cancelled, Loading, class_models_dir, follow_training
 from lotr_tui.monitor.training_view import TrainingView
 
 TEMPORARY_PREFIX, RUN_NAME = "lotr-tui-class-", "live"
@@ -79,34 +78,42 @@ def train_perplexity(model: LanguageModel, dataset: Dataset) -> float:
     return evaluate(model, np.concatenate([dataset.train[start : start + length] for start in starts])).perplexity
 
 
-class TemporaryTraining(LocalTraining):
-    """Training in a thread whose run directory is in a temporary folder, which the thread removes when it ends."""
+@dataclass
+class LiveTraining:
+    """Training of a chapter in a temporary folder, which goes when it ends; a thread runs `events`."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.train_scores: dict[int, float] = {}  # perplexity on the training text by the step of an evaluation
-        self._stack = ExitStack()
-        super().__init__(self._prepare)
+    config: Config
+    view: TrainingView = field(default_factory=TrainingView)  # of the events that the reader has applied
+    train_scores: dict[int, float] = field(default_factory=dict)  # training text's perplexity by step of an evaluation
+    has_ended: threading.Event = field(default_factory=threading.Event)
+    _lr_scale: float = 0.0  # 0 until it is set
+    _commands: CommandQueue | None = None  # None until the training is prepared
 
-    def _generate_updates(self, cancellation: Cancellation) -> Iterator[TrainingUpdate]:
-        with self._stack:
-            for update in super()._generate_updates(cancellation):
-                if isinstance(update, Evaluated) and update.model is not None:
-                    assert self._job is not None
-                    self.train_scores[update.step] = train_perplexity(update.model, self._job.dataset)
-                yield update
+    def events(self, cancelled: Cancelled) -> Iterator[TrainingEvent]:
+        from engine.training.job import prepare_job  # imports torch
 
-    def _prepare(self) -> Any:
-        from engine.training.job import prepare_job
+        yield Preparing("reading the corpus")
+        try:
+            with TemporaryDirectory(prefix=TEMPORARY_PREFIX, ignore_cleanup_errors=True) as folder:
+                job = prepare_job(self.config, RUN_NAME, Path(folder))
+                if len(job.dataset.train) > MAX_TRAIN_TOKENS:
+                    job.dataset = limit_dataset(job.dataset)
+                self._commands = job.command_queue
+                if self._lr_scale:
+                    self._commands.send(ControlCommand("lr", f"{self._lr_scale:g}"))
+                for event in job.events(cancelled):
+                    if isinstance(event, Evaluated) and event.model is not None:
+                        self.train_scores[event.step] = train_perplexity(event.model, job.dataset)
+                    yield event
+        finally:
+            self.has_ended.set()
 
-        job = prepare_job(self.config, RUN_NAME, Path(self._stack.enter_context(temporary_folder())))
-        if len(job.dataset.train) > MAX_TRAIN_TOKENS:
-            job.dataset = limit_dataset(job.dataset)
-        return job
-
-
-def temporary_folder() -> "TemporaryDirectory[str]":
-    return TemporaryDirectory(prefix=TEMPORARY_PREFIX, ignore_cleanup_errors=True)
+    def scale_lr(self, scale: float) -> None:
+        """Set the learning rate as a fraction of the one of the configuration, now or once the training is prepared."""
+        if scale != self._lr_scale:
+            self._lr_scale = scale
+            if self._commands is not None:
+                self._commands.send(ControlCommand("lr", f"{scale:g}"))
 
 
 class Verdict(NamedTuple):
@@ -171,7 +178,7 @@ def overfitting_config(data: DataConfig, num_train_tokens: int, setting: Regular
     return live_config(data, num_train_tokens, epochs=6, evaluations_per_epoch=3, model=model, lr=0.01)
 
 
-def load_overfitting_run(data: DataConfig, dataset: Dataset, cancelled: Callable[[], bool]) -> Loading[RunCurves]:
+def load_overfitting_run(data: DataConfig, dataset: Dataset, cancelled: Cancelled) -> Loading[RunCurves]:
     """Read the run without regularization for a corpus, which is trained first if that was not done before.
 
     Raises an InvalidInputError if the corpus is too small, and a RunError if the training is cancelled or not stored.
@@ -185,22 +192,10 @@ def load_overfitting_run(data: DataConfig, dataset: Dataset, cancelled: Callable
             return decode(RunCurves, record)
     except (OSError, ValueError, InvalidInputError):
         pass  # missing, or damaged: it is trained again
-    from engine.training.job import prepare_job  # training is rare, and imports much
-
-    events: list[Evaluated] = []
-    scores: dict[int, float] = {}
-
-    def keep(event: Evaluated) -> None:
-        if event.model is not None:
-            events.append(event)
-            scores[event.step] = train_perplexity(event.model, job.dataset)
-
+    training = LiveTraining(config)
+    evaluations = yield from follow_training(training.events, config, "a network without regularization", cancelled)
+    curves = RunCurves.from_evaluations(evaluations, training.train_scores)
     try:
-        with temporary_folder() as temporary:
-            job = prepare_job(config, RUN_NAME, Path(temporary))
-            job.dataset = limit_dataset(job.dataset)
-            yield from follow_training(job, "a network without regularization", cancelled, keep)
-        curves = RunCurves.from_evaluations(events, scores)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, f"{json.dumps({'config': written_config, **asdict(curves)})}\n".encode())
     except OSError as error:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from engine.analysis.activations import find_attention_model, find_lstm
 from engine.config import BUNDLED, LSTM, Config, DataConfig
@@ -19,7 +19,7 @@ from engine.data.scripts import encode_speaker
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers import EOS_ID, Tokenizer
 from engine.errors import CorpusError, RunError, printable
-from engine.events import Evaluated, Finished, Preparing, Step
+from engine.events import Evaluated, Finished, Preparing, Step, TrainingEvent
 from engine.generation.generate import END_OF_TEXT, DecoderState, TextInProgress, TokenEvent, force_token, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
@@ -30,9 +30,6 @@ from engine.runs.loading import load_model
 from engine.storage.files import app_home, assets_dir
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_perplexity
 from lotr_tui.session.session_model import SessionModel, find_cast, reads_line_ends
-
-if TYPE_CHECKING:
-    from engine.training.job import TrainingJob
 
 T = TypeVar("T")
 Loading = Generator[str, None, T]
@@ -93,7 +90,7 @@ def train_class_model(
         run.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".training-", dir=run.parent, ignore_cleanup_errors=True) as folder:
             job = prepare_job(config, config.preset, Path(folder))
-            yield from follow_training(job, f"a small {LABELS[name]}", cancelled)
+            yield from follow_training(job.events, config, f"a small {LABELS[name]}", cancelled)
             if not run.is_dir():  # another session may have trained it meanwhile
                 job.run.path.replace(run)
     except OSError as error:
@@ -102,20 +99,22 @@ def train_class_model(
 
 
 def follow_training(
-    job: "TrainingJob", name: str, cancelled: Cancelled, on_evaluated: Callable[[Evaluated], None] = lambda event: None
-) -> Loading[None]:
-    """Run a training to its end, or for `MAX_TRAINING_SECONDS`; raise a RunError if it is cancelled."""
-    ends_at, num_epochs = time.monotonic() + MAX_TRAINING_SECONDS, job.config.training.epochs
-    is_done, line = False, ""
-    for event in job.events(lambda: cancelled() or time.monotonic() > ends_at):
+    events: Callable[[Cancelled], Iterable[TrainingEvent]], config: Config, name: str, cancelled: Cancelled
+) -> Loading[list[Evaluated]]:
+    """Run a training to its end, or for `MAX_TRAINING_SECONDS`; return its evaluations.
+
+    Raises a RunError if it is cancelled.
+    """
+    ends_at, num_epochs = time.monotonic() + MAX_TRAINING_SECONDS, config.training.epochs
+    is_done, line, evaluations = False, "", list[Evaluated]()
+    for event in events(lambda: cancelled() or time.monotonic() > ends_at):
         if isinstance(event, Preparing):
             yield f"preparing {name} for this corpus: {event.message} …"
         elif isinstance(event, Evaluated):
-            on_evaluated(event)
-            line = (
-                f"training {name} on this corpus, once: epoch {event.epoch:.0f} of {num_epochs}, perplexity "
-                f"{format_perplexity(event.valid_perplexity)}"
-            )
+            evaluations.append(event)
+            perplexity = format_perplexity(event.valid_perplexity)
+            progress = f"epoch {event.epoch:.0f} of {num_epochs}, perplexity {perplexity}"
+            line = f"training {name} on this corpus, once: {progress}"
             yield f"{line} …"
         elif isinstance(event, Step) and line and event.epoch:
             seconds = event.seconds / event.epoch * max(0.0, num_epochs - event.epoch)
@@ -124,6 +123,7 @@ def follow_training(
         is_done = isinstance(event, Finished) and (event.reason == "done" or not cancelled())
     if not is_done:
         raise RunError(f"the training of {name} was stopped; open the chapter again")
+    return evaluations
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,12 @@ class TextualFixesApp(App[None]):
         if not (isinstance(event, too_late) and (self._exit or not self.screen_stack)):
             await super().on_event(event)
 
+    def on_key(self, event: events.Key) -> None:
+        """Give a text field the letters of a burst: they were sent before a key among them had given it the focus."""
+        if self.focused is not None and self.focused.check_consume_key(event.key, event.character):
+            event.prevent_default()
+            self.focused.post_message(events.Key(event.key, event.character))
+
     async def run_action(
         self,
         action: "str | actions.ActionParseResult",

@@ -6,7 +6,7 @@ Run `pytest --snapshot-update` after an intended change, and look at the new pic
 import pytest
 
 from tests.support import dialogue_scenes, scenes
-from tests.support.learn_scenes import chapters, training
+from tests.support import learn_scenes as learn
 
 NORMAL, SMALL, TINY = (120, 35), (80, 24), (60, 20)
 COLOURLESS = "colourless"
@@ -34,13 +34,13 @@ OTHERS = [
     (scenes.compared_runs, "shire", NORMAL), (scenes.compared_runs, COLOURLESS, TINY),
     (scenes.dashboard, "shire", NORMAL), (scenes.dashboard, COLOURLESS, TINY),
     (scenes.diagnosed_training, "shire-light", SMALL), (scenes.quit_dialog, "ansi-dark", NORMAL),
-    (chapters.learn_tokens, "shire", NORMAL), (chapters.learn_tokens_figure, "shire", TINY),
-    (chapters.learn_contents, COLOURLESS, TINY), (chapters.learn_source, "shire-light", NORMAL),
-    (chapters.learn_counting, "shire", NORMAL), (chapters.learn_counting_trigram, "shire", TINY),
-    (chapters.learn_sampling, "shire", NORMAL), (chapters.learn_perplexity, "shire", NORMAL),
-    (chapters.learn_memory, "shire", NORMAL), (training.learn_training, "shire", NORMAL),
-    (training.learn_overfitting, "shire", NORMAL), (chapters.learn_attention, "shire", NORMAL),
-    (chapters.learn_attention_models, "shire", SMALL),
+    (learn.learn_tokens, "shire", NORMAL), (learn.learn_tokens_figure, "shire", TINY),
+    (learn.learn_contents, COLOURLESS, TINY), (learn.learn_source, "shire-light", NORMAL),
+    (learn.learn_counting, "shire", NORMAL), (learn.learn_counting_trigram, "shire", TINY),
+    (learn.learn_sampling, "shire", NORMAL), (learn.learn_perplexity, "shire", NORMAL),
+    (learn.learn_memory, "shire", NORMAL), (learn.learn_training, "shire", NORMAL),
+    (learn.learn_overfitting, "shire", NORMAL), (learn.learn_attention, "shire", NORMAL),
+    (learn.learn_attention_models, "shire", SMALL),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Chapters of the class in an app."""
+"""Chapters of the class in an app, and figures that need no model, for tests of the screen around them."""
 
 from functools import cache
 
@@ -7,10 +7,31 @@ from textual.widgets import Static
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.screens.learn.figures.training import LiveTrainingFigure
+from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
-from lotr_tui.widgets.keys import KeyFooter
-from tests.support.pilot import lines_of, text_of, until
+from lotr_tui.widgets.slider import Slider
+from tests.support.pilot import text_of, until
+
+
+class SliderFigure(ChapterFigure[int]):
+    """A slider whose value finishes that part of the task."""
+
+    def compose_figure(self):
+        yield Slider("value", [str(value) for value in range(10)], help_line="A value of the test", id="value")
+
+    def load(self, cancelled):
+        yield "loading the test …"
+        return 7
+
+    def show_view(self):
+        if value := self.query_one(Slider).index:
+            self.finish_part(value - 1)
+
+
+class FailingFigure(SliderFigure):
+    def load(self, cancelled):
+        yield "loading the test …"
+        raise ValueError("the model\nis broken")
 
 
 def open_class_before():
@@ -35,8 +56,12 @@ def bundled_material():
 async def open_chapter(pilot, name, make_material=bundled_material):
     """Open a chapter, and wait until its figure is shown."""
     await pilot.app.push_screen(ChapterScreen(make_material, find_chapter(name)))
+    return await until_chapter(pilot, find_chapter(name))
+
+
+async def until_chapter(pilot, index):
     screen = chapter_screen(pilot)
-    await until(pilot, lambda: screen.is_idle, 30)
+    await until(pilot, lambda: screen.index == index and screen.is_idle, 30)
     await pilot.pause()
     return screen
 
@@ -51,20 +76,3 @@ def task_text(screen):
 
 def sentences(screen):
     return text_of(screen.query_one("#sentences", Static))
-
-
-def footer(screen):
-    return lines_of(screen.query_one(KeyFooter))
-
-
-async def until_chapter(pilot, index):
-    screen = chapter_screen(pilot)
-    await until(pilot, lambda: screen.index == index and screen.is_idle)
-    await pilot.pause()
-    return screen
-
-
-def num_evaluations(pilot):
-    """Return the number of evaluations of the live training that are shown."""
-    training = chapter_screen(pilot).query_one(LiveTrainingFigure).training
-    return 0 if training is None else len(training.view.evaluations)

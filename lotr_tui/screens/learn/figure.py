@@ -1,10 +1,10 @@
-"""Base of the live figures: a typed line, drawings of its numbers, and the loading of models and corpus."""
+"""Base of the live figures: a typed line, drawings of its numbers, and the task that loads and computes them."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from rich.cells import cell_len, set_cell_size
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
@@ -16,51 +16,31 @@ from textual.widgets import Input, Static
 from engine.errors import describe_error
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import MISSING, fit_cells, format_percent, truncate
+from lotr_tui.formatting import fit_cells, format_percent, truncate
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import HelpLine
+from lotr_tui.widgets.slider import Slider
 
 DataT = TypeVar("DataT")
-Painter = Callable[[int, int], Content]
-"""Function that returns the content of a drawing of a width and a height."""
-REST_SECONDS = 0.6
-"""Time without a change after which a choice counts as an answer: to pass the right one is no answer."""
+Painter = Callable[[int, int], Content]  # returns the content of a drawing of a width and a height
 MAX_CHARACTERS = 2000
 MAX_NAME_WIDTH, MIN_BAR_WIDTH, PERCENT_WIDTH = 12, 4, 8
 SAMPLES_HEADING = "sampled after the words before the cursor (r: again, with other seeds)"
 
 
 class Drawing(Widget):
-    """Part of a figure that a function paints for the size it has. Posts `Clicked`."""
+    """Part of a figure that a function paints for the size it has."""
 
-    DEFAULT_CSS = """
-    Drawing { height: auto; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    Drawing:focus { background: $panel; }
-    """
+    DEFAULT_CSS = "Drawing { height: auto; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }"
     ALLOW_SELECT = False
+    _painter: Painter | None = None
 
-    class Clicked(Message):
-        """Posted with the clicked cell of the content."""
-
-        def __init__(self, drawing: "Drawing", x: int, y: int) -> None:
-            super().__init__()
-            self.drawing, self.x, self.y = drawing, x, y
-
-        @property
-        def control(self) -> "Drawing":
-            return self.drawing
-
-    def __init__(self, id: str, help_line: str = "", *, can_focus: bool = False) -> None:
-        super().__init__(id=id)
-        self.can_focus, self.HELP_LINE = can_focus, help_line
-        self._painter: Painter | None = None
-
-    def show(self, painter: Painter) -> None:
-        self._painter = painter
+    def show(self, painted: Painter | Content) -> None:
+        self._painter = (lambda *_: painted) if isinstance(painted, Content) else painted
         self.refresh(layout=self.styles.is_auto_height)
 
     def render(self) -> Content:
@@ -68,9 +48,6 @@ class Drawing(Widget):
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
         return 1 if self._painter is None else self._painter(width, 0).plain.count("\n") + 1
-
-    def on_click(self, event: events.Click) -> None:
-        self.post_message(self.Clicked(self, event.x - self.gutter.left, event.y - self.gutter.top))
 
 
 class LineBar(TextInputBar):
@@ -80,13 +57,12 @@ class LineBar(TextInputBar):
 
     def __init__(self, example: str, help_line: str = "", *, max_length: int = MAX_CHARACTERS) -> None:
         super().__init__(example, id="line")
-        self.input.max_length, self._max_length = max_length, max_length
-        self.example = self.text
+        self.input.max_length, self.example = max_length, self.text
         self._help_line = help_line or "Type a line of your own; the figure follows each key"
 
     def get_help_line(self) -> str:
-        is_full = len(self.input.value) >= self._max_length
-        return f"The line is full: {self._max_length:,} characters" if is_full else self._help_line
+        most = self.input.max_length or 0
+        return f"The line is full: {most:,} characters" if len(self.input.value) >= most else self._help_line
 
     @on(Input.Changed)
     def _update_help(self) -> None:
@@ -117,11 +93,10 @@ class ChapterFigureReady(Message):
 
 
 class ChapterFigure(Vertical, Generic[DataT]):
-    """Live figure of a chapter: it loads its data in a thread, and then reacts to keys and the mouse.
+    """Live figure of a chapter, whose one task loads its data in a thread; then the view follows keys, mouse and size.
 
-    A subclass defines `compose_figure`, `load` and `show_data`, and calls `finish_part` once a part of the task is
-    done. It may start `work` in a thread, whose items `receive` gets. Textual calls `on_mount` and `on_unmount` of this
-    class and of the subclass; `super()` would call them twice.
+    A subclass defines `compose_figure`, `load` and `show_view`, and calls `finish_part` once a part of the task is
+    done. Once the data are loaded, `work` may compute more for it, and `receive` gets the results.
     """
 
     DEFAULT_CSS = """
@@ -135,23 +110,20 @@ class ChapterFigure(Vertical, Generic[DataT]):
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-figure",
         """
-        word-before | left  | step_word(-1) | word before | The word before in the line
-        word-after  | right | step_word(1)  | next word   | The next word of the line
+        up   | up   | step_control(1)  | up   | The next value of the first slider, or the row above
+        down | down | step_control(-1) | down | The value before of the first slider, or the row below
         """,
     )
+    POLL_INTERVAL: ClassVar[float] = 0.01
+    LAYOUTS: ClassVar[dict[str, tuple[int, int]]] = {}  # columns and rows of the figure from which it has a class
 
     def __init__(self, material: Material) -> None:
         super().__init__(id="figure", classes="-loading")
-        self.material = material
-        self.data: DataT | None = None  # None until they are loaded
-        self._loaded: DataT  # by the thread
+        self.material, self.is_loaded = material, False
+        self.data: DataT  # once they are loaded
         self.finished_parts: set[int] = set()  # since the chapter was opened
-        self._follow: Callable[[], None] = lambda: None
-        self._loading: BackgroundTask[str] = BackgroundTask(
-            self, "chapter-figure", lambda notes: self.show_note(notes[-1]), self.show_failure, self._show_loaded
-        )
         self.work: BackgroundTask[Any] = BackgroundTask(
-            self, "chapter-work", self.receive, self.show_failure, interval=0.01
+            self, "chapter", self._deliver, self.show_failure, self._end_work, interval=self.POLL_INTERVAL
         )
 
     # Parts that a subclass implements
@@ -163,20 +135,20 @@ class ChapterFigure(Vertical, Generic[DataT]):
         """Load what the figure shows in a thread; yield lines of progress."""
         raise NotImplementedError
 
-    def show_data(self, data: DataT) -> None:
+    def set_up(self) -> None:
+        """Prepare the widgets for the loaded data."""
+
+    def show_view(self) -> None:
+        """Show the data for the line, its cursor, the sliders and the size, one of which may have changed."""
         raise NotImplementedError
 
     def receive(self, items: list[Any]) -> None:
-        """Show items of `work`."""
+        """Show results of `work`."""
 
     @property
-    def is_idle(self) -> bool:
-        return self.data is not None and not self._loading.is_running and not self.work.is_running
-
-    @property
-    def work_in_progress(self) -> str:
-        """Name of what leaving the chapter would stop, such as "training"; empty without such work."""
-        return ""
+    def is_training(self) -> bool:
+        """True while leaving the chapter would stop a training."""
+        return False
 
     def reveal(self, pane: Widget) -> None:
         """Show the part of the figure with a pane that is about to be focused, where not all parts fit."""
@@ -186,16 +158,6 @@ class ChapterFigure(Vertical, Generic[DataT]):
     @property
     def line(self) -> LineBar:
         return self.query_one(LineBar)
-
-    def follow_cursor(self, callback: Callable[[], None]) -> None:
-        """Call a function when the line or its cursor changes, and now."""
-        self._follow = callback
-        self.watch(self.line.input, "selection", callback, init=False)
-        callback()
-
-    @on(Input.Changed)
-    def _follow_line_change(self) -> None:
-        self._follow()  # posted after the cursor has moved, unlike a change of the value
 
     def finish_part(self, part: int) -> None:
         """Report that a part of the task is done; later calls have no effect."""
@@ -212,11 +174,11 @@ class ChapterFigure(Vertical, Generic[DataT]):
     def show_failure(self, error: BaseException) -> None:
         self.show_note(Content.styled(describe_error(error), "$text-error"))
 
-    def action_step_word(self, offset: int) -> None:
-        for line in self.query(LineBar):
-            line.input.action_cursor_left_word() if offset < 0 else line.input.action_cursor_right_word()
+    # Loading, and what follows it
 
-    # Loading
+    @property
+    def is_idle(self) -> bool:
+        return self.is_loaded and not self.work.is_running
 
     def compose(self) -> ComposeResult:
         yield Static("loading …", id="figure-message", markup=False)
@@ -224,33 +186,59 @@ class ChapterFigure(Vertical, Generic[DataT]):
             yield from self.compose_figure()
 
     def on_mount(self) -> None:
-        self._loading.start(self._load)
+        self.work.start(self._load)
 
     def on_unmount(self) -> None:
-        self._loading.cancel()
         self.work.cancel()
 
     def _load(self, cancelled: Cancellation) -> Iterator[str]:
         with self.material.lock:
             if not cancelled():
-                self._loaded = yield from self.load(cancelled)
+                self.data = yield from self.load(cancelled)
 
-    def _show_loaded(self) -> None:
-        self.data = self._loaded
+    def _deliver(self, items: list[Any]) -> None:
+        if self.is_loaded:
+            self.receive(items)
+        else:
+            self.show_note(items[-1])
+
+    def _end_work(self) -> None:
+        if self.is_loaded:
+            self.show_view()
+            return
+        self.is_loaded = True
         self.show_note("")
         self.remove_class("-loading")
-        self.show_data(self.data)
+        self.set_up()
+        for line in self.query(LineBar):
+            self.watch(line.input, "selection", self._follow, init=False)
+        self._follow()
         # Textual posts no `Resize` for a new widget if another one asks for its own place before.
-        self.call_after_refresh(
-            lambda: self.post_message(events.Resize(self.size, self.virtual_size, self.container_size))
-        )
+        self.call_after_refresh(self.on_resize)
         self.post_message(ChapterFigureReady())
+
+    def on_resize(self) -> None:
+        for name, (columns, rows) in self.LAYOUTS.items():
+            self.set_class(self.size.width >= columns and self.size.height >= rows, name)
+        self._follow()
+
+    @on(Input.Changed)  # posted after the cursor has moved, unlike a change of the value
+    @on(Slider.Changed)
+    def _follow(self) -> None:
+        if self.is_loaded:
+            self.show_view()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.is_loaded
+
+    def action_step_control(self, steps: int) -> None:
+        self.query(Slider).first().action_step(steps)
 
 
 class SamplesFigure(ChapterFigure[DataT]):
     BINDING_GROUP_TITLE = "Samples"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "learn-samples", "again | r,ctrl+r | again | again | Sample other texts, with other seeds | r", show=True
+        "learn-samples", "again | r,ctrl+r | again | again | Sample other texts, with other seeds", show=True
     )
     FIRST_SEED, SEED_STEP = 7, 1
 
@@ -258,16 +246,12 @@ class SamplesFigure(ChapterFigure[DataT]):
         super().__init__(material)
         self.seed = self.FIRST_SEED
 
-    def sample(self) -> None:
-        raise NotImplementedError
-
     def action_again(self) -> None:
         self.seed += self.SEED_STEP
-        self.sample()
+        self.show_view()
 
-    def receive(self, items: list[Any]) -> None:
-        if isinstance(samples := items[-1], list):
-            self.query_one("#samples", Drawing).show(lambda *size: sample_rows(samples, *size))
+    def show_samples(self, samples: "Sequence[Sample]") -> None:
+        self.query_one("#samples", Drawing).show(lambda *size: sample_rows(samples, *size))
 
 
 class WordBar(NamedTuple):
@@ -275,7 +259,7 @@ class WordBar(NamedTuple):
 
     text: str
     prob: float
-    before: float | None = None  # such as the model's without the sampler chain, in a column before; shades the bar
+    before: float | None = None  # such as the one without a reset, in a column before; shades the bar
     is_marked: bool = False
     note: str = ""  # replaces the bar, such as the rank of a word that is far below
 
@@ -287,19 +271,9 @@ class Sample(NamedTuple):
 
 
 def word_bars(
-    title: str,
-    headings: Sequence[str],
-    bars: Sequence[WordBar],
-    width: int,
-    height: int,
-    *,
-    last: WordBar | None = None,
-    scale: float = 0.0,
+    title: str, headings: Sequence[str], bars: Sequence[WordBar], last: WordBar | None, width: int, height: int
 ) -> Content:
-    """Return a heading and one bar per word, as many as there are rows.
-
-    `last` is in the last row if the rows end before it; `scale` is the probability of a full bar, 0 for the highest.
-    """
+    """Return a heading and one bar per word, as many as there are rows; `last` is there even if the rows end before."""
     num_rows = max(1, height - 1)
     rows = list(bars[:num_rows])
     if last is not None and not any(row.is_marked for row in rows):
@@ -309,23 +283,21 @@ def word_bars(
     longest = max((cell_len(row.text) for row in rows), default=0)
     name_width = max(4, min(MAX_NAME_WIDTH, longest, title_width - MIN_BAR_WIDTH - 3))
     bar_width = max(1, title_width - name_width - 3)
-    scale = scale or max((max(row.prob, row.before or 0) for row in bars), default=0.0) or 1.0
+    scale = max((max(row.prob, row.before or 0) for row in bars), default=0.0) or 1.0
     lines = [Content.styled(fit_cells(title, title_width) + heading, MUTED)]
     for row in rows:
-        is_removed = row.before is not None and row.prob == 0
-        cells, shade = truncate(row.note, bar_width) or bar(row.prob / scale, bar_width), ""
-        columns = [(format_percent(row.prob) if not is_removed else MISSING, "")]
-        if row.before is not None:
-            shade = "░" * (round(row.before / scale * bar_width) - cell_len(cells))
-            columns.insert(0, (format_percent(row.before), MUTED))
+        cells = truncate(row.note, bar_width) or bar(row.prob / scale, bar_width)
+        shade = "░" * (round((row.before or 0) / scale * bar_width) - cell_len(cells))
+        before = "" if row.before is None else format_percent(row.before).rjust(PERCENT_WIDTH)
         line = Content.assemble(
             ("▸" if row.is_marked else " ", "bold $accent"),
-            (fit_cells(row.text, name_width), "bold $accent" if row.is_marked else MUTED if is_removed else ""),
+            (fit_cells(row.text, name_width), "bold $accent" if row.is_marked else ""),
             " ",
             (cells, MUTED if row.note else "$accent"),
             (shade, MUTED),
             " " * (bar_width - cell_len(cells + shade) + 1),
-            *((text.rjust(PERCENT_WIDTH), style) for text, style in columns),
+            (before, MUTED),
+            format_percent(row.prob).rjust(PERCENT_WIDTH),
         )
         lines.append(line)
     return Content("\n").join(lines)

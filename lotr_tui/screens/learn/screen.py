@@ -1,12 +1,10 @@
 """Screen of a chapter of the class: a few sentences, a live figure, a task, and keys to the other chapters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -38,24 +36,21 @@ FIGURES = {
     "sampling": "next_words.SamplingFigure",
     "attention": "attention.AttentionFigure",
 }
+# Minimum columns and rows for text and figure at the same time, one above or beside the other.
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
-"""Minimum columns and rows for text and figure at the same time, one above or beside the other."""
 MIN_COLUMNS, MIN_ROWS = 40, 12
-BEGIN_AGAIN = -1
-"""Result of the list of chapters if the progress is to be forgotten."""
-FOOTER_KEYS = (
+BEGIN_AGAIN = -1  # result of the list of chapters if the progress is to be forgotten
+FOOTER_KEYS = (  # the most important first
     "learn-live.train", "learn-samples.again", "learn-memory.reset", "learn-memory.find",
     *(f"learn.{name}" for name in ("pane", "edit", "next", "previous", "hint", "code", "contents", "close")),
 )  # fmt: skip
-"""Keys of the footer, the most important first."""
 
 
 def import_figure(chapter: str) -> "Callable[[Material], ChapterFigure[Any]]":
     """Import the module of a figure, which imports numpy, and return the function that creates the figure."""
     module, _, name = FIGURES[chapter].partition(".")
-    create: Callable[[Material], ChapterFigure[Any]] = getattr(
-        import_module(f"lotr_tui.screens.learn.figures.{module}"), name
-    )
+    figures: Any = import_module(f"lotr_tui.screens.learn.figures.{module}")
+    create: Callable[[Material], ChapterFigure[Any]] = getattr(figures, name)
     return create
 
 
@@ -69,7 +64,7 @@ class ChapterScreen(AppScreen[None]):
         pane      | tab       | step_pane(1)     | pane     | The next part; the text where only one fits
         pane-back | shift+tab | step_pane(-1)    | back     | The part before
         edit      | e         | edit_line        | edit     | Type into the line of the figure
-        next      | n,ctrl+n  | step_chapter(1)  | next     | The next chapter, also while a text is typed | n
+        next      | n,ctrl+n  | step_chapter(1)  | next     | The next chapter, also while a text is typed
         previous  | b         | step_chapter(-1) | previous | The previous chapter
         hint      | h         | show_hint        | hint     | How to do the task
         code      | v         | show_code        | code     | View the code behind this chapter
@@ -80,12 +75,7 @@ class ChapterScreen(AppScreen[None]):
     )
 
     def __init__(
-        self,
-        make_material: "Callable[[], Material]",
-        chapter: int | None = None,
-        *,
-        progress_store: ProgressStore | None = None,
-        exit_on_close: bool = False,
+        self, make_material: "Callable[[], Material]", chapter: int | None = None, *, exit_on_close: bool = False
     ) -> None:
         """Open a chapter by its index; None opens the first one whose task is not done.
 
@@ -93,7 +83,7 @@ class ChapterScreen(AppScreen[None]):
         `exit_on_close`, the app ends when the class is left.
         """
         super().__init__()
-        self.progress_store = progress_store or ProgressStore()
+        self.progress_store = ProgressStore()
         done = self.progress_store.current.done
         is_open = [each.name not in done for each in CHAPTERS]
         self.index = chapter if chapter is not None else is_open.index(True) if any(is_open) else 0
@@ -102,7 +92,7 @@ class ChapterScreen(AppScreen[None]):
         self._figure: ChapterFigure[Any] | None = None  # None while it is created, or if that has failed
         self._exit_on_close = exit_on_close
         self._shows_hint = False
-        self._early_keys: list[events.Key] | None = None  # typed after `edit` while there is no line yet
+        self._opening = asyncio.Lock()  # of a chapter; keys wait until it has its figure, since they may be its text
 
     @property
     def chapter(self) -> Chapter:
@@ -131,7 +121,7 @@ class ChapterScreen(AppScreen[None]):
 
     def _key(self, name: str) -> str:
         binding = next(each for each in self.BINDINGS if isinstance(each, Binding) and each.id == f"learn.{name}")
-        return self.app.get_key_display(binding)
+        return self.app.get_key_display(binding).split()[0]
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
@@ -146,11 +136,12 @@ class ChapterScreen(AppScreen[None]):
         yield HelpLine()
         yield KeyFooter(lambda: [FooterKey(name) for name in FOOTER_KEYS])
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
+        await self._opening.acquire()
         if self.progress_store.notice:
             self.notify(self.progress_store.notice, severity="warning", markup=False)
         self._show_text()
-        self.call_after_refresh(self._load_chapter)
+        self.call_after_refresh(self._open_chapter)
 
     def on_unmount(self) -> None:
         self.state.exit_message = self.progress_store.save() or self.state.exit_message
@@ -213,46 +204,40 @@ class ChapterScreen(AppScreen[None]):
 
     # Figure
 
-    def _load_chapter(self) -> None:
-        self._figure = None
-        open_chapter: Callable[[], Awaitable[None]] = partial(self._open_chapter, self.index)
-        self.run_worker(open_chapter, group="chapter", exclusive=True)
-
-    async def _open_chapter(self, index: int) -> None:
-        place = self.query_one("#figure-place", Vertical)
-        await place.remove_children()
+    async def _open_chapter(self) -> None:
+        """Replace the figure, and release the lock."""
+        place, chapter, self._figure = self.query_one("#figure-place", Vertical), self.chapter, None
         try:
-            create_figure = await run_in_thread(import_figure, CHAPTERS[index].name)
+            await place.remove_children()
+            create_figure = await run_in_thread(import_figure, chapter.name)
             if self._material is None:
                 self._material = await run_in_thread(self._make_material)
-            figure = create_figure(self._material)
+            self._figure = create_figure(self._material)
+            await place.mount(self._figure)
+            self.progress_store.add(last=chapter.name)
+            self._save_progress()
         except Exception as error:
             await place.mount(Static(Content.styled(describe_error(error), "$text-error"), id="figure-failure"))
-            return
-        self._figure = figure
-        await place.mount(figure)
-        self.progress_store.add(last=CHAPTERS[index].name)
-        self._save_progress()
-        if (keys := self._early_keys) is not None:
-            self._early_keys = None
-            self.action_edit_line()
-            self.call_after_refresh(lambda: [self.post_message(key) for key in keys])
+        finally:
+            self._opening.release()
 
-    def show_chapter(self, index: int) -> None:
+    async def show_chapter(self, index: int) -> None:
         """Open a chapter from its beginning; a training in the figure is stopped."""
-        if self._figure is not None and (work := self._figure.work_in_progress):
-            self.notify(f"The {work} was stopped, because you left its chapter.")
-        self.index, self._shows_hint, self._early_keys = index, False, None
+        await self._opening.acquire()
+        if self._figure is not None and self._figure.is_training:
+            self.notify("The training was stopped, because you left its chapter.")
+        self.index, self._shows_hint = index, False
         self.remove_class("-figure")
         self._show_text()
         self.query_one("#text").scroll_home(animate=False)
-        self._load_chapter()
+        await self._open_chapter()
 
     @property
     def _panes(self) -> list[Widget]:
         return [] if self._figure is None else [each for each in self._figure.query("*") if each.can_focus]
 
     def on_chapter_figure_ready(self) -> None:
+        self.refresh_bindings()
         if self.focused is None and self.query_one("#figure-place").display and self.is_current:
             panes = [each for each in self._panes if each.focusable]
             self.set_focus(next((each for each in panes if not isinstance(each, Input)), None))
@@ -266,14 +251,8 @@ class ChapterScreen(AppScreen[None]):
             return self._figure is None or any(isinstance(each, Input) for each in self._panes)
         return True
 
-    def on_key(self, event: events.Key) -> None:
-        if self._early_keys is not None:
-            event.stop()
-            event.prevent_default()
-            self._early_keys.append(event)
-
-    def action_step_chapter(self, offset: int) -> None:
-        self.show_chapter(self.index + offset)
+    async def action_step_chapter(self, offset: int) -> None:
+        await self.show_chapter(self.index + offset)
 
     def action_step_pane(self, offset: int) -> None:
         """Focus the next part of the figure, which then is visible; where only one fits, the text is a part too."""
@@ -282,12 +261,10 @@ class ChapterScreen(AppScreen[None]):
             here = panes.index(self.focused) if self.focused in panes else 0 if self.takes_turns else -1
             self._focus_pane(panes[(here + offset) % len(panes)])
 
-    def action_edit_line(self) -> None:
-        """Focus the line of the figure; keys that are typed before it exists wait for it."""
-        if self._figure is None:
-            self._early_keys = []
-        elif line := next((each for each in self._panes if isinstance(each, Input)), None):
-            self._focus_pane(line)
+    async def action_edit_line(self) -> None:
+        async with self._opening:
+            if line := next((each for each in self._panes if isinstance(each, Input)), None):
+                self._focus_pane(line)
 
     def _focus_pane(self, pane: Widget | None) -> None:
         self.set_class(pane is not None, "-figure")
@@ -315,13 +292,13 @@ class ChapterScreen(AppScreen[None]):
     def action_show_contents(self) -> None:
         def begin_again() -> None:
             self.progress_store.reset()
-            self.show_chapter(0)
+            self.call_later(self.show_chapter, 0)
 
-        def open_choice(choice: int | None) -> None:
+        async def open_choice(choice: int | None) -> None:
             if choice == BEGIN_AGAIN:
                 confirm(self.app, "Forget which tasks of the class are done?", begin_again, enter_confirms=False)
             elif choice is not None and choice != self.index:
-                self.show_chapter(choice)
+                await self.show_chapter(choice)
 
         done = self.progress_store.current.done
         answers: list[tuple[Content, int | None]] = []
@@ -340,8 +317,8 @@ class ChapterScreen(AppScreen[None]):
             else:
                 self.dismiss()
 
-        if self._figure is not None and (work := self._figure.work_in_progress):
-            confirm(self.app, f"Leave the class? The {work} stops.", close)
+        if self._figure is not None and self._figure.is_training:
+            confirm(self.app, "Leave the class? The training stops.", close)
         else:
             close()
 
@@ -367,21 +344,19 @@ class SourceScreen(AppScreen[None]):
         self._chapter = chapter
 
     def compose(self) -> ComposeResult:
-        yield StatusBar(id="status")
-        yield Rule(line_style="solid")
-        with VerticalScroll(id="code"):
-            yield Static(id="source")
-        yield KeyFooter()
-
-    def on_mount(self) -> None:
         from rich.syntax import Syntax  # imports pygments, which the first paint does not need
 
         code, first_line = read_source(self._chapter)
         title = Content.assemble(("lotr-tui", "bold $accent"), "  ", (self._chapter.source, "bold"))
-        self.query_one("#status", StatusBar).show(title + Content.styled(f" · line {first_line}", MUTED))
         theme = "ansi_dark" if self.app.current_theme.dark else "ansi_light"
         syntax = Syntax(
             code, "python", theme=theme, line_numbers=True, start_line=first_line, word_wrap=True,
             background_color="default",
         )  # fmt: skip
-        self.query_one("#source", Static).update(syntax)
+        status = StatusBar(id="status")
+        status.show(title + Content.styled(f" · line {first_line}", MUTED))
+        yield status
+        yield Rule(line_style="solid")
+        with VerticalScroll(id="code"):
+            yield Static(syntax, id="source")
+        yield KeyFooter()

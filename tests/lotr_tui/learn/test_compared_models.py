@@ -24,12 +24,13 @@ def comparison_of(material):
 def scored():
     """Return the comparison on the bundled dialogues, with all models scored."""
     comparison = comparison_of(Material())
-    list(comparison.iter_progress(lambda: False))
+    for index in comparison.wanted:
+        list(comparison.score(index, lambda: False))
     return comparison
 
 
 def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch(scored):
-    bits = {scored.models[index].name: outcome.bits.bits_per_character for index, outcome in scored.scored.items()}
+    bits = {scored.models[index].name: outcome.bits.bits_per_character for index, outcome in scored.outcomes.items()}
     assert sorted(bits, key=bits.get) == [
         *("LSTM, pre-trained", "LSTM, from scratch", "LSTM of words", "Transformer of words", "5-gram of words")
     ]
@@ -50,10 +51,11 @@ def test_model_that_fails_does_not_stop_the_others():
 
     models = comparison.models
     comparison.models = (replace(models[0], load=fail), models[1])
-    events = list(comparison.iter_progress(lambda: False))
+    assert list(comparison.score(0, lambda: False)) == ["loading …"]
+    assert comparison.best is None
+    list(comparison.score(1, lambda: False))
     assert comparison.outcomes[0].count("\n") == 0
     assert "broken" in comparison.outcomes[0]
     assert isinstance(comparison.outcomes[1], ScoredModel)
     assert comparison.best == 1
-    assert events[:2] == [(0, "loading …"), (0, "")]
-    assert not list(comparison.iter_progress(lambda: False))  # outcomes are kept
+    assert not list(comparison.score(1, lambda: False))  # outcomes are kept

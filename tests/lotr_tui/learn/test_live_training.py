@@ -1,9 +1,10 @@
-"""Live trainings: their numbers, windows, verdicts and temporary folders, and the run without regularization."""
+"""Live trainings: their numbers, verdicts and temporary folders, and the run without regularization."""
 
 import json
 import math
 import tempfile
-from contextlib import contextmanager
+import threading
+from contextlib import nullcontext
 
 import pytest
 
@@ -11,18 +12,10 @@ from engine.analysis.evaluation import evaluate
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.errors import RunError
+from engine.events import Step
 from engine.runs.loading import load_model
 from lotr_tui.learn import live_training
-from lotr_tui.learn.live_training import (
-    TEMPORARY_PREFIX,
-    TemporaryTraining,
-    Verdict,
-    judge,
-    limit_dataset,
-    live_config,
-    load_overfitting_run,
-    train_perplexity,
-)
+from lotr_tui.learn.live_training import LiveTraining, Verdict, judge, limit_dataset, train_perplexity
 from lotr_tui.learn.material import bundled_data_config, class_data_config, class_models_dir
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.files import run_to_end, write_corpus
@@ -44,17 +37,8 @@ def short_config(monkeypatch):
     """Return the configuration of a training on a small part of the bundled dialogues."""
     monkeypatch.setattr(live_training, "MAX_TRAIN_TOKENS", 3000)
     monkeypatch.setattr(live_training, "MAX_VALID_TOKENS", 300)
-    return live_config(bundled_data_config(), 3000, epochs=2, evaluations_per_epoch=2, model=SMALL_MODEL, lr=0.02)
-
-
-def folders(temporary):
-    return list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
-
-
-def wait(training):
-    """Wait for the end of a training, and read all its events."""
-    assert training.join(60)
-    training.poll()
+    data = bundled_data_config()
+    return live_training.live_config(data, 3000, epochs=2, evaluations_per_epoch=2, model=SMALL_MODEL, lr=0.02)
 
 
 def rows_of(run, event):
@@ -62,57 +46,48 @@ def rows_of(run, event):
     return [row for row in rows if row["event"] == event]
 
 
-@pytest.fixture
-def kept_run(tmp_path, monkeypatch):
-    """Return the run directory of the next training, which is not removed."""
-
-    @contextmanager
-    def keep():
-        yield tmp_path / "kept"
-
-    monkeypatch.setattr(live_training, "temporary_folder", keep)
-    return tmp_path / "kept" / live_training.RUN_NAME
-
-
-def test_numbers_of_a_real_training_are_those_of_its_run_directory(short_config, kept_run):
-    training = TemporaryTraining(short_config)
-    wait(training)
+def test_numbers_of_a_real_training_are_those_of_its_run_directory(short_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(live_training, "TemporaryDirectory", lambda **_: nullcontext(tmp_path / "kept"))
+    run, training = tmp_path / "kept" / live_training.RUN_NAME, LiveTraining(short_config)
+    training.scale_lr(0.5)
+    for event in training.events(lambda: False):
+        training.view.apply(event)
+        training.scale_lr(0.25)
     view, dataset = training.view, limit_dataset(load_dataset(bundled_data_config()))
     assert view.finished is not None
-    evaluated = [(row["step"], row["epoch"], row["valid_perplexity"]) for row in rows_of(kept_run, "evaluated")]
+    assert training.has_ended.is_set()
+    evaluated = [(row["step"], row["epoch"], row["valid_perplexity"]) for row in rows_of(run, "evaluated")]
     assert [(event.step, event.epoch, event.valid_perplexity) for event in view.evaluations] == evaluated
     assert len(evaluated) == 5
-    assert view.steps.column("train_perplexity").tolist() == [
-        row["train_perplexity"] for row in rows_of(kept_run, "step")
-    ]
-    best = load_model(kept_run).model
+    steps = rows_of(run, "step")
+    assert view.steps.column("train_perplexity").tolist() == [row["train_perplexity"] for row in steps]
+    assert steps[-1]["lr"] == pytest.approx(0.25 * 0.02)
+    best = load_model(run).model
     assert view.best is not None
     assert evaluate(best, dataset.valid).perplexity == pytest.approx(view.best.valid_perplexity, rel=1e-4)
-    scores = training.train_scores
-    assert list(scores) == [event.step for event in view.evaluations]
-    assert scores[view.best.step] == pytest.approx(train_perplexity(best, dataset), rel=1e-6)
+    assert list(training.train_scores) == [event.step for event in view.evaluations]
+    assert training.train_scores[view.best.step] == pytest.approx(train_perplexity(best, dataset), rel=1e-6)
     assert view.started is not None
     assert view.started.train_tokens == 3000
 
 
-def test_stopped_and_failed_trainings_end_within_a_moment_and_remove_their_folders(
-    short_config, temporary, monkeypatch
-):
-    training = TemporaryTraining(short_config.with_values(epochs=1000))
-    while training.view.step < 3:
-        training.poll()
-    training.stop()
-    assert training.join(2)
-    assert not folders(temporary)
+def test_stopped_and_failed_trainings_remove_their_folders(short_config, temporary, monkeypatch):
+    training, stopped = LiveTraining(short_config.with_values(epochs=1000)), threading.Event()
+    for event in training.events(stopped.is_set):
+        if isinstance(event, Step):
+            stopped.set()
+            assert list(temporary.iterdir())
+    assert stopped.is_set()
+    assert not list(temporary.iterdir())
 
     def fail(*_):
-        assert folders(temporary)
+        assert list(temporary.iterdir())
         raise RunError("no room")
 
     monkeypatch.setattr("engine.training.job.prepare_job", fail)
-    wait(training := TemporaryTraining(short_config))
-    assert training.view.failure == "no room"
-    assert not folders(temporary)
+    with pytest.raises(RunError, match="no room"):
+        list(LiveTraining(short_config).events(lambda: False))
+    assert not list(temporary.iterdir())
 
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.0]
@@ -147,11 +122,11 @@ def test_run_of_a_corpus_of_the_user_is_trained_once(tmp_path, monkeypatch):
     monkeypatch.setattr(live_training, "MAX_TRAIN_TOKENS", 3000)
     data = class_data_config(write_corpus(tmp_path / "own.csv", 500))
     dataset = load_dataset(data)
-    curves, lines = run_to_end(load_overfitting_run(data, dataset, lambda: False))
+    curves, lines = run_to_end(live_training.load_overfitting_run(data, dataset, lambda: False))
     assert any("training a network without regularization on this corpus, once" in line for line in lines)
     path = class_models_dir(data, dataset.corpus.sha256) / "overfitting.json"
-    assert run_to_end(load_overfitting_run(data, dataset, lambda: False)) == (curves, [])
+    assert run_to_end(live_training.load_overfitting_run(data, dataset, lambda: False)) == (curves, [])
     path.write_text("{")  # a damaged file is written again, with the same numbers
-    again, lines = run_to_end(load_overfitting_run(data, dataset, lambda: False))
+    again, lines = run_to_end(live_training.load_overfitting_run(data, dataset, lambda: False))
     assert again == curves
     assert lines

@@ -7,7 +7,7 @@ from lotr_tui.learn import compared_models
 from lotr_tui.learn.material import Material
 from tests.support.bindings import Row, Stage, focused, keys, moves, of, of_screen, opens
 from tests.support.learn import open_chapter
-from tests.support.learn_scenes.training import live_training
+from tests.support.learn_scenes import live_training
 
 material = cache(Material)  # not of the other tests, since it compares fewer lines
 
@@ -26,7 +26,7 @@ def chapter(name, focus=None):
     return set_up
 
 
-slider, head = of("Slider", "index"), of("AttentionFigure", "head")
+slider, head = of("Slider", "index"), of("HeatStrips", "row")
 CHAPTER = [
     *keys("learn", of_screen("index"), next=1, previous=0),
     *keys("learn", lambda app: "Hint" in str(app.screen.query_one("#sentences").render()), hint=True),
@@ -35,17 +35,11 @@ CHAPTER = [
     *keys("learn", focused, edit="TextInput", pane="Slider", pane_back="TextInput"),
 ]
 SMALL_CHAPTER = keys("learn", lambda app: bool(app.screen.query_one("#figure-place").region), pane=True)
-COUNTING = [
-    *keys("learn-counting", of("CountingFigure", "order"), lower=moves(-1), higher=moves(1)),
-    *keys("learn-samples", of("CountingFigure", "seed"), again=moves(5)),
-]
 MEMORY = [
     *keys("learn-memory", of("MemoryFigure", "is_reset"), reset=True),
-    *keys("learn-memory", slider, next_unit=moves(1), previous_unit=moves(-1)),
-    Row("learn-memory.find", of("MemoryFigure", "unit"), "changes", ("up",)),
+    Row("learn-memory.find", slider, "changes", ("up",)),
 ]
 HEADS = keys("learn-attention", head, layer_below="decreases", layer_above="increases")
-MODELS = keys("learn-figure", of("Input", "cursor_position"), word_before="decreases", word_after="increases")
 LEARN_APPS = {
     "first chapter": [
         Stage(chapter("tokens"), CHAPTER),
@@ -55,14 +49,13 @@ LEARN_APPS = {
         Stage(chapter("tokens"), SMALL_CHAPTER, size=(60, 20)),
     ],
     "chapters on counts, sampling and memory": [
-        Stage(chapter("counting"), COUNTING),
+        Stage(chapter("counting"), keys("learn-samples", of("CountingFigure", "seed"), again=moves(5))),
         Stage(chapter("sampling"), keys("learn-samples", of("SamplingFigure", "seed"), again=moves(1))),
         Stage(chapter("memory"), MEMORY),
     ],
     "chapter on attention": [
         Stage(chapter("attention", "HeatStrips"), HEADS),
-        Stage(chapter("attention", "Input"), keys("learn-attention", head, up=moves(-1), down=moves(1))),
-        Stage(chapter("attention", "OptionList"), MODELS),
+        Stage(chapter("attention", "Input"), keys("learn-figure", head, up=moves(-1), down=moves(1))),
     ],
     "chapter on overfitting": [
         Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=True))

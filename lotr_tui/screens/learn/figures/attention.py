@@ -3,16 +3,16 @@
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, OptionList
+from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from engine.analysis.activations import find_attention_model
@@ -23,7 +23,6 @@ from engine.generation.generate import prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.runtime.process import Cancellation
-from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import MISSING, fit_cells, format_lone_token, truncate
 from lotr_tui.learn.compared_models import Comparison, ScoredModel, load_comparison
 from lotr_tui.learn.material import ClassModel, Material, continue_text, encode_line, find_example
@@ -37,7 +36,6 @@ from lotr_tui.widgets.keys import binding_table
 EXAMPLE = "Frodo has the Ring, and Sam has the"
 GOAL = 0.5  # weight that the head which a student looks for exceeds
 MAX_CHARACTERS, MAX_POSITIONS = 400, 64  # attention is computed within the time between two keys
-BOTH_HEIGHT = 26  # rows for attention and models at the same time
 LABEL_WIDTH = 12
 NO_STORY = "This head looks at something else from each word"
 MODEL_NAME_WIDTH, BITS_WIDTH = 22, 10
@@ -54,8 +52,7 @@ class LineAttention:
     weights: Float32Array
 
 
-@dataclass(frozen=True)
-class AttentionData:
+class AttentionData(NamedTuple):
     transformer: ClassModel
     attention_model: NumpyTransformer
     eos_per_line: bool
@@ -97,41 +94,38 @@ class AttentionFigure(ChapterFigure[AttentionData]):
     AttentionFigure.-both HeatStrips { height: auto; }
     AttentionFigure.-both #models { display: block; }
     """
+    LAYOUTS: ClassVar = {"-both": (0, 26)}
     BINDING_GROUP_TITLE = "Attention"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-attention",
         """
-        up          | up   | step_head(-1)  | head above   | The head above
-        down        | down | step_head(1)   | head below   | The head below
-        layer-below | [    | step_layer(-1) | layer before | The same head of the layer before
-        layer-above | ]    | step_layer(1)  | next layer   | The same head of the next layer
+        layer-below | [ | step_layer(-1) | layer before | The same head of the layer before
+        layer-above | ] | step_layer(1)  | next layer   | The same head of the next layer
         """,
     )
+    attention: LineAttention | None = None
+    _line = "\n"  # that is read; none has a line feed
+    _shown: tuple[LineAttention, int, int] | None = None  # attention, position and head
+    _is_model_chosen = False
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self.attention: LineAttention | None = None
-        self._shown: tuple[LineAttention, int, int] | None = None  # attention, position and head
-        self._is_model_chosen = False
-        self._statuses: dict[int, str] = {}  # of models that are being loaded
-        self._continuations: dict[int, tuple[str, str]] = {}  # by model: line and its continuation
-        self.scoring: BackgroundTask[tuple[int, str]] = BackgroundTask(
-            self, "learn-models", self._receive_scores, self.show_failure, self._end_scoring
-        )
+        # By model: the line and how it goes on, or a line feed and what is being done to load it.
+        self._continuations: dict[int, tuple[str, str]] = {}
 
     def compose_figure(self) -> ComposeResult:
         yield LineBar(
             EXAMPLE, "Type; ctrl+← ctrl+→ choose the word that looks, ↑ ↓ the head", max_length=MAX_CHARACTERS
         )
         with Vertical(id="heads"):
-            yield Drawing("story")
+            yield Drawing(id="story")
             help_line = "↑ ↓ head, [ ] layer, ← → word that it looks at; the models are in the next pane (tab)"
             label = "start of the line"
             yield HeatStrips(LABEL_WIDTH, lambda: help_line, self._name_of, first_label=label, is_zoomed=True)
         with Vertical(id="models"):
-            yield Drawing("header")
+            yield Drawing(id="header")
             yield RobustOptionList(id="list")
-            yield Drawing("details")
+            yield Drawing(id="details")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, AttentionData]:
         transformer, own = (yield from self.material.model_with("transformer", cancelled)), self.material.session_model
@@ -142,60 +136,51 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         example = find_example(EXAMPLE, comparison.lines, transformer.model.tokenizer)
         return AttentionData(transformer, model, eos_per_line, comparison, example)
 
-    def show_data(self, data: AttentionData) -> None:
-        self.show_note(data.transformer.note)
-        self.line.set_example(data.example)
+    def set_up(self) -> None:
+        self.show_note(self.data.transformer.note)
+        self.line.set_example(self.data.example)
         models = self.query_one(OptionList)
-        models.add_options([Option(Content(each.name)) for each in data.comparison.models])
+        models.add_options([Option(Content(each.name)) for each in self.data.comparison.models])
         models.highlighted = 0
         self.call_after_refresh(setattr, self, "_is_model_chosen", False)
         heading = f" {'model':<{MODEL_NAME_WIDTH}}{'bits/char':>{BITS_WIDTH}}  goes on with"
         self.query_one("#header", Drawing).show(lambda width, _: Content(truncate(heading, width)))
-        self.follow_cursor(self._show_heads)
-        self._read_line()
-        self.scoring.start(data.comparison.iter_progress)
 
     def _name_of(self, position: int) -> str:
         return "" if self.attention is None else self.attention.names[position]
-
-    def on_resize(self, event: events.Resize) -> None:
-        self.set_class(event.size.height >= BOTH_HEIGHT, "-both")
-        self._show_models()
-
-    def on_unmount(self) -> None:
-        self.scoring.cancel()
-
-    @property
-    def is_idle(self) -> bool:
-        return super().is_idle and not self.scoring.is_running
 
     def reveal(self, pane: Widget) -> None:
         if isinstance(pane, OptionList | HeatStrips):
             self.set_class(isinstance(pane, OptionList), "-models")
 
-    @on(Input.Changed)
-    def _read_line(self) -> None:
-        if self.data is None:
-            return
-        data, line = self.data, self.line.text.rpartition("\n")[2]
-        scored = {
-            index: each.model
-            for index, each in data.comparison.scored.items()
-            if self._continuations.get(index, ("\n",))[0] != line
-        }
+    def show_view(self) -> None:
+        line = self.line.text.rpartition("\n")[2]
+        if line != self._line:
+            self._read(line)
+        self._show_heads()
+        self._show_models()
+
+    def _read(self, line: str) -> None:
+        """Read a line, score the models that are not scored yet, and let each go on with the line."""
+        self._line, data, known = line, self.data, self._continuations
 
         def read(cancelled: Cancellation) -> Iterator[LineAttention | tuple[int, tuple[str, str]] | None]:
             if is_slow(data.transformer.model) and cancelled.wait(TYPING_PAUSE):
                 return
             yield data.read_line(line)
-            cancelled.wait(TYPING_PAUSE)
+            if cancelled.wait(TYPING_PAUSE):
+                return
             settings = SamplerSettings(temperature=0, max_tokens=MAX_NEXT_TOKENS)
-            for index, model in scored.items():
-                if cancelled():
-                    return
-                ids = encode_line(model, line)
-                state = prefill_prompt(model, ids)
-                yield index, (line, continue_text(model, state, ids, settings, 0, cancelled, to_line_end=True))
+            # Those with scores first, so that they follow the line at once.
+            for index in sorted(data.comparison.wanted, key=lambda index: index not in data.comparison.outcomes):
+                for status in data.comparison.score(index, cancelled):
+                    yield index, ("\n", status)
+                outcome = data.comparison.outcomes.get(index)
+                if isinstance(outcome, ScoredModel) and known.get(index, ("\n",))[0] != line and not cancelled():
+                    ids = encode_line(outcome.model, line)
+                    state = prefill_prompt(outcome.model, ids)
+                    text = continue_text(outcome.model, state, ids, settings, 0, cancelled, to_line_end=True)
+                    yield index, (line, text)
 
         self.work.start(read)
 
@@ -204,14 +189,11 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             if isinstance(item, tuple):
                 self._continuations[item[0]] = item[1]
             else:
-                self._show_attention(item)
+                self._take_attention(item)
+        self._show_heads()
         self._show_models()
 
     # Heads
-
-    @property
-    def head(self) -> int:
-        return self.query_one(HeatStrips).row
 
     @property
     def position(self) -> int:
@@ -220,7 +202,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         place = int(np.searchsorted(np.maximum.accumulate(starts), max(1, cursor), side="left")) - 1
         return max(1, min(place, len(starts) - 1))
 
-    def _show_attention(self, attention: LineAttention | None) -> None:
+    def _take_attention(self, attention: LineAttention | None) -> None:
         is_first, self.attention = self._shown is None, attention
         if attention is not None and is_first:
             heads = attention.weights.reshape(-1, *attention.weights.shape[2:])
@@ -228,14 +210,13 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             strongest = heads[:, -1, 1:-1].max(axis=1, initial=0).tolist()
             best = max(range(len(heads)), key=lambda head: (stories[head], strongest[head]))
             self.query_one(HeatStrips).row = best
-        self._show_heads()
 
     @on(HeatStrips.CursorMoved)
     def _show_heads(self) -> None:
         strips, story = self.query_one(HeatStrips), self.query_one("#story", Drawing)
         if (attention := self.attention) is None:
             strips.show_message("Type a word; each head looks back from it.")
-            story.show(lambda *_: Content("\n"))
+            story.show(Content("\n"))
             return
         num_layers, num_heads, *_ = attention.weights.shape
         names, position = attention.names, self.position
@@ -256,8 +237,8 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         if self.line.is_edited and strongest is not None and strongest[1] > GOAL:
             self.finish_part(0)
 
-    def action_step_head(self, offset: int) -> None:
-        self.query_one(HeatStrips).action_step(offset, 0)
+    def action_step_control(self, steps: int) -> None:
+        self.query_one(HeatStrips).action_step(-steps, 0)
 
     def action_step_layer(self, offset: int) -> None:
         if self.attention is not None:
@@ -267,59 +248,38 @@ class AttentionFigure(ChapterFigure[AttentionData]):
 
     # Models
 
-    def _receive_scores(self, items: list[tuple[int, str]]) -> None:
-        self._statuses.update(items)
-        if any(not text for _, text in items):
-            self._read_line()
-        self._show_models()
-
-    def _end_scoring(self) -> None:
-        if self.data is not None and self.data.comparison.missing:
-            self.scoring.start(self.data.comparison.iter_progress)
-        self._check_best()
-
     @on(OptionList.OptionSelected)
     def _load_selected(self, event: OptionList.OptionSelected) -> None:
-        self._is_model_chosen = True
-        self._check_best()
-        if self.data is not None and not self.data.comparison.is_wanted(event.option_index):
-            self.data.comparison.requested |= {event.option_index}
-            if not self.scoring.is_running:
-                self.scoring.start(self.data.comparison.iter_progress)
-            self._show_models()
+        if event.option_index not in self.data.comparison.wanted:
+            self.data.comparison.requested.add(event.option_index)
+            self._read(self._line)
+        self._select_model()
 
     @on(OptionList.OptionHighlighted)
     def _select_model(self) -> None:
         self._is_model_chosen = True
         self._show_models()
-        self._check_best()
-
-    def _check_best(self) -> None:
-        best = None if self.data is None else self.data.comparison.best
-        is_best = best is not None and self.query_one(OptionList).highlighted == best
-        if self._is_model_chosen and is_best and self.line.text.strip():
-            self.finish_part(1)
 
     def _show_models(self) -> None:
-        if self.data is None:
-            return
-        comparison, models, line = self.data.comparison, self.query_one(OptionList), self.line.text.rpartition("\n")[2]
+        comparison, models = self.data.comparison, self.query_one(OptionList)
         room = max(0, models.size.width - MODEL_NAME_WIDTH - BITS_WIDTH - 4)
         for index, model in enumerate(comparison.models):
             outcome, (read, text) = comparison.outcomes.get(index), self._continuations.get(index, ("", ""))
             bits = f"{outcome.bits.bits_per_character:.2f}" if isinstance(outcome, ScoredModel) else MISSING
-            if outcome is None and comparison.is_wanted(index):
-                bits, text = "…", self._statuses.get(index, "")
+            if outcome is None and index in comparison.wanted:
+                bits = "…"
             elif not isinstance(outcome, ScoredModel):
                 text = outcome or "enter loads it: 135 M weights"
-            style = "" if isinstance(outcome, ScoredModel) and read == line else MUTED
+            style = "" if isinstance(outcome, ScoredModel) and read == self._line else MUTED
             name = f" {fit_cells(model.name, MODEL_NAME_WIDTH)}{bits:>{BITS_WIDTH}}  "
             models.replace_option_prompt_at_index(index, Content.assemble(name, (truncate(text, room), style)))
         index = models.highlighted or 0
         lines = [Content(comparison.models[index].description)]
         if isinstance(outcome := comparison.outcomes.get(index), ScoredModel):
             lines.append(describe_bits(outcome, len(comparison.lines)))
-        self.query_one("#details", Drawing).show(lambda *_: Content("\n").join(lines))
+        self.query_one("#details", Drawing).show(Content("\n").join(lines))
+        if self._is_model_chosen and index == comparison.best and self._line.strip():
+            self.finish_part(1)
 
 
 def strongest_earlier(weights: Float32Array) -> tuple[int, float] | None:

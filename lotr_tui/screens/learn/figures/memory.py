@@ -2,16 +2,14 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from rich.cells import cell_len
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.widgets import Input, Static
 
 from engine.analysis import activations
 from engine.analysis.activations import LSTMStep, UnitStep
@@ -22,7 +20,7 @@ from engine.models.base import LogProbs
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.process import Cancellation
 from lotr_tui.formatting import format_lone_token, token_noun
-from lotr_tui.learn.material import Material, find_example
+from lotr_tui.learn.material import find_example
 from lotr_tui.screens.inspect.heat_strip import HeatStrips, StripRow
 from lotr_tui.screens.inspect.text_view import next_token_name, sanitize_text
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar, WordBar, word_bars
@@ -34,15 +32,13 @@ from lotr_tui.widgets.slider import Slider
 EXAMPLE = "They are taking the hobbits to"
 MAX_CHARACTERS = 200  # of the line, so that a large model reads it within the time between two keys
 NUM_NEXT_TOKENS, NUM_NEIGHBOURS = 24, 5
-MIN_WIDTH = 70  # columns for both controls on one line
-ROOMY_HEIGHT, TALL_HEIGHT = 14, 23  # rows for blank lines, and for the next words below the steps
+WIDE = 78  # columns for an equation on one line
 ROWS = ("forget", "input", "candidate", "cell", "output", "hidden")
 GATES = frozenset({"forget", "input", "output"})  # rows with values between 0 and 1; the others have a sign
 LABEL_WIDTH = 11
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     lstm: NumpyLSTM
     units: tuple[tuple[int, int], ...]  # layer and index
     embeddings: Float32Array  # [tokens, size], of length 1
@@ -91,60 +87,47 @@ class MemoryFigure(ChapterFigure[Memory]):
     """Gates and cell of one unit along a typed line, and the next words with the state kept and reset."""
 
     DEFAULT_CSS = """
-    MemoryFigure #controls { height: 1; padding: 0 1; layout: horizontal; }
+    MemoryFigure #controls { height: 2; padding: 0 1; }
     MemoryFigure #controls Slider { width: 1fr; max-width: 48; margin-right: 2; }
-    MemoryFigure #equations { height: auto; padding: 0 1; }
+    MemoryFigure #embedding { height: 1; }
+    MemoryFigure #equations { height: 3; }
     MemoryFigure #numbers { height: 1fr; layout: horizontal; }
-    MemoryFigure HeatStrips { height: 9; width: 1fr; }
-    MemoryFigure #next-tokens { height: 1fr; width: 40; }
-    MemoryFigure.-narrow #controls { height: 2; layout: vertical; }
-    MemoryFigure.-narrow #controls Slider { margin-right: 0; }
-    MemoryFigure.-narrow #next-tokens { width: 33; }
+    MemoryFigure HeatStrips { height: 9; max-height: 100%; width: 1fr; }
+    MemoryFigure #next-tokens { height: 1fr; width: 33; }
+    MemoryFigure.-wide #controls { height: 1; layout: horizontal; }
+    MemoryFigure.-wider #equations { height: 2; }
+    MemoryFigure.-wide #next-tokens { width: 40; }
     MemoryFigure.-roomy #equations { margin: 1 0; }
     MemoryFigure.-tall #controls { margin-top: 1; }
     MemoryFigure.-tall #numbers { layout: vertical; }
     MemoryFigure.-tall #next-tokens { width: 1fr; margin: 1 0 0 0; }
     """
+    LAYOUTS: ClassVar = {"-wide": (70, 0), "-wider": (WIDE + 2, 0), "-roomy": (0, 16), "-tall": (0, 25)}
     BINDING_GROUP_TITLE = "Memory"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *binding_table(
-            "learn-memory",
-            """
-            reset | x | toggle_reset   | reset state | Reset the state before the last word, or keep it
-            find  | / | find_liveliest | lively unit | The unit whose cell changes most at this word
-            """,
-            show=True,
-        ),
-        *binding_table(
-            "learn-memory",
-            """
-            next-unit     | up   | step_unit(1)  | next unit     | The next unit
-            previous-unit | down | step_unit(-1) | previous unit | The previous unit
-            """,
-        ),
-    ]
-
-    def __init__(self, material: Material) -> None:
-        super().__init__(material)
-        self._reading: LineReading | None = None
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "learn-memory",
+        """
+        reset | x | toggle_reset   | reset state | Reset the state before the last word, or keep it
+        find  | / | find_liveliest | lively unit | The unit whose cell changes most at this word
+        """,
+        show=True,
+    )
+    _reading: LineReading | None = None
 
     def compose_figure(self) -> ComposeResult:
         yield LineBar(EXAMPLE, max_length=MAX_CHARACTERS)
         with Container(id="controls"):
-            yield Slider(
-                "↑↓ unit", ["0"], help_line="↑ ↓ change the unit; /: the one that changes most here", id="unit"
-            )
-            help_line = "What is known at the last word; space keeps or resets it"
+            help_line = "↑ ↓ change the unit; /: the one that changes most here"
+            yield Slider("↑↓ unit", ["0"], help_line=help_line, id="unit")
+            help_line = "What is known at the last word; ← → keep or reset it"
             yield Slider("state", ["kept", "reset"], help_line=help_line, id="state")
-        yield Drawing(
-            "embedding", "Numbers by which the network knows the word, and the words with the most alike ones"
-        )
-        yield Static(id="equations", markup=False)
+        yield Drawing(id="embedding")
+        yield Drawing(id="equations")
         with Container(id="numbers"):
             help_line = "Gates: 0 to 1, the others around 0; ← → or a click select a word"
             label = "z shows the words"
             yield HeatStrips(LABEL_WIDTH, lambda: help_line, self._token_label, first_label=label, is_zoomed=True)
-            yield Drawing("next-tokens", "The likeliest next words; ▸ marks the likeliest one")
+            yield Drawing(id="next-tokens")
 
     def _token_label(self, token: int) -> str:
         return "" if self._reading is None else self._reading.names[token]
@@ -169,88 +152,56 @@ class MemoryFigure(ChapterFigure[Memory]):
         embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
         return Memory(lstm, units, embeddings, example, source.note, find_cast(source.model))
 
-    def show_data(self, data: Memory) -> None:
-        self.show_note(data.note)
-        has_layers = data.units[-1][0] > 0
-        names = [f"{layer + 1}·{unit}" if has_layers else f"{unit}" for layer, unit in data.units]
+    def set_up(self) -> None:
+        self.show_note(self.data.note)
+        has_layers = self.data.units[-1][0] > 0
+        names = [f"{layer + 1}·{unit}" if has_layers else f"{unit}" for layer, unit in self.data.units]
         self.query_one(Slider).set_values(names)
-        self.line.set_example(data.example)
-        self._read_line()
+        self.line.set_example(self.data.example)
         self.action_find_liveliest()
-        self.watch(self.line.input, "selection", self._show_step, init=False)
-
-    def on_resize(self) -> None:
-        is_narrow, has_note = self.size.width < MIN_WIDTH, self.data is not None and bool(self.data.note)
-        num_rows = self.size.height - has_note - 2 * is_narrow
-        self.set_class(is_narrow, "-narrow")
-        self.set_class(num_rows >= ROOMY_HEIGHT, "-roomy")
-        self.set_class(num_rows >= TALL_HEIGHT, "-tall")
-        self._show_step()
-
-    @property
-    def unit(self) -> int:
-        return self.query_one(Slider).index
 
     @property
     def is_reset(self) -> bool:
         return self.query_one("#state", Slider).index == 1
 
-    @on(Input.Changed)
-    def _read_line(self) -> None:
-        if self.data is not None:
-            text = sanitize_text(self.line.input.value)
-            self._reading = read_line(self.data.lstm, text, self._reading, self.data.cast)
-            self._show_step()
-            self._show_next_tokens()
-
-    @on(Slider.Changed, "#state")
-    def _change_state(self) -> None:
-        if self.data is not None:
-            if self.is_reset:
-                self.finish_part(0)
-            self._show_step()
-            self._show_next_tokens()
-
-    def _steps(self, reading: LineReading) -> tuple[tuple[LSTMStep, ...], int, int]:
-        steps, num_forgotten = reading.steps, 0
+    def _read_line(self) -> tuple[LineReading, tuple[LSTMStep, ...], int]:
+        """Return the line as it is read, its steps with the chosen state, and the step at the cursor."""
+        line = self.line.input
+        self._reading = reading = read_line(self.data.lstm, sanitize_text(line.value), self._reading, self.data.cast)
+        steps = reading.steps
         if self.is_reset and reading.reset_steps:
-            num_forgotten = len(steps) - len(reading.reset_steps)
-            steps = (*steps[:num_forgotten], *reading.reset_steps)
-        cursor = int(np.searchsorted(reading.starts, self.line.input.cursor_position, side="left")) - 1
-        return steps, num_forgotten, max(0, min(cursor, len(steps) - 1))
+            steps = (*steps[: -len(reading.reset_steps)], *reading.reset_steps)
+        cursor = int(np.searchsorted(reading.starts, line.cursor_position, side="left")) - 1
+        return reading, steps, max(0, min(cursor, len(steps) - 1))
 
-    @on(Slider.Changed, "#unit")
-    def _show_step(self) -> None:
-        if self.data is None or self._reading is None:
-            return
-        reading, (layer, unit), width = self._reading, self.data.units[self.unit], self.size.width
-        steps, num_forgotten, cursor = self._steps(reading)
-        columns, strips = [step.unit(layer, unit) for step in steps], self.query_one(HeatStrips)
+    def show_view(self) -> None:
+        reading, steps, cursor = self._read_line()
+        (layer, unit), strips = self.data.units[self.query_one(Slider).index], self.query_one(HeatStrips)
+        if self.is_reset:
+            self.finish_part(0)
+        columns = [step.unit(layer, unit) for step in steps]
         rows = []
         for name in ROWS:
             values = np.array([getattr(column, name) for column in columns], np.float32)
             scale = max(1.0, float(np.abs(values).max())) if name == "cell" else 1.0
             label = f"cell ±{scale:.1f}" if name == "cell" else name
             rows.append(StripRow(label, values, "gate" if name in GATES else "signed", scale))
-        reset = f"the state is reset before “{reading.last_word}”" if num_forgotten else "the state goes on"
+        is_forgotten = self.is_reset and reading.reset_steps
+        state = f"the state is reset before “{reading.last_word}”" if is_forgotten else "the state goes on"
         strips.item = cursor
-        strips.show(rows, [f"unit {unit} along the line", reset], reading.names)
+        strips.show(rows, [f"unit {unit} along the line", state], reading.names)
         is_liveliest = (layer, unit) == activations.liveliest_unit(steps[cursor])
-        described = describe_step(columns[cursor], width, is_liveliest=is_liveliest)
-        equations = self.query_one("#equations", Static)
-        # Only another number of lines needs a layout, which takes as long as all the rest.
-        equations.update(described, layout=described.plain.count("\n") + 1 != equations.size.height)
-        embedding = describe_embedding(self.data, steps[cursor].token)
-        self.query_one("#embedding", Drawing).show(lambda *_: embedding)
+        equations = self.query_one("#equations", Drawing)
+        equations.show(lambda width, _: describe_step(columns[cursor], width, is_liveliest=is_liveliest))
+        self.query_one("#embedding", Drawing).show(describe_embedding(self.data, steps[cursor].token))
+        self._show_next_tokens(reading)
 
-    def _show_next_tokens(self) -> None:
-        if self.data is None or (reading := self._reading) is None:
-            return
+    def _show_next_tokens(self, reading: LineReading) -> None:
         drawing, lstm = self.query_one("#next-tokens", Drawing), self.data.lstm
         if not reading.reset_steps:
-            drawing.show(lambda *_: Content.styled("No word yet: type a line.", MUTED))
+            drawing.show(Content.styled("No word yet: type a line.", MUTED))
             return
-        shows_both = self.is_reset or 0 in self.finished_parts
+        shows_both = 0 in self.finished_parts
         kept = predict_next(lstm, reading.steps)
         other = predict_next(lstm, reading.reset_steps) if shows_both else kept
         comparison = activations.compare_next_tokens(kept, other, NUM_NEXT_TOKENS)
@@ -260,17 +211,13 @@ class MemoryFigure(ChapterFigure[Memory]):
             prob, before = (reset_prob, prob) if shows_both else (prob, None)
             bars.append(WordBar(next_token_name(lstm.tokenizer, id), prob, before, id == comparison.best[0]))
         title, headings = f"next {token_noun(lstm.tokenizer)}", ("kept", "reset")[: 1 + shows_both]
-        notes = [Content.styled(f"x resets the state before “{reading.last_word}”", MUTED)]
+        notes = Content.styled(f"\nx resets the state before “{reading.last_word}”", MUTED)
         if shows_both:
-            divergence = f"{comparison.divergence_bits:.2f} bits"
+            divergence = f"{comparison.divergence_bits:.2f} bits\n"
             verdict = f"both expect “{best}”" if comparison.agrees else f"disagree: “{best}” or “{other_best}”"
-            notes = [
-                Content.assemble(("KL divergence ", MUTED), (divergence, "bold")),
-                Content.styled(verdict, "" if comparison.agrees else "bold"),
-            ]
-        drawing.show(
-            lambda width, height: Content("\n").join([word_bars(title, headings, bars, width, height - 2), *notes])
-        )
+            style = "" if comparison.agrees else "bold"
+            notes = Content.assemble(("\nKL divergence ", MUTED), (divergence, "bold"), (verdict, style))
+        drawing.show(lambda width, height: word_bars(title, headings, bars, None, width, height - 2) + notes)
         if shows_both and not comparison.agrees and self.line.is_edited:
             self.finish_part(1)
 
@@ -278,28 +225,23 @@ class MemoryFigure(ChapterFigure[Memory]):
         state = self.query_one("#state", Slider)
         state.index = 1 - state.index
 
-    def action_step_unit(self, steps: int) -> None:
-        self.query_one(Slider).action_step(steps)
-
     def action_find_liveliest(self) -> None:
-        if self._reading is not None and self.data is not None:
-            steps, _, cursor = self._steps(self._reading)
-            self.query_one(Slider).index = self.data.units.index(activations.liveliest_unit(steps[cursor]))
+        _, steps, cursor = self._read_line()
+        self.query_one(Slider).index = self.data.units.index(activations.liveliest_unit(steps[cursor]))
 
     @on(HeatStrips.CursorMoved)
     def _select_step(self) -> None:
-        if self._reading is not None:
-            *_, cursor = self._steps(self._reading)
-            if (item := self.query_one(HeatStrips).item) != cursor:
-                self.line.input.cursor_position = max(0, int(self._reading.ends[item]))
-            self._show_step()
+        reading, _, cursor = self._read_line()
+        if (item := self.query_one(HeatStrips).item) != cursor:
+            self.line.input.cursor_position = max(0, int(reading.ends[item]))
+        self.show_view()
 
 
 def describe_step(step: UnitStep, width: int, *, is_liveliest: bool = False) -> Content:
     """Return the equations of a step with its numbers, on two lines, or on three where they are too long."""
     terms = [
         ("cell   ", step.cell, "+"), (" = forget ", step.forget, ""), (" × before ", step.cell_before, "+"),
-        (f"{' ' if width >= 78 else chr(10) + ' ' * 13}+ input ", step.input, ""),
+        (f"{' ' if width >= WIDE else chr(10) + ' ' * 13}+ input ", step.input, ""),
         (" × candidate ", step.candidate, "+"), ("\nhidden ", step.hidden, "+"),
         (" = output ", step.output, ""), (" × tanh(cell ", step.cell, "+"),
     ]  # fmt: skip
@@ -307,9 +249,7 @@ def describe_step(step: UnitStep, width: int, *, is_liveliest: bool = False) -> 
     for name, value, sign in terms:
         is_result = name.strip() in ("cell", "hidden")
         parts += [(name, MUTED), (f"{value:{sign}.3f}", "bold $accent" if is_result else "bold")]
-    equations, note = Content.assemble(*parts, (")", MUTED)), "  /: changes most here"
-    has_room = cell_len(equations.plain.rpartition("\n")[2]) + len(note) <= width - 2
-    return Content.assemble(equations, (note, MUTED)) if is_liveliest and has_room else equations
+    return Content.assemble(*parts, (f"){'  /: changes most here' if is_liveliest else ''}", MUTED))
 
 
 def describe_embedding(data: Memory, token: int) -> Content:

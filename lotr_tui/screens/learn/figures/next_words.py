@@ -2,43 +2,37 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
-from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.widgets import Input
 
-from engine.data.tokenizers import EOS_ID, UNK, UNK_ID, Tokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID
 from engine.errors import CorpusError
 from engine.generation import generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import MISSING, format_percent, token_noun, truncate
+from lotr_tui.formatting import MISSING, format_percent, truncate
 from lotr_tui.learn.material import Material, continue_text, encode_line, find_example
 from lotr_tui.screens.inspect.text_view import next_token_name
 from lotr_tui.screens.learn.figure import Drawing, LineBar, Sample, SamplesFigure, WordBar, word_bars
+from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 MAX_BARS = 20
-SAMPLES_HELP = "Texts sampled with the seed that is shown; ¶ is the end of a line"
 
 COUNTING_EXAMPLE = "What should I do? Bilbo, I am afraid of the"
 ORDERS = (1, 2, 3, 4, 5)
 ORDER_NAMES = ("1: unigram", "2: bigram", "3: trigram", "4: 4-gram", "5: 5-gram")
 LIKELY_GOAL = 0.5
 COUNTING_SAMPLE_TOKENS = 24
-STACKED_HEIGHT, ALL_SAMPLES_HEIGHT = 14, 20  # rows for the table above the bars, and for samples of all orders
-BESIDE_WIDTH = 76  # columns from which the table and the bars fit beside each other
 COUNT_WIDTH, OWN_WIDTH, REST_WIDTH, ADDS_WIDTH = 8, 8, 6, 8
 NUM_ROWS = 8  # headings, the contexts of a 5-gram, the uniform distribution and the sum
 LEGEND = "× times  ‹ different words before"
@@ -51,12 +45,9 @@ MIN_PS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7,
 LADDER, SHORT_LADDER = (0.3, 0.7, 1.0, 1.5), (0.3, 1.0, 1.5)  # temperatures of the samples besides the chosen one
 SAMPLE_TOKENS, SHORT_SAMPLE_TOKENS = 30, 20
 TWICE, HALF, FEW_WORDS = 2.0, 0.5, 10
-TALL_HEIGHT = 22  # rows from which the bars are below the sliders, not beside them
-ENTROPY_WIDTH = 66  # columns from which the entropy has its name beside it
 
 
-@dataclass(frozen=True)
-class CountModels:
+class CountModels(NamedTuple):
     models: dict[int, KneserNey]
     example: str
 
@@ -65,47 +56,37 @@ class CountingFigure(SamplesFigure[CountModels]):
     """Next words after the words before the cursor, by order, and the back-off of the word on the cursor."""
 
     BINDING_GROUP_TITLE = "Counting"
-    BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "learn-counting",
-        """
-        higher | up   | step_order(1)  | higher order | Look at one word more
-        lower  | down | step_order(-1) | lower order  | Look at one word less
-        """,
-    )
     DEFAULT_CSS = f"""
-    CountingFigure #order-row {{ height: 1; layout: horizontal; }}
     CountingFigure Slider {{ margin: 0 1; max-width: 48; }}
-    CountingFigure #place {{ width: 1fr; }}
     CountingFigure #words {{ height: 1fr; layout: horizontal; }}
-    CountingFigure #backoff {{ width: 55; max-width: 90; }}
-    CountingFigure #bars {{ height: 1fr; width: 1fr; max-width: 90; }}
+    CountingFigure #backoff {{ width: 1fr; max-width: 90; }}
+    CountingFigure #bars {{ height: 1fr; width: 1fr; max-width: 90; display: none; }}
     CountingFigure #samples {{ height: 1; }}
-    CountingFigure.-narrow #backoff {{ width: 1fr; }}
-    CountingFigure.-narrow #bars {{ display: none; }}
+    CountingFigure.-wide #backoff {{ width: 55; }}
+    CountingFigure.-wide #bars, CountingFigure.-tall #bars {{ display: block; }}
     CountingFigure.-tall #words {{ layout: vertical; }}
     CountingFigure.-tall #backoff {{ width: 1fr; }}
     CountingFigure.-taller #backoff {{ margin: 1 0; }}
-    CountingFigure.-taller #order-row {{ margin-top: 1; }}
+    CountingFigure.-taller Slider {{ margin-top: 1; }}
     CountingFigure.-taller #samples {{ height: {len(ORDERS) + 1}; margin-top: 1; }}
     """
+    LAYOUTS: ClassVar = {"-wide": (76, 0), "-tall": (0, 14), "-taller": (0, 20)}
     FIRST_SEED, SEED_STEP = 0, len(ORDERS)  # each order adds its number, so that the texts do not share their noise
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self._first_view: tuple[str, int, int] | None = None  # before the student did something
         self._shown: tuple[tuple[int, ...], int | None, int] | None = None  # words before, the word there, order
+        self._sampled: tuple[object, ...] = ()
         self._likely_places: set[tuple[int, ...]] = set()  # words up to and with one that the highest order expects
 
     def compose_figure(self) -> ComposeResult:
         yield LineBar(COUNTING_EXAMPLE, "Type; ctrl+← ctrl+→ choose a word, ↑ ↓ the order; ctrl+r samples again")
-        with Container(id="order-row"):
-            help_line = "Words of an n-gram; ← → change it"
-            yield Slider("order", ORDER_NAMES, len(ORDERS) - 1, help_line=help_line, id="order")
-            yield Drawing("place")
+        help_line = "Words of an n-gram; ← → change it"
+        yield Slider("order", ORDER_NAMES, len(ORDERS) - 1, help_line=help_line, id="order")
         with Container(id="words"):
-            yield Drawing("backoff", "own + rest × the probability in the row below; adds: own × the rests above")
-            yield Drawing("bars", "Most likely next words; ▸ marks the word at the cursor")
-        yield Drawing("samples", SAMPLES_HELP)
+            yield Drawing(id="backoff")
+            yield Drawing(id="bars")
+        yield Drawing(id="samples")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, CountModels]:
         models = {}
@@ -115,41 +96,21 @@ class CountingFigure(SamplesFigure[CountModels]):
         lines = (line.text for line in dataset.splits.train)
         return CountModels(models, find_example(COUNTING_EXAMPLE, lines, dataset.tokenizer, start_words=5))
 
-    def show_data(self, data: CountModels) -> None:
-        self.line.set_example(data.example)
-        self._first_view = None if self.line.is_edited else self._view
-        self.follow_cursor(self._update)
+    def set_up(self) -> None:
+        self.line.set_example(self.data.example)
 
-    def on_resize(self) -> None:
-        height, had_room = self.size.height, self.has_class("-taller")
-        self.set_class(height >= STACKED_HEIGHT, "-tall")
-        self.set_class(height < STACKED_HEIGHT and self.size.width < BESIDE_WIDTH, "-narrow")
-        self.set_class(height >= ALL_SAMPLES_HEIGHT, "-taller")
-        if had_room != self.has_class("-taller"):
-            self.sample()
-
-    @property
-    def order(self) -> int:
-        return ORDERS[self.query_one(Slider).index]
-
-    @property
-    def _view(self) -> tuple[str, int, int]:
-        return self.line.input.value, self.line.input.cursor_position, self.order
-
-    def action_step_order(self, steps: int) -> None:
-        self.query_one(Slider).action_step(steps)
-
-    @on(Slider.Changed)
-    def _update(self) -> None:
+    def show_view(self) -> None:
         """Show the next words and the back-off at the cursor: at the word on it, or else at the next word."""
-        if self.data is None:
-            return
-        models, line, order = self.data.models, self.line.input, self.order
+        models, line, order = self.data.models, self.line.input, ORDERS[self.query_one(Slider).index]
         tokenizer = models[order].tokenizer
         spans = tokenizer.spans(line.value)
         index = sum(span.end <= line.cursor_position for span in spans)
         ids, at = tuple(span.id for span in spans[:index]), spans[index] if index < len(spans) else None
-        shown = ids, None if at is None else at.id, order
+        sampled = ids, order, self.seed, self.has_class("-taller")
+        if sampled != self._sampled:
+            self._sampled = sampled
+            self._sample(ids, order)
+        shown, is_first = (ids, None if at is None else at.id, order), self._shown is None
         if shown == self._shown:
             return
         self._shown = shown
@@ -158,37 +119,27 @@ class CountingFigure(SamplesFigure[CountModels]):
         likeliest = np.argsort(-probs, kind="stable")[:MAX_BARS].tolist()
         token = likeliest[0] if at is None else at.id
         levels, word = models[order].explain_backoff(state, token), next_token_name(tokenizer, token)
-        contexts = [_words(tokenizer, level.context) for level in levels[:-1]]
+        contexts = [
+            " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in level.context) for level in levels[:-1]
+        ]
         self.query_one("#backoff", Drawing).show(lambda width, _: backoff_table(word, contexts, levels, order, width))
         bars = [WordBar(next_token_name(tokenizer, id), float(probs[id]), None, id == token) for id in likeliest]
         rank = int((probs > probs[token]).sum()) + 1
         last = WordBar(word, float(probs[token]), is_marked=True, note=f"#{rank:,}")
-        self.query_one("#bars", Drawing).show(lambda *size: word_bars("next word", ("prob",), bars, *size, last=last))
-        place, name = "end of the line, likeliest: ", word
-        if at is not None:
-            written = line.value[at.start : at.end]
-            place, name = "word at the cursor: ", f"{written}→{UNK}" if at.id == UNK_ID else written
-        self.query_one("#place", Drawing).show(lambda *_: Content.assemble((place, MUTED), (name, "bold $accent")))
-        if self._view != self._first_view:
-            self._check_task(ids, token, sum(level.part for level in levels))
-        self.sample()
-
-    def _check_task(self, ids: tuple[int, ...], token: int, prob: float) -> None:
-        assert self.data is not None
-        is_highest = self.order == ORDERS[-1]
-        if is_highest and prob > LIKELY_GOAL and token != UNK_ID:
+        self.query_one("#bars", Drawing).show(lambda *size: word_bars("next word", ("prob",), bars, last, *size))
+        if is_first and not self.line.is_edited:  # the student has done nothing yet
+            return
+        is_highest = order == ORDERS[-1]
+        if is_highest and sum(level.part for level in levels) > LIKELY_GOAL and token != UNK_ID:
             self._likely_places.add((*ids, token))
             self.finish_part(0)
-        if self.order == 1 and (*ids, token) in self._likely_places:
+        if order == 1 and (*ids, token) in self._likely_places:
             self.finish_part(1)
-        if is_highest and len(ids) >= 2 and not self.data.models[3].explain_backoff(ids[-2:], token)[0].context_count:
+        if is_highest and len(ids) >= 2 and not models[3].explain_backoff(ids[-2:], token)[0].context_count:
             self.finish_part(2)
 
-    def sample(self) -> None:
-        if self.data is None or self._shown is None:
-            return
-        models, (ids, _, order), seed = self.data.models, self._shown, self.seed
-        orders = ORDERS if self.has_class("-taller") else (order,)
+    def _sample(self, ids: tuple[int, ...], order: int) -> None:
+        models, seed, orders = self.data.models, self.seed, ORDERS if self.has_class("-taller") else (order,)
         settings = SamplerSettings(temperature=1.0, max_tokens=COUNTING_SAMPLE_TOKENS)
 
         def sample(cancelled: Cancellation) -> Iterator[list[Sample]]:
@@ -201,9 +152,8 @@ class CountingFigure(SamplesFigure[CountModels]):
 
         self.work.start(sample)
 
-
-def _words(tokenizer: Tokenizer, context: tuple[int, ...]) -> str:
-    return " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in context)
+    def receive(self, items: list[Any]) -> None:
+        self.show_samples(items[-1])
 
 
 def backoff_table(word: str, contexts: list[str], levels: list[BackoffLevel], order: int, width: int) -> Content:
@@ -236,21 +186,18 @@ def backoff_table(word: str, contexts: list[str], levels: list[BackoffLevel], or
     uniform = levels[-1]
     lines.append(row("any word", "", "", format_percent(uniform.discounted_prob), "", format_percent(uniform.part)))
     label, total = f"= P({truncate(word, 14)})", format_percent(sum(level.part for level in levels)).rjust(ADDS_WIDTH)
-    room, legend = max(0, width - cell_len(label) - ADDS_WIDTH - 1), f"{LEGEND}  adds = own × the rests above"
-    legend = legend if cell_len(legend) <= room else truncate(LEGEND, room)
+    legend = truncate(LEGEND, max(0, width - cell_len(label) - ADDS_WIDTH - 1))
     gap = " " * (width - cell_len(legend) - cell_len(label) - ADDS_WIDTH)
     lines.append(Content.assemble((legend, MUTED), gap, label, (total, "bold $accent")))
     return Content("\n").join(lines)
 
 
-@dataclass(frozen=True)
-class SampledModel:
+class SampledModel(NamedTuple):
     model: LanguageModel
     example: str
 
 
-@dataclass(frozen=True)
-class ReadLine:
+class ReadLine(NamedTuple):
     """A line and the state of a model after it."""
 
     text: str
@@ -264,18 +211,19 @@ class SamplingFigure(SamplesFigure[SampledModel]):
     DEFAULT_CSS = f"""
     SamplingFigure #chain {{ height: 6; layout: horizontal; }}
     SamplingFigure #sliders {{ width: 1fr; height: 6; padding: 0 1; }}
-    SamplingFigure #sliders Drawing {{ height: 1; padding: 0; }}
-    SamplingFigure #bars {{ height: 1fr; width: 1fr; max-width: 90; }}
+    SamplingFigure #ratio {{ height: 2; padding: 0; }}
+    SamplingFigure TokenBars {{ height: 1fr; width: 1fr; max-width: 90; }}
     SamplingFigure #samples {{ height: 1fr; }}
     SamplingFigure.-tall #chain {{ layout: vertical; height: 1fr; margin-top: 1; }}
-    SamplingFigure.-tall #bars {{ margin-top: 1; }}
+    SamplingFigure.-tall TokenBars {{ margin-top: 1; }}
     SamplingFigure.-tall #samples {{ height: {2 * (len(LADDER) + 1) + 1}; margin-top: 1; }}
     """
+    LAYOUTS: ClassVar = {"-tall": (0, 22)}
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self._read: ReadLine | None = None
-        self._first_view: tuple[str, SamplerSettings] | None = None  # before the student did something
+        self._view: tuple[str, SamplerSettings, int] | None = None
 
     def compose_figure(self) -> ComposeResult:
         yield LineBar(SAMPLING_EXAMPLE, "Type a line; tab reaches the sliders; ctrl+r samples again")
@@ -292,10 +240,11 @@ class SamplingFigure(SamplesFigure[SampledModel]):
                 for name, texts, help_line in sliders:
                     index = TEMPERATURES.index(1.0) if name == "temperature" else texts.index(" off")
                     yield Slider(name.ljust(11), texts, index, help_line=f"{help_line}; ← → change it", id=name)
-                yield Drawing("kept")
-                yield Drawing("ratio")
-            yield Drawing("bars", "Most likely next words; ▸ marks the likeliest after the sampler chain")
-        yield Drawing("samples", SAMPLES_HELP)
+                yield Drawing(id="ratio")
+            bars = TokenBars()
+            bars.can_focus = False
+            yield bars
+        yield Drawing(id="samples")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, SampledModel]:
         model, example = (yield from self.material.model(cancelled)).model, SAMPLING_EXAMPLE
@@ -307,16 +256,8 @@ class SamplingFigure(SamplesFigure[SampledModel]):
                 example = find_example(example, lines, tokenizer, start_words=5)
         return SampledModel(model, example)
 
-    def show_data(self, data: SampledModel) -> None:
-        self.line.set_example(data.example)
-        self._first_view = data.example, self.settings
-        self.sample()
-
-    def on_resize(self) -> None:
-        was_tall = self.has_class("-tall")
-        self.set_class(self.size.height >= TALL_HEIGHT, "-tall")
-        if was_tall != self.has_class("-tall"):
-            self._follow_sliders()
+    def set_up(self) -> None:
+        self.line.set_example(self.data.example)
 
     @property
     def settings(self) -> SamplerSettings:
@@ -329,25 +270,22 @@ class SamplingFigure(SamplesFigure[SampledModel]):
             max_tokens=SAMPLE_TOKENS if self.has_class("-tall") else SHORT_SAMPLE_TOKENS,
         )
 
-    @on(Slider.Changed)
-    def _follow_sliders(self) -> None:
-        self._show_words()
-        self.sample()
-
-    @on(Input.Changed)
-    def sample(self) -> None:
-        if self.data is None:
+    def show_view(self) -> None:
+        text, settings, seed = self.line.text, self.settings, self.seed
+        if self._view == (text, settings, seed):
             return
-        model, text, settings, seed = self.data.model, self.line.text, self.settings, self.seed
-        known = self._read if self._read is not None and self._read.text == text else None
+        self._view = text, settings, seed
+        model, known = self.data.model, self._read if self._read is not None and self._read.text == text else None
         temperatures = (settings.temperature, *(LADDER if self.has_class("-tall") else SHORT_LADDER))
+        if known is not None:
+            self._show_words(known, settings)
 
         def run(cancelled: Cancellation) -> Iterator[ReadLine | list[Sample]]:
             read = known
             if read is None:
                 ids = encode_line(model, text)
                 read = ReadLine(text, ids, generate.prefill_prompt(model, ids))
-            yield read
+                yield read
             texts: dict[float, str] = {}
             for temperature in dict.fromkeys(temperatures):
                 chain = replace(settings, temperature=temperature)
@@ -361,55 +299,37 @@ class SamplingFigure(SamplesFigure[SampledModel]):
 
     def receive(self, items: list[Any]) -> None:
         for item in items:
-            if isinstance(item, ReadLine) and item is not self._read:
+            if isinstance(item, ReadLine):
                 self._read = item
-                self._show_words()
-        super().receive(items)
+                self._show_words(item, self.settings)
+            else:
+                self.show_samples(item)
 
-    def _show_words(self) -> None:
-        if self.data is None or self._read is None:
-            return
-        model, settings, read = self.data.model, self.settings, self._read
-        tokenizer, noun, is_tall = model.tokenizer, token_noun(model.tokenizer), self.has_class("-tall")
+    def _show_words(self, read: ReadLine, settings: SamplerSettings) -> None:
+        tokenizer, bars = self.data.model.tokenizer, self.query_one(TokenBars)
         text, at_one = (
             generate.TextInProgress(
-                model, read.ids, chain, state=read.state, is_first_token=False, end_ids=generate.END_OF_TEXT
+                self.data.model, read.ids, chain, state=read.state, is_first_token=False, end_ids=generate.END_OF_TEXT
             )
             for chain in (settings, replace(settings, temperature=1.0))
         )
         preview, probs = generate.next_token_probs(text, MAX_BARS), generate.sampling_probs([text])[0]
+        bars.set_place(tokenizer.tokens[read.ids[-1]] if read.ids else "", "token")
+        bars.show(preview, settings.describe(only_filters=True))
         likeliest, positive = int(np.argmax(probs)), probs[probs > 0]
         entropy = max(0.0, float(-np.vecdot(positive, np.log2(positive))))
         prob_at_one = float(generate.sampling_probs([at_one])[0][likeliest])
         ratio = float(probs[likeliest]) / prob_at_one
-        bars = [
-            WordBar(next_token_name(tokenizer, id), each.sampling_prob, each.model_prob, id == likeliest)
-            for each in preview.candidates
-            if each.model_prob > 0
-            for id in each.ids[:1]
-        ]
-        title, headings = f"next {noun}", ("model", "sampler")
-        self.query_one("#bars", Drawing).show(lambda *size: word_bars(title, headings, bars, *size, scale=1.0))
-        kept, size = preview.num_kept, preview.vocabulary_size
-        of = f" of {size:,} {noun}s" if is_tall else ""
-        if is_tall and kept == size - 1 and tokenizer.unk_id is not None:
-            of += " (never <unk>)"
-        name = "entropy " if self.size.width >= ENTROPY_WIDTH else ""
-        kept_line = Content.assemble(
-            ("keeps ", MUTED), (f"{kept:,}", "bold"), (f"{of} · {name}", MUTED),
-            (f"{preview.entropy:.1f} → {entropy:.1f}", "bold"), (" bits", MUTED),
-        )  # fmt: skip
-        self.query_one("#kept", Drawing).show(lambda *_: kept_line)
         # The ratio leaves out what the rest of the sampler chain changes.
         is_alone = not settings.top_k and settings.top_p == 1 and not settings.min_p
-        parts = [(": ", MUTED), (f"{ratio:.2f} ×", "bold")]
-        parts.append((" as likely as at 1" if is_alone else " by temperature alone", MUTED))
+        effect = " as likely as at 1" if is_alone else " by temperature alone"
+        parts = [(": ", MUTED), (f"{ratio:.2f} ×", "bold"), (effect, MUTED)]
         if prob_at_one > 1 / TWICE and ratio > HALF:
             parts = [(f": {format_percent(prob_at_one)} at 1, cannot double", MUTED)]
-        ratio_line = Content.assemble((next_token_name(tokenizer, likeliest), "bold $accent"), *parts)
-        self.query_one("#ratio", Drawing).show(lambda *_: ratio_line)
-        if self._first_view is not None and (read.text, settings) != self._first_view:
-            results = ratio >= TWICE, ratio <= HALF, settings.temperature == 1 and kept < FEW_WORDS
-            for part, is_done in enumerate(results):
-                if is_done:
-                    self.finish_part(part)
+        name, bits = next_token_name(tokenizer, likeliest), f"{preview.entropy:.1f} → {entropy:.1f} bits"
+        ratio_line = Content.assemble((name, "bold $accent"), *parts, ("\nentropy ", MUTED), bits)
+        self.query_one("#ratio", Drawing).show(ratio_line)
+        results = ratio >= TWICE, ratio <= HALF, settings.temperature == 1 and preview.num_kept < FEW_WORDS
+        for part, is_done in enumerate(results):
+            if is_done:
+                self.finish_part(part)

@@ -3,8 +3,7 @@
 import asyncio
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from textual import events, on
@@ -15,25 +14,14 @@ from textual.content import Content
 from textual.strip import Strip
 
 from engine.analysis.evaluation import evaluate
-from engine.config import Config, DataConfig, ModelConfig
-from engine.control import ControlCommand
-from engine.data.dataset import Dataset
+from engine.config import Config, ModelConfig
+from engine.errors import describe_error
+from engine.events import Failed
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import displayable, format_perplexity, truncate
-from lotr_tui.learn.live_training import (
-    MAX_TRAIN_TOKENS,
-    Regularization,
-    RunCurves,
-    TemporaryTraining,
-    Verdict,
-    judge,
-    limit_dataset,
-    live_config,
-    load_overfitting_run,
-    overfitting_config,
-)
-from lotr_tui.learn.material import Material
+from lotr_tui.formatting import MISSING, displayable, format_perplexity, truncate
+from lotr_tui.learn import live_training
+from lotr_tui.learn.live_training import Regularization, RunCurves, Verdict
 from lotr_tui.monitor.training_view import TrainingView, log10_or_nan
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing
 from lotr_tui.theme import MUTED
@@ -43,7 +31,6 @@ from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 DataT = TypeVar("DataT")
-POLL_INTERVAL = 0.05
 CLOSE_TIMEOUT = 1.0  # seconds to wait for the end of the training, after its current step, when the chapter is left
 MAX_SECONDS = 60.0  # of training on a slow computer
 # A small LSTM that begins with equally likely words, and not with their frequencies. On two cores, the five epochs take
@@ -53,15 +40,11 @@ MODEL = ModelConfig(
     embedding_size=128, hidden_size=128, embedding_dropout=0.0, input_dropout=0.0, output_dropout=0.0, weight_drop=0.0,
     subword_embeddings=False, unigram_bias=False,
 )  # fmt: skip
-EPOCHS = 5
-# The highest rate is the one of the configuration, which commands scale down.
 LEARNING_RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_RATE = LEARNING_RATES.index(1e-3)
 FRACTIONS = tuple(number / 10 for number in range(9))  # of dropout and weight drop
-NARROW = 66  # columns of the figure below which its sliders are one above the other
 LABEL_WIDTH, MIN_PLOT_COLUMNS = 23, 16
 VALID, TRAIN, OTHER_VALID, OTHER_TRAIN = "chart--valid", "chart--train", "chart--other-valid", "chart--other-train"
-TALL, VERY_TALL = 30, 42  # rows of the terminal from which three samples, and six, are shown
 
 
 class Curve(NamedTuple):
@@ -132,181 +115,133 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-live", "train | enter | toggle_training | train | Start or stop the training", show=True
     )
-
-    def __init__(self, material: Material) -> None:
-        super().__init__(material)
-        self.training: TemporaryTraining | None = None  # the current one or the last one
-        self.is_training = False
-        self._end_note = ""  # why the training was ended before its last epoch
+    POLL_INTERVAL: ClassVar[float] = 0.05
+    training: live_training.LiveTraining | None = None  # the current one or the last one
+    _end_note = ""  # why the training was ended before its last epoch
 
     # Parts that a subclass implements
-
-    def idle_text(self) -> str:
-        """Return a note on the training before the first one."""
-        raise NotImplementedError
 
     def make_config(self) -> Config:
         """Return the configuration of a training with the values of the controls."""
         raise NotImplementedError
 
-    def show_training(self) -> None:
+    def show_training(self, view: TrainingView) -> str:
+        """Show a training; return its result once it has ended, or a note before the first one."""
         raise NotImplementedError
 
-    def describe_result(self, view: TrainingView) -> str:
-        """Return the result of a training that has ended."""
-        raise NotImplementedError
-
-    def send_controls(self) -> None:
-        """Send the values of controls that change a running training."""
-
-    def make_training(self) -> TemporaryTraining:
-        config = self.make_config()
-        # The number of threads for matrix products belongs to the process: a training of the session keeps its own.
-        return TemporaryTraining(config.with_values(threads=0) if self._session_trains else config)
-
     @property
-    def view(self) -> TrainingView:
-        return TrainingView() if self.training is None else self.training.view
+    def is_training(self) -> bool:
+        return self.is_loaded and self.work.is_running
 
-    @property
-    def _session_trains(self) -> bool:
-        is_training: bool = self.app.state.is_training  # type: ignore[attr-defined]
-        return is_training
-
-    @property
-    def work_in_progress(self) -> str:
-        return "training" if self.is_training else ""
-
-    @property
-    def is_idle(self) -> bool:
-        return super().is_idle and not self.is_training
-
-    @on(events.Mount)
-    def _create_timer(self) -> None:
-        self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll, pause=True)
-
-    @on(Drawing.Clicked, "#train-line")
+    @on(events.Click, "#train-line")
     def action_toggle_training(self) -> None:
-        if self.data is None:
-            return
         if self.is_training:
             self._end_training("stopped")
         else:
-            self._end_note = ""
-            self.training, self.is_training = self.make_training(), True
-            self.send_controls()
-            if self._session_trains:
+            config = self.make_config()
+            if self.app.state.is_training:  # type: ignore[attr-defined]
+                # The number of threads for matrix products belongs to the process: that training keeps its own.
+                config = config.with_values(threads=0)
                 self.show_note("The training of the session runs too, so both are slower.")
-            self._poll_timer.resume()
-            self.show_training()
-        self.show_train_line()
+            self.training, self._end_note = live_training.LiveTraining(config), ""
+            self.work.start(self.training.events)
+        self.show_view()
 
     def _end_training(self, note: str) -> None:
-        if self.training is not None and not self._end_note:
-            self._end_note = note
-            self.training.stop()
+        self._end_note = self._end_note or note
+        self.work.stop()
 
-    def _poll(self) -> None:
-        if self.training is None or not self.is_training:
-            return
-        new_events, has_ended = self.training.poll()
+    def receive(self, items: list[Any]) -> None:
+        assert self.training is not None
+        for event in items:
+            self.training.view.apply(event)
         if self.training.view.seconds > MAX_SECONDS:
             self._end_training(f"ended after {MAX_SECONDS:.0f} s")
-        if has_ended:
-            self.is_training = False
-            self._poll_timer.pause()
-        if new_events or has_ended:
-            self.show_training()
-            self.show_train_line()
+        self.show_view()
 
-    def show_train_line(self) -> None:
-        view = self.view
+    def show_failure(self, error: BaseException) -> None:
+        if self.training is None:
+            super().show_failure(error)
+        else:
+            self.receive([Failed(describe_error(error))])
+
+    def show_view(self) -> None:
+        view = TrainingView() if self.training is None else self.training.view
+        result = self.show_training(view)
         if self.is_training:
             valid = view.evaluations[-1].valid_perplexity if view.evaluations else None
             progress = f"epoch {view.epoch:.2f} of {view.epochs}"
-            state = f"{progress} · held-out {format_perplexity(valid)} · {view.seconds:.0f} s"
+            result = f"{progress} · held-out {format_perplexity(valid)} · {view.seconds:.0f} s"
             if view.started is None:
-                state = f"{view.activity} … (PyTorch takes 1 to 3 seconds)"
+                result = f"{view.activity} … (PyTorch takes 1 to 3 seconds)"
             action = "■ enter", " stops"
-        elif self.training is None:
-            action, state = ("▶ enter", " trains"), self.idle_text()
         else:
-            action = "▶ enter", " trains again"
-            state = " · ".join(filter(None, (self._end_note, self.describe_result(view))))
-        content = Content.assemble((action[0], "bold $accent"), action[1], (" · ", MUTED), state)
-        self.query_one("#train-line", Drawing).show(lambda *_: content)
+            action = "▶ enter", " trains" if self.training is None else " trains again"
+            result = " · ".join(filter(None, (self._end_note, result)))
+        content = Content.assemble((action[0], "bold $accent"), action[1], (" · ", MUTED), result)
+        self.query_one("#train-line", Drawing).show(content)
 
     @on(events.Unmount)
     async def _close_training(self) -> None:
-        self.is_training = False
+        self.work.cancel()
         if self.training is not None:
-            self.training.stop()
-            await asyncio.to_thread(self.training.join, CLOSE_TIMEOUT)
+            await asyncio.to_thread(self.training.has_ended.wait, CLOSE_TIMEOUT)
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """Corpus of the training, and the perplexities of the unigram and the 5-gram model on its held-out text."""
-
-    data: DataConfig
-    dataset: Dataset
-    unigram: float
+class Baselines(NamedTuple):
+    num_train_tokens: int
+    unigram: float  # perplexities on the held-out text
     ngram: float
-
-
-def training_config(data: DataConfig, num_train_tokens: int) -> Config:
-    """Return the configuration of the live training; its learning rate is the highest one."""
-    return live_config(
-        data, num_train_tokens, epochs=EPOCHS, evaluations_per_epoch=4, model=MODEL, lr=LEARNING_RATES[-1]
-    )
 
 
 class TrainingFigure(LiveTrainingFigure[Baselines]):
     """Curve of a live training beside the counting models, and a sample of each evaluation."""
 
-    DEFAULT_CSS = "TrainingFigure Slider { margin: 0 1; max-width: 100%; }"
+    DEFAULT_CSS = """
+    TrainingFigure Slider { margin: 0 1; max-width: 100%; }
+    TrainingFigure #samples { height: 1; }
+    TrainingFigure.-tall #samples { height: 3; }
+    TrainingFigure.-taller #samples { height: 6; }
+    """
+    LAYOUTS: ClassVar = {"-tall": (0, 24), "-taller": (0, 36)}
 
     def compose_figure(self) -> ComposeResult:
         texts = [f"{rate:.6f}".rstrip("0").rstrip(".") for rate in LEARNING_RATES]
         help_line = "How far each step moves the weights; ← → change it, even while it trains"
         yield Slider("learning rate", texts, FIRST_RATE, help_line=help_line, id="rate")
-        yield Drawing("train-line", "Enter or a click starts and stops the training")
+        yield Drawing(id="train-line")
         yield CurveChart(id="curves")
-        yield Drawing("samples", "What the network writes after each evaluation, always with the same seed")
+        yield Drawing(id="samples")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, Baselines]:
-        dataset = limit_dataset((yield from self.material.words()))
+        dataset = live_training.limit_dataset((yield from self.material.words()))
         yield f"scoring the counting models on {self.material.corpus_name} …"
         unigram = evaluate(Unigram(dataset.train, dataset.tokenizer), dataset.valid).perplexity
         ngram = evaluate(KneserNey(dataset.train, dataset.tokenizer, 5), dataset.valid).perplexity
-        return Baselines(self.material.data, dataset, unigram, ngram)
+        return Baselines(len(dataset.train), unigram, ngram)
 
-    def show_data(self, data: Baselines) -> None:
-        if len(data.dataset.train) == MAX_TRAIN_TOKENS:
-            self.show_note(f"The training reads the first {MAX_TRAIN_TOKENS:,} words of {self.material.corpus_name}.")
-        self.show_train_line()
-        self.show_training()
-
-    def idle_text(self) -> str:
-        return "about 20 s; move the rate meanwhile"
+    def set_up(self) -> None:
+        most = live_training.MAX_TRAIN_TOKENS
+        if self.data.num_train_tokens == most:
+            self.show_note(f"The training reads the first {most:,} words of {self.material.corpus_name}.")
 
     def make_config(self) -> Config:
-        assert self.data is not None
-        return training_config(self.data.data, len(self.data.dataset.train))
+        """Return the configuration with the highest learning rate, which commands scale down."""
+        return live_training.live_config(
+            self.material.data, self.data.num_train_tokens, epochs=5, evaluations_per_epoch=4, model=MODEL,
+            lr=LEARNING_RATES[-1],
+        )  # fmt: skip
 
-    @on(Slider.Changed)
-    def send_controls(self) -> None:
-        if self.training is not None and self.is_training:
-            rate = LEARNING_RATES[self.query_one(Slider).index]
-            self.training.send_command(ControlCommand("lr", f"{rate / LEARNING_RATES[-1]:g}"))
-
-    def show_training(self) -> None:
-        assert self.data is not None
-        view = self.view
+    def show_training(self, view: TrainingView) -> str:
         unigram, ngram, num_epochs = self.data.unigram, self.data.ngram, self.make_config().training.epochs
+        scores: dict[int, float] = {}
+        if self.training is not None:
+            scores = self.training.train_scores
+            if self.is_training:
+                self.training.scale_lr(LEARNING_RATES[self.query_one(Slider).index] / LEARNING_RATES[-1])
         if (started := view.started) is not None:
             unigram, ngram, num_epochs = started.unigram_perplexity, started.kneser_ney_perplexity, started.epochs
-        evaluations, scores = view.evaluations, {} if self.training is None else self.training.train_scores
+        evaluations, samples = view.evaluations, view.samples
         scored = [each for each in evaluations if each.step in scores]
         # The training text is scored like the held-out text, so that their curves can be compared.
         curves = (
@@ -316,27 +251,22 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
         y_range = 0.75 * min(unigram, ngram), 3 * max(unigram, ngram)
         baselines = ("unigram", unigram), ("5-gram", ngram)
         self.query_one(CurveChart).show(curves, baselines, num_epochs, y_range)
-        samples = view.samples
 
-        def paint_samples(width: int, _: int) -> Content:
-            height = self.app.size.height
-            num_lines = 6 if height >= VERY_TALL else 3 if height >= TALL else 1
+        def paint_samples(width: int, height: int) -> Content:
             lines = [] if samples else [Content.styled("writes   a sentence after each evaluation", MUTED)]
-            for sample in samples[-num_lines:]:
+            for sample in samples[-height:]:
                 text = " ".join(displayable(f"{sample.prompt} {sample.text}").split())
                 lines.append(Content.assemble((f"{sample.epoch:6.2f}   ", MUTED), truncate(text, width - 9)))
-            return Content("\n").join([*lines, *[Content("")] * (num_lines - len(lines))])  # some are to come
+            return Content("\n").join(lines)
 
         self.query_one("#samples", Drawing).show(paint_samples)
-        for part, is_done in enumerate(judge(view)):
+        for part, is_done in enumerate(live_training.judge(view)):
             if is_done:
                 self.finish_part(part)
-
-    def describe_result(self, view: TrainingView) -> str:
         if view.best is None:
-            return view.failure
+            return view.failure if self.training else "about 20 s; move the rate meanwhile"
         best = f"best {format_perplexity(view.best.valid_perplexity)}"
-        match judge(view):
+        match live_training.judge(view):
             case Verdict(has_jumped=True, beats_ngram=True):
                 return f"{best} before the loss jumped"
             case Verdict(has_jumped=True):
@@ -345,27 +275,26 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
                 return "too slow: still above the unigram model"
             case Verdict(beats_ngram=True):
                 return f"{best}: below the 5-gram model"
-        before, last = ([math.inf] + [event.valid_perplexity for event in view.evaluations])[-2:]
+        before, last = ([math.inf] + [event.valid_perplexity for event in evaluations])[-2:]
         is_falling = math.isfinite(before) and last < 0.99 * before
         return f"{best}{', falling' if is_falling else ''}: above the 5-gram model"
 
 
 class PreparedRun(NamedTuple):
-    data: DataConfig
-    dataset: Dataset
+    num_train_tokens: int
     curves: RunCurves
-    num_epochs: int
 
 
 class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
     """Curves of the training and the held-out text for two runs, and the gap between them."""
 
     DEFAULT_CSS = """
-    OverfittingFigure #settings { layout: horizontal; height: 1; padding: 0 1; }
+    OverfittingFigure #settings { layout: vertical; height: 3; padding: 0 1; }
     OverfittingFigure #settings Slider { min-width: 16; margin-right: 2; }
     OverfittingFigure #settings #tie { margin-right: 0; }
-    OverfittingFigure.-narrow #settings { layout: vertical; height: 3; }
+    OverfittingFigure.-wide #settings { layout: horizontal; height: 1; }
     """
+    LAYOUTS: ClassVar = {"-wide": (66, 0)}
 
     def compose_figure(self) -> ComposeResult:
         texts, what = [f"{fraction:.1f}" for fraction in FRACTIONS], "hidden at each step of the next training"
@@ -374,89 +303,59 @@ class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
             yield Slider("weight drop", texts, help_line=f"Fraction of recurrent weights {what}", id="weight-drop")
             help_line = "One matrix for the first and the last layer of the next training"
             yield Slider("tied", ["no", "yes"], help_line=help_line, id="tie")
-        yield Drawing("train-line", "Enter or a click starts and stops the training")
+        yield Drawing(id="train-line")
         yield CurveChart(id="curves")
-        yield Drawing("gaps")
+        yield Drawing(id="gaps")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, PreparedRun]:
-        dataset, data = limit_dataset((yield from self.material.words())), self.material.data
-        curves = yield from load_overfitting_run(data, dataset, cancelled)
-        epochs = overfitting_config(data, len(dataset.train), Regularization()).training.epochs
-        return PreparedRun(data, dataset, curves, epochs)
-
-    def show_data(self, data: PreparedRun) -> None:
-        self.show_train_line()
-        self.show_training()
-
-    def on_resize(self) -> None:
-        self.set_class(self.size.width < NARROW, "-narrow")
+        dataset = live_training.limit_dataset((yield from self.material.words()))
+        curves = yield from live_training.load_overfitting_run(self.material.data, dataset, cancelled)
+        return PreparedRun(len(dataset.train), curves)
 
     @property
     def setting(self) -> Regularization:
         index = {str(slider.id): slider.index for slider in self.query(Slider)}
         return Regularization(FRACTIONS[index["dropout"]], FRACTIONS[index["weight-drop"]], bool(index["tie"]))
 
-    @on(Slider.Changed)
-    def _show_setting(self) -> None:
-        if self.data is not None:
-            self.show_train_line()
-
-    def idle_text(self) -> str:
-        is_same = self.setting == Regularization()
-        return "the same run once more; regularize it first" if is_same else "about 25 seconds, with these settings"
-
     def make_config(self) -> Config:
-        assert self.data is not None
-        return overfitting_config(self.data.data, len(self.data.dataset.train), self.setting)
+        return live_training.overfitting_config(self.material.data, self.data.num_train_tokens, self.setting)
 
-    def show_training(self) -> None:
-        assert self.data is not None
-        prepared, live, setting = self.data.curves, RunCurves(), None
+    def show_training(self, view: TrainingView) -> str:
+        prepared, live, used = self.data.curves, RunCurves(), None
         if self.training is not None:
             model = self.training.config.model
-            live = RunCurves.from_evaluations(self.view.evaluations, self.training.train_scores)
-            setting = Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
+            live = RunCurves.from_evaluations(view.evaluations, self.training.train_scores)
+            used = Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
         curves = []
         for name, run, styles in (("without", prepared, (OTHER_TRAIN, OTHER_VALID)), ("yours", live, (TRAIN, VALID))):
             curves.append(Curve(f"{name} train", styles[0], run.epochs, run.train))
             curves.append(Curve(f"{name} held-out", styles[1], run.epochs, run.valid))
         y_range = 0.85 * min(prepared.train), 1.8 * max(prepared.best, prepared.valid[-1])
-        self.query_one(CurveChart).show(curves, (), self.data.num_epochs, y_range)
-        self.query_one("#gaps", Drawing).show(lambda width, _: describe_gaps(prepared, live, setting, width))
-        if live.valid and live.best < prepared.best:
+        self.query_one(CurveChart).show(curves, (), self.make_config().training.epochs, y_range)
+        table = gap_table([("without", prepared, Regularization()), ("yours", live, used)])
+        self.query_one("#gaps", Drawing).show(table)
+        is_better = bool(live.valid) and live.best < prepared.best
+        if is_better:
             self.finish_part(0)
-
-    def describe_result(self, view: TrainingView) -> str:
-        assert self.data is not None
-        assert self.training is not None
-        live = RunCurves.from_evaluations(view.evaluations, self.training.train_scores)
-        if not live.valid:
-            return view.failure
-        verdict = "better" if live.best < self.data.curves.best else "no better"
-        return f"best {format_perplexity(live.best)}: {verdict} than without"
+        if self.training is None:
+            is_same = self.setting == Regularization()
+            return "the same run once more; regularize it first" if is_same else "about 25 seconds, with these settings"
+        verdict = "better" if is_better else "no better"
+        return f"best {format_perplexity(live.best)}: {verdict} than without" if live.valid else view.failure
 
 
-def describe_gaps(prepared: RunCurves, live: RunCurves, setting: Regularization | None, width: int) -> Content:
-    """Return a table with the perplexities of both runs at the end, their gap, the best one, and their settings.
-
-    `setting` is the one of the live run, None before the first one. The last columns are left out if need be.
-    """
-    columns = ("train", "held-out", "gap", "best", "dropout", "weight drop", "tied")
-    widths = [9] * 4 + [len(column) + 2 for column in columns[4:]]
-    while 8 + sum(widths) > width and len(widths) > 4:
-        widths.pop()
-
-    def row(name: str, texts: Sequence[str], styles: Sequence[str]) -> Content:
-        cells = [text.rjust(cell_width) for text, cell_width in zip(texts, widths, strict=False)]
-        return Content.assemble((f"{name:8}", styles[-1]), *zip(cells, styles, strict=False))
-
-    lines = [row("", columns, [MUTED] * 8)]
-    for name, run, used in (("without", prepared, Regularization()), ("yours", live, setting)):
-        texts = ["·"] * len(columns)
+def gap_table(rows: Sequence[tuple[str, RunCurves, Regularization | None]]) -> Content:
+    """Return the perplexities of runs at their end, the gap, and the best one, and the setting if the run has begun."""
+    widths = {"train": 9, "held-out": 9, "gap": 9, "best": 9, "dropout": 9, "weight drop": 13, "tied": 6}
+    lines = [Content.styled(" " * 8 + "".join(name.rjust(width) for name, width in widths.items()), MUTED)]
+    for name, run, used in rows:
+        texts = [MISSING] * len(widths)
         if run.epochs:
             train, valid = run.train[-1], run.valid[-1]
             texts[:4] = [format_perplexity(value) for value in (train, valid, valid - train, run.best)]
         if used is not None:
             texts[4:] = [f"{used.dropout:.1f}", f"{used.weight_drop:.1f}", "yes" if used.tie_weights else "no"]
-        lines.append(row(name, texts, ["", "", "bold", "", MUTED, MUTED, MUTED, "$accent" if run is live else ""]))
+        cells = [text.rjust(width) for text, width in zip(texts, widths.values(), strict=True)]
+        name_style = "$accent" if name == "yours" else ""
+        lines.append(Content.assemble((f"{name:8}", name_style), *cells[:2], (cells[2], "bold"), *cells[3:]))
     return Content("\n").join(lines)

@@ -3,44 +3,35 @@
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 from rich.cells import cell_len
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from engine.analysis.evaluation import evaluate, perplexity
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import VocabularyCutoffs, tokenize_with_offsets
-from engine.data.tokenizers import (
-    EOS,
-    UNK,
-    BPETokenizer,
-    CharacterTokenizer,
-    Tokenizer,
-    WordTokenizer,
-    WordTokenizerName,
-)
+from engine.data import tokenizers
+from engine.data.tokenizers import EOS, UNK, BPETokenizer, Tokenizer, WordTokenizer
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel
 from engine.models.ngram import Unigram
 from engine.runtime.process import Cancellation
 from lotr_tui import formatting
 from lotr_tui.background_task import Debounce
-from lotr_tui.formatting import LINE_END_MARK, MISSING, format_lone_token, format_percent, format_perplexity, truncate
+from lotr_tui.formatting import MISSING, format_lone_token, format_percent, format_perplexity, truncate
 from lotr_tui.learn.material import Material, find_example
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines
 from lotr_tui.screens.inspect.text_view import visible_part
-from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure, Drawing, LineBar
+from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
 from lotr_tui.session.session_model import find_cast, is_slow
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.slider import Slider
 
 TOKENS_EXAMPLE = "Where is the Ring, Glorfindel?"
@@ -50,7 +41,7 @@ UNKNOWN_GOAL = 0.1
 MAX_LINES = 100_000  # of the training text, and of the held-out text, that are counted
 BPE_VOCABULARY_SIZE = 2048
 NUM_SHOWN_MERGES = 7
-ROOMY_HEIGHT = 18  # rows from which blank lines are between the parts
+REST_SECONDS = 0.6  # without a change, after which a choice counts as an answer: to pass the right one is none
 
 PERPLEXITY_EXAMPLE = "What do you think of the Ring, Aragorn?"
 CERTAIN_BITS, MIN_LINE_WORDS = 1.0, 5
@@ -61,8 +52,7 @@ NAME_WIDTH, NUM_EXPECTED, GAP = 16, 5, 2
 SHADES = ((3.0, "dim"), (6.0, ""), (10.0, "underline on $accent 20%"), (math.inf, "bold underline on $accent 50%"))
 
 
-@dataclass(frozen=True)
-class Tokenizers:
+class Tokenizers(NamedTuple):
     """Tokenizers of one corpus: words by cut-off, open vocabularies by name, and the first merges of byte pairs."""
 
     cutoffs: VocabularyCutoffs
@@ -80,10 +70,12 @@ class TokensFigure(ChapterFigure[Tokenizers]):
     TokensFigure #unknown { height: 1; padding: 0 1; margin-bottom: 1; }
     TokensFigure.-roomy Slider { margin: 1 1 0 1; }
     """
+    LAYOUTS: ClassVar = {"-roomy": (0, 18)}
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self._words: WordTokenizer | None = None
+        self._words: tuple[int, WordTokenizer] | None = None  # by the cut-off that is shown
+        self._has_moved = False  # the slider
         self._judging = Debounce(self, REST_SECONDS, self._judge)
 
     def compose_figure(self) -> ComposeResult:
@@ -101,66 +93,46 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         train, held_out = (
             [line.text for line in islice(lines, MAX_LINES)] for lines in (dataset.splits.train, dataset.splits.valid)
         )
-        name = cast(WordTokenizerName, self.material.data.tokenizer)  # the class reads corpora as words
+        name = cast(tokenizers.WordTokenizerName, self.material.data.tokenizer)  # the class reads corpora as words
         bpe, own = BPETokenizer.train(train, BPE_VOCABULARY_SIZE), self.material.session_model
-        tokenizers: list[tuple[str, Tokenizer]] = [
-            ("byte pairs", bpe),
-            ("characters", CharacterTokenizer.from_lines(train, FIRST_CUTOFF)),
-        ]
+        characters = tokenizers.CharacterTokenizer.from_lines(train, FIRST_CUTOFF)
+        known: list[tuple[str, Tokenizer]] = [("byte pairs", bpe), ("characters", characters)]
         if own is not None and own.model.tokenizer.is_open:
-            tokenizers.insert(0, (own.name, own.model.tokenizer))
-        return Tokenizers(VocabularyCutoffs(train, held_out, name), tuple(tokenizers), bpe.merges)
+            known.insert(0, (own.name, own.model.tokenizer))
+        return Tokenizers(VocabularyCutoffs(train, held_out, name), tuple(known), bpe.merges)
 
-    def show_data(self, data: Tokenizers) -> None:
-        self._show_cutoff()
-
-    @property
-    def _cutoff(self) -> int:
-        return CUTOFFS[self.query_one(Slider).index]
-
-    @on(Slider.Changed)
-    def _show_cutoff(self) -> None:
-        if self.data is None:
-            return
-        cutoffs, cutoff = self.data.cutoffs, self._cutoff
-        self._words = cutoffs.tokenizer(cutoff)
-        self.query_one("#unknown", Static).update(
-            Content.assemble(
-                (f"{cutoffs.vocabulary_size(cutoff):,}", "bold"),
-                (" words · ", MUTED),
-                (f"{100 * cutoffs.unknown_rate(cutoff):.1f} %", "bold"),  # the task compares it with 10 %
-                (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
+    def show_view(self) -> None:
+        text, cutoffs, cutoff = self.line.text, self.data.cutoffs, CUTOFFS[self.query_one(Slider).index]
+        if self._words is None or self._words[0] != cutoff:
+            self._has_moved = self._words is not None
+            self._words = cutoff, cutoffs.tokenizer(cutoff)
+            self.query_one("#unknown", Static).update(
+                Content.assemble(
+                    (f"{cutoffs.vocabulary_size(cutoff):,}", "bold"),
+                    (" words · ", MUTED),
+                    (f"{100 * cutoffs.unknown_rate(cutoff):.1f} %", "bold"),  # the task compares it with 10 %
+                    (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
+                )
             )
-        )
-        self._show_tokens()
+        rows = [describe_tokens(name, each, text) for name, each in (("words", self._words[1]), *self.data.open)]
+        rows.insert(-1, describe_merges(self.data.merges, text))
+        gap = "\n\n" if self.has_class("-roomy") else "\n"
+        self.query_one("#tokens", Static).update(Content(gap).join(rows))
+        self._judging.request()
 
     def _judge(self) -> None:
         """Check the task once line and cut-off rest: a word that is half typed is no answer."""
-        if self.data is not None and self._words is not None:
+        if self._words is not None:
+            cutoff, tokenizer = self._words
             unknown, before = (
-                {text[span.start : span.end] for span in self._words.unknown_spans(text) if span.text}
+                {text[span.start : span.end] for span in tokenizer.unknown_spans(text) if span.text}
                 for text in (self.line.text, self.line.example)
             )
             rate = self.data.cutoffs.unknown_rate
             if unknown - before:
                 self.finish_part(0)
-            if self._cutoff == next((cutoff for cutoff in CUTOFFS if rate(cutoff) > UNKNOWN_GOAL), None):
+            if self._has_moved and cutoff == next((each for each in CUTOFFS if rate(each) > UNKNOWN_GOAL), None):
                 self.finish_part(1)
-
-    def on_resize(self) -> None:
-        self.set_class(self.size.height >= ROOMY_HEIGHT, "-roomy")
-        self._show_tokens()
-
-    @on(Input.Changed)
-    def _show_tokens(self) -> None:
-        if self.data is None or self._words is None:
-            return
-        text = self.line.text
-        rows = [describe_tokens(name, each, text) for name, each in (("words", self._words), *self.data.open)]
-        rows.insert(-1, describe_merges(self.data.merges, text))
-        gap = "\n\n" if self.has_class("-roomy") else "\n"
-        self.query_one("#tokens", Static).update(Content(gap).join(rows))
-        self._judging.request()
 
 
 def describe_tokens(name: str, tokenizer: Tokenizer, text: str) -> Content:
@@ -197,8 +169,7 @@ def describe_merges(merges: tuple[tuple[str, str], ...], text: str) -> Content:
     return Content.assemble(*((part.replace("Ġ", "·"), style) for part, style in parts))
 
 
-@dataclass(frozen=True)
-class ScoringModel:
+class ScoringModel(NamedTuple):
     """A model that scores lines, and its bits of a token on the held-out text, if it reads that."""
 
     name: str
@@ -213,8 +184,7 @@ class ScoringModel:
         return TokenScores(tokens, tokenizer, before)
 
 
-@dataclass(frozen=True)
-class PerplexityData:
+class PerplexityData(NamedTuple):
     models: tuple[ScoringModel, ...]
     num_held_out: int
     example: str
@@ -226,24 +196,25 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
 
     DEFAULT_CSS = """
     PerplexityFigure Slider { margin: 0 1; max-width: 48; }
-    PerplexityFigure #words { height: auto; max-height: 8; margin: 1 0; }
-    PerplexityFigure #table { margin-top: 1; }
-    PerplexityFigure.-low #words, PerplexityFigure.-low #table { margin: 0; }
+    PerplexityFigure #words { height: auto; max-height: 8; }
+    PerplexityFigure.-roomy #words { margin: 1 0; }
+    PerplexityFigure.-roomy #table { margin-top: 1; }
     """
+    LAYOUTS: ClassVar = {"-roomy": (0, 18)}
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self._scores: list[TokenScores] = []  # of the line by each model
         self._cells: list[tuple[int, int, int]] = []  # row, first column and end of each word
         self._first_row = 0
-        self._has_moved = False  # True once the student has moved the cursor or changed the line
+        self._first_view: tuple[str, int] | None = None  # line and cursor before the student did something
 
     def compose_figure(self) -> ComposeResult:
         yield LineBar(PERPLEXITY_EXAMPLE, "Type; ctrl+← ctrl+→ choose a word")
         yield Slider("bits by", ["…"], help_line="Model whose bits the words show; ← → change it", id="model")
-        yield Drawing("words", "Bits of surprisal below each word; a click selects one")
-        yield Drawing("word")
-        yield Drawing("table", "Perplexity: 2 to the power of the mean bits of a word")
+        yield Drawing(id="words")
+        yield Drawing(id="word")
+        yield Drawing(id="table")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, PerplexityData]:
         dataset, own = (yield from self.material.words()), self.material.session_model
@@ -262,7 +233,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         for index, each in enumerate(models):
             if each.model.tokenizer == dataset.tokenizer:
                 yield f"reading the held-out text of {self.material.corpus_name} with the {each.name} …"
-                models[index] = replace(each, bits=evaluate(each.model, ids).bits_per_token)
+                models[index] = each._replace(bits=evaluate(each.model, ids).bits_per_token)
             else:
                 note = f"{truncate(each.name, 20)} reads other tokens, so no perplexity of it can be compared"
 
@@ -277,51 +248,37 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self.material.results[PerplexityData] = data
         return data
 
-    def show_data(self, data: PerplexityData) -> None:
-        self.show_note(data.note)
-        names = [truncate(each.name, NAME_WIDTH) for each in data.models]
+    def set_up(self) -> None:
+        self.show_note(self.data.note)
+        names = [truncate(each.name, NAME_WIDTH) for each in self.data.models]
         self.query_one(Slider).set_values(names, len(names) - 1)
-        self.line.set_example(data.example)
-        self._has_moved = self.line.is_edited
-        self.follow_cursor(self._follow_line)
+        self.line.set_example(self.data.example)
+        if not self.line.is_edited:
+            self._first_view = self.line.input.value, self.line.input.cursor_position
 
-    def on_resize(self) -> None:
-        self.set_class(self.size.height < ROOMY_HEIGHT, "-low")
-        self._show_line()
+    def show_view(self) -> None:
+        """Show the scores of the line; score a new line in a thread, which keeps the scores of the words before."""
+        text, models = self.line.text, self.data.models
+        if not self._scores or text != self._scores[0].tokens.text:
+            before: Sequence[TokenScores | None] = self._scores or [None] * len(models)
+            self._scores = [each.score(text, old) for each, old in zip(models, before, strict=True)]
+            pairs = sorted(zip(models, self._scores, strict=True), key=lambda pair: is_slow(pair[0].model))
 
-    def _follow_line(self) -> None:
-        """Score a line that has changed in a thread, which keeps the scores of the words before."""
-        if self.data is None:
-            return
-        self._has_moved |= bool(self._scores)
-        text = self.line.text
-        if self._scores and text == self._scores[0].tokens.text:
-            self._show_line()
-            return
-        models = self.data.models
-        before: Sequence[TokenScores | None] = self._scores or [None] * len(models)
-        self._scores = [each.score(text, old) for each, old in zip(models, before, strict=True)]
-        pairs = sorted(zip(models, self._scores, strict=True), key=lambda pair: is_slow(pair[0].model))
+            def read(cancelled: Cancellation) -> Iterator[object]:
+                for each, scores in pairs:
+                    if is_slow(each.model):
+                        yield None  # shows the words and the scores of the models before
+                        cancelled.wait(PAUSE)
+                        yield from scores.read(each.model, cancelled)
+                    else:
+                        list(scores.read(each.model, cancelled))
+                yield None
 
-        def read(cancelled: Cancellation) -> Iterator[object]:
-            for each, scores in pairs:
-                if is_slow(each.model):
-                    yield None  # shows the words and the scores of the models before
-                    cancelled.wait(PAUSE)
-                    yield from scores.read(each.model, cancelled)
-                else:
-                    list(scores.read(each.model, cancelled))
-            yield None
-
-        self.work.start(read)
+            self.work.start(read)
+        else:
+            self.receive([])
 
     def receive(self, items: list[Any]) -> None:
-        self._show_line()
-
-    @on(Slider.Changed)
-    def _show_line(self) -> None:
-        if self.data is None or not self._scores:
-            return
         models, all_scores, num_held_out = self.data.models, self._scores, self.data.num_held_out
         scores, line = all_scores[self.query_one(Slider).index], self.line.input
         num_characters = len(marks_to_newlines(line.value[: line.cursor_position]))
@@ -329,8 +286,8 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self.query_one("#words", Drawing).show(lambda width, _: self._paint_words(scores, word, width))
         self.query_one("#word", Drawing).show(lambda width, _: describe_word(scores, word, width))
         self.query_one("#table", Drawing).show(lambda width, _: model_table(models, all_scores, num_held_out, width))
-        score = scores.word_score(word)
-        if self._has_moved and score is not None and score.bits < CERTAIN_BITS:
+        score, has_moved = scores.word_score(word), (line.value, line.cursor_position) != self._first_view
+        if has_moved and score is not None and score.bits < CERTAIN_BITS:
             self.finish_part(0)
         if self.line.is_edited and models[1].name == "5-gram" and scores.tokens.num_words >= MIN_LINE_WORDS:
             counted, network = (float(np.mean(each.bits)) for each in all_scores[1:3])
@@ -361,18 +318,19 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         shown = rows[self._first_row : self._first_row + 4]
         return Content("\n").join(line for row in shown for line in row)
 
-    @on(Drawing.Clicked, "#words")
-    def _select_word(self, event: Drawing.Clicked) -> None:
-        scores = self._scores[self.query_one(Slider).index]
-        for index, (row, start, end) in enumerate(self._cells):
-            if row == self._first_row + event.y // 2 and start <= event.x < end + GAP:
-                # Line and text have the same characters up to the word, but for the marks of line ends.
-                self.line.input.cursor_position = int(scores.tokens.word_spans[1][index])
+    @on(events.Click, "#words")
+    def _select_word(self, event: events.Click) -> None:
+        tokens = self._scores[self.query_one(Slider).index].tokens
+        if (offset := event.get_content_offset(self.query_one("#words"))) is not None:
+            for index, (row, start, end) in enumerate(self._cells):
+                if row == self._first_row + offset.y // 2 and start <= offset.x < end + GAP:
+                    # Line and text have the same characters up to the word, but for the marks of line ends.
+                    self.line.input.cursor_position = int(tokens.word_spans[1][index])
 
 
 def shown_word(scores: TokenScores, word: int) -> str:
     written = scores.tokens.word(word)
-    return LINE_END_MARK if written.endswith("\n") else visible_part(written)
+    return formatting.LINE_END_MARK if written.endswith("\n") else visible_part(written)
 
 
 def describe_word(scores: TokenScores, word: int, width: int) -> Content:
@@ -390,23 +348,15 @@ def describe_word(scores: TokenScores, word: int, width: int) -> Content:
 
 def model_table(models: tuple[ScoringModel, ...], scores: list[TokenScores], num_held_out: int, width: int) -> Content:
     """Return mean bits and perplexity of the line, and the perplexity of the held-out text, by each model."""
-    held_out_width = 24 if width >= 71 else 10
     heading = f"{num_held_out:,} held-out words" if width >= 71 else "held-out"
-    cells = f"{'bits of a word':>21}{'perplexity':>11}{heading:>{held_out_width}}"
-    lines = [Content.styled(f"{'':{NAME_WIDTH}}{cells}", MUTED)]
-    most = max(each.bits or 0.0 for each in models)
+    last = len(heading) + 2
+    lines = [Content.styled(f"{'':{NAME_WIDTH}}{'bits of a word':>21}{'perplexity':>11}{heading:>{last}}", MUTED)]
     for model, score in zip(models, scores, strict=True):
-        sums, line, held_out, drawn = MISSING, MISSING, MISSING, ""
+        sums, line, held_out = MISSING, MISSING, format_perplexity(None if model.bits is None else 2**model.bits)
         if len(score.tokens):
             mean = float(np.mean(score.bits))
             line = format_perplexity(perplexity(mean * math.log(2)))
             sums = f"{score.bits.sum():.1f} ÷ {len(score.tokens)} = {mean:.2f}"
-        if model.bits is not None:
-            held_out, drawn = format_perplexity(2**model.bits), bar(model.bits / most, max(0, min(30, width - 75)))
-        lines.append(
-            Content.assemble(
-                formatting.fit_cells(model.name, NAME_WIDTH), f"{sums:>21}", (f"{line:>11}", "bold $accent"),
-                (f"{held_out:>{held_out_width}}", "bold"), (f"  {drawn}" if drawn else "", "$accent"),
-            )
-        )  # fmt: skip
+        name, line = formatting.fit_cells(model.name, NAME_WIDTH), f"{line:>11}"
+        lines.append(Content.assemble(name, f"{sums:>21}", (line, "bold $accent"), (f"{held_out:>{last}}", "bold")))
     return Content("\n").join(lines)

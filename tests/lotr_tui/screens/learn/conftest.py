@@ -5,7 +5,7 @@ import tempfile
 import pytest
 
 from lotr_tui.screens.learn import screen
-from tests.support.learn_figure import SliderFigure
+from tests.support.learn import SliderFigure
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from lotr_tui.formatting import format_percent
 from lotr_tui.learn.compared_models import Comparison, load_comparison
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
-from lotr_tui.screens.learn.figures.attention import AttentionFigure
 from lotr_tui.session.session_model import SessionModel
 from tests.support.files import run_to_end
 from tests.support.learn import open_chapter, until_done
@@ -61,12 +60,12 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
             shades = "".join(painted(screen, HeatStrips)[NUM_HEADING_LINES + head][start] for start in starts)
             levels = [sum(weight >= least for least in (0.02, 0.1, 0.25, 0.5)) for weight in weights]
             assert shades == "".join(" ░▒▓█"[level] for level in levels)
-        figure, strips = screen.query_one(AttentionFigure), screen.query_one(HeatStrips)
+        strips = screen.query_one(HeatStrips)
         names = ["start", *LINE.split()]
         for head, word in ((0, 8), (4, 5)):
             screen.query_one(Input).focus()
-            await pilot.press(*["down" if head > figure.head else "up"] * abs(head - figure.head))
-            await pilot.press(*["ctrl+left"] * (figure.position - word))
+            await pilot.press(*["down" if head > strips.row else "up"] * abs(head - strips.row))
+            await pilot.press("end", *["ctrl+left"] * (8 - word))
             await pilot.pause()
             expected = attention[head // 3, head % 3, word, : word + 1]
             title, _ = text_of(screen.query_one("#story")).splitlines()
@@ -97,7 +96,7 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
     material = with_few_models(Material())
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "attention", lambda: material)
-        figure, comparison = screen.query_one(AttentionFigure), material.results[Comparison]
+        comparison = material.results[Comparison]
         heads, models, line = screen.query_one("#heads"), screen.query_one("#models"), screen.query_one(Input)
         strips = screen.query_one(HeatStrips)
         await pilot.press("down", "left", "up", "right")
@@ -114,7 +113,8 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
         await pilot.pause()
         assert painted(screen, HeatStrips)[NUM_HEADING_LINES + 1].strip().startswith("▸")
         await type_line(pilot, screen, "the ring " * 40)
-        assert figure.position == 31  # the context of the small Transformer
+        assert "▲ " in lines_of(strips)
+        assert len(strips.rows[0].values) == 32  # the context of the small Transformer
         await type_line(pilot, screen, "the")
         assert "first word" in text_of(screen.query_one("#story"))
 

@@ -12,8 +12,16 @@ from lotr_tui.screens.dialogs.dialog import ConfirmDialog
 from lotr_tui.screens.learn import screen as screen_module
 from lotr_tui.screens.learn.screen import ChapterScreen, ContentsDialog
 from lotr_tui.widgets.slider import Slider
-from tests.support.learn import chapter_screen, open_chapter, sentences, task_text, until_chapter, until_done
-from tests.support.learn_figure import FailingFigure, SliderFigure
+from tests.support.learn import (
+    FailingFigure,
+    SliderFigure,
+    chapter_screen,
+    open_chapter,
+    sentences,
+    task_text,
+    until_chapter,
+    until_done,
+)
 from tests.support.pilot import lines_of, notices, text_of, until
 
 pytestmark = pytest.mark.usefixtures("slider_figure")
@@ -113,7 +121,7 @@ async def test_parts_of_the_task_get_a_mark_the_last_one_ends_the_chapter_and_wo
         await pilot.press("tab", *["right"] * len(CHAPTERS[TRAINING + 1].task))
         await until_done(pilot)
         assert notices(pilot.app) == f"Done. {CHAPTERS[TRAINING + 1].conclusion}"  # the task is hidden
-        monkeypatch.setattr(SliderFigure, "work_in_progress", "training")
+        monkeypatch.setattr(SliderFigure, "is_training", True)
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, ConfirmDialog)
         await pilot.press("n", "n")

@@ -4,17 +4,18 @@ import re
 
 import numpy as np
 import pytest
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.storage.files import assets_dir
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
-from lotr_tui.screens.learn.figures.memory import EXAMPLE, MAX_CHARACTERS, MemoryFigure
+from lotr_tui.screens.learn.figures.memory import EXAMPLE, MAX_CHARACTERS
 from lotr_tui.session.session_model import SessionModel, load_session_model
 from lotr_tui.widgets.slider import Slider
-from tests.support.learn import open_chapter, until_done
+from tests.support.files import run_to_end
+from tests.support.learn import bundled_material, open_chapter, until_done
 from tests.support.models import random_lstm
 from tests.support.pilot import lines_of, text_of
 from tests.support.references import plain_cells, plain_next_probs
@@ -40,7 +41,7 @@ def step_names(pilot):
 
 
 def equations(pilot):
-    return text_of(pilot.app.screen.query_one("#equations", Static))
+    return text_of(pilot.app.screen.query_one("#equations"))
 
 
 def equation_numbers(pilot):
@@ -121,24 +122,25 @@ async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
 async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
     async with make_host().run_test(size=(160, 45)) as pilot:
         screen = await open_chapter(pilot, "memory")
-        figure, choice, table = (
-            screen.query_one(MemoryFigure),
-            screen.query_one("#state", Slider),
-            screen.query_one(HeatStrips),
-        )
-        lstm = figure.data.lstm
+        slider, choice = screen.query_one("#unit", Slider), screen.query_one("#state", Slider)
+        table, lstm = screen.query_one(HeatStrips), run_to_end(bundled_material().model(lambda: False))[0].model
         rows = plain_cells(lstm, [EOS_ID, *lstm.tokenizer.encode(EXAMPLE).tolist()])
         changes = np.abs(rows[-1][0]["cell"] - rows[-1][0]["cell_before"])
-        assert changes[figure.unit] > 0.97 * changes.max()
+        assert changes[slider.index] > 0.97 * changes.max()
         # The products of the bundled model are computed in 8 bits, so its numbers differ a little.
-        assert equation_numbers(pilot) == pytest.approx(expected_numbers(rows[-1][0], figure.unit), abs=0.05)
+        assert equation_numbers(pilot) == pytest.approx(expected_numbers(rows[-1][0], slider.index), abs=0.05)
         assert "/: changes most here" in equations(pilot)
-        liveliest = figure.unit
+        weights, [to] = lstm.weights["embedding.weight"], lstm.tokenizer.encode("to").tolist()
+        similar = weights @ weights[to] / np.linalg.norm(weights, axis=1)
+        similar[[to, EOS_ID]] = -np.inf
+        alike = ", ".join(lstm.tokenizer.tokens[id] for id in np.argsort(-similar)[:5])
+        assert text_of(screen.query_one("#embedding")).endswith(f"alike: {alike}")
+        liveliest = slider.index
         await pilot.press("up", "up", "down")
-        assert figure.unit == liveliest + 1
+        assert slider.index == liveliest + 1
         assert "/" not in equations(pilot)
         await pilot.press("/")
-        assert figure.unit == liveliest
+        assert slider.index == liveliest
 
         await type_line(pilot, "What did you")
         assert not screen.finished_parts  # without a reset

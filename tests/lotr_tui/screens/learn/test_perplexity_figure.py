@@ -3,7 +3,6 @@
 import asyncio
 import math
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,8 +140,8 @@ async def test_slow_model_scores_the_line_after_a_pause(make_host, own_material,
 
     material = Material(session_model=SessionModel("slow", "a slow model", Slow()))
     [data] = [each for each in own_material.results.values() if isinstance(each, PerplexityData)]
-    slow = replace(data.models[-1], name="slow", model=Slow())
-    material.results = {**own_material.results, PerplexityData: replace(data, models=(*data.models[:-1], slow))}
+    slow = data.models[-1]._replace(name="slow", model=Slow())
+    material.results = {**own_material.results, PerplexityData: data._replace(models=(*data.models[:-1], slow))}
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "perplexity", lambda: material)
         await pilot.press("e", *" where is")

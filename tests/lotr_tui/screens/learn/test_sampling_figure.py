@@ -21,7 +21,7 @@ from lotr_tui.screens.learn.figures.next_words import (
 )
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
-from tests.support.pilot import text_of, until
+from tests.support.pilot import lines_of, text_of, until
 
 MODEL = load_model(assets_dir() / "class" / "lstm").model
 SLIDERS = {"temperature": TEMPERATURES, "top_k": TOP_KS, "top_p": TOP_PS, "min_p": MIN_PS}
@@ -60,6 +60,10 @@ def entropy(probs):
     return 0.0 - sum(p * math.log2(p) for p in probs.tolist() if p > 0)
 
 
+def bars(screen):
+    return [line.strip() for line in lines_of(screen.query_one("#next")).splitlines() if line.strip()]
+
+
 def shown(screen, id):
     return text_of(screen.query_one(f"#{id}"))
 
@@ -73,7 +77,7 @@ async def press_until_idle(pilot, screen, *keys):
 async def test_bars_filters_and_texts_are_those_of_a_plain_computation(make_host):
     async with make_host().run_test(size=(120, 35)) as pilot:
         screen = await open_chapter(pilot, "sampling")
-        assert "keeps 2,248 of 2,249 words (never <unk>)" in shown(screen, "kept")
+        assert " 2,248 of 2,249 words can be sampled " in bars(screen)[-1]  # never <unk>
         raw, probs_at_one = model_probs(), sampled_probs()
         for chain in (
             {"temperature": 0.8},
@@ -88,17 +92,17 @@ async def test_bars_filters_and_texts_are_those_of_a_plain_computation(make_host
                 screen.query_one(f"#{name.replace('_', '-')}", Slider).index = values.index(full[name])
             await pilot.pause()
             await until(pilot, lambda: screen.is_idle)
-            sampled = sampled_probs(**chain)
-            lines = text_of(screen.query_one("#bars")).splitlines()[1:]
+            sampled, [title, heading, *lines] = sampled_probs(**chain), bars(screen)
+            assert title.strip() == 'NEXT WORD  after "since"'
+            assert heading.startswith(f"entropy {entropy(raw):.1f} bits")
             assert len(lines) >= 5
             for line in lines:
-                name = line[1:].split()[0]
+                if "can be sampled" in line:
+                    assert f" {np.count_nonzero(sampled):,} of 2,249 words " in line
+                    continue
+                name, percents = line.split()[0], re.findall(r"[\d.]+%", line)
                 id = MODEL.tokenizer.tokens.index(name) if name != "end" else EOS_ID
-                *_, model_percent, percent = re.findall(r"<?[\d.]+ %|-$", line)
-                assert model_percent == format_percent(raw[id])
-                assert percent == (format_percent(sampled[id]) if sampled[id] else "-")
-            assert f"keeps {np.count_nonzero(sampled):,} of 2,249 words" in shown(screen, "kept")
-            assert f"→ {entropy(sampled):.1f} bits" in shown(screen, "kept")
+                assert percents == [f"{prob:.1%}" for prob in (sampled[id], raw[id]) if prob]
             at_one = sampled_probs(**{**chain, "temperature": 1.0}).max()
             if chain == {"temperature": 0.8}:
                 ratio = f"the: {sampled.max() / probs_at_one.max():.2f} × as likely as at 1"
@@ -106,7 +110,7 @@ async def test_bars_filters_and_texts_are_those_of_a_plain_computation(make_host
                 ratio = f"the: {format_percent(at_one)} at 1, cannot double"
             else:
                 ratio = f"the: {sampled.max() / at_one:.2f} × by temperature alone"
-            assert shown(screen, "ratio") == ratio
+            assert shown(screen, "ratio") == f"{ratio}\nentropy {entropy(raw):.1f} → {entropy(sampled):.1f} bits"
 
 
 async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(make_host):
@@ -147,4 +151,6 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
         await press_until_idle(pilot, screen, "e", "ctrl+u")
         log_probs, _ = MODEL.advance(MODEL.start(), EOS_ID)
         likeliest = MODEL.tokenizer.tokens[int(np.argmax(np.where(np.arange(len(log_probs)) > 0, log_probs, -99)))]
-        assert f"▸{likeliest} " in text_of(screen.query_one("#bars"))  # an empty line is the start of a text
+        title, first, *_ = bars(screen)  # without headings
+        assert title == "NEXT WORD  at the start"  # an empty line is the start of a text
+        assert first.startswith(f"{likeliest} ")

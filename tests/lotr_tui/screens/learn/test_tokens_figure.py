@@ -1,14 +1,15 @@
 """The chapter on tokens: its numbers and its task."""
 
+import re
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 from textual.widgets import Input, Static
 
 from engine.data.dataset import load_dataset
 from lotr_tui.learn.material import bundled_data_config
-from lotr_tui.screens.learn.figure import REST_SECONDS
-from lotr_tui.screens.learn.figures.words import CUTOFFS
+from lotr_tui.screens.learn.figures.words import CUTOFFS, REST_SECONDS
 from lotr_tui.widgets.screen_lines import HelpLine
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
@@ -45,6 +46,12 @@ async def test_figure_has_the_numbers_of_a_training_with_the_same_cutoff_and_the
             assert f"{100 * rates[slider.index]:.1f} % of" in unknown()
 
         assert "merged first  · t, h e" in tokens
+        [shown] = re.findall("in “Glorfindel[?]”  (.*)", tokens)
+        pieces = list("·Glorfindel?")
+        for pair in shown.split(", "):
+            place = list(pairwise(pieces)).index(tuple(pair.split()))
+            pieces[place : place + 2] = [pair.replace(" ", "")]
+        assert "  ".join(pieces) in re.sub("\u00a0\\d+", "", tokens)
         await pilot.press("e", *" know")
         await pilot.pause(REST_SECONDS + 0.2)
         assert not screen.finished_parts  # the unknown word of the example is not the student's

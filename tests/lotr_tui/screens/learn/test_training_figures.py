@@ -1,71 +1,78 @@
-"""The chapter on training: its numbers, its task, its controls, and leaving it while it trains."""
+"""The chapters with a live training: their numbers, tasks and controls, and leaving them while they train."""
 
 import pytest
-from textual.widgets import Static
 
 from engine.analysis.evaluation import evaluate
 from engine.data.dataset import load_dataset
 from engine.models.ngram import KneserNey, Unigram
-from lotr_tui.learn import live_training
 from lotr_tui.learn.chapters import find_chapter
-from lotr_tui.learn.live_training import train_perplexity
+from lotr_tui.learn.live_training import TEMPORARY_PREFIX, load_overfitting_run, train_perplexity
 from lotr_tui.learn.material import Material, bundled_data_config
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog
-from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, CurveChart, TrainingFigure
+from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, CurveChart, LiveTrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.slider import Slider
 from tests.support.app import make_decoder
-from tests.support.files import write_corpus
-from tests.support.learn import chapter_screen, num_evaluations, open_chapter, until_done
+from tests.support.files import run_to_end, write_corpus
+from tests.support.learn import chapter_screen, open_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import lines_of, text_of, until
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.2]
 SLOW = [2247.0, *[2000.0] * 8]
 FAST = [2247.0, 1e9, 1e9, 1e9]
+DATA = bundled_data_config()
 pytestmark = pytest.mark.usefixtures("temporary")
 
 
 def figure_of(pilot):
-    return chapter_screen(pilot).query_one(TrainingFigure)
+    return chapter_screen(pilot).query_one(LiveTrainingFigure)
 
 
-def train_line(pilot):
-    return text_of(figure_of(pilot).query_one("#train-line"))
+def shown(pilot, id):
+    return text_of(figure_of(pilot).query_one(f"#{id}"))
+
+
+def chart(pilot):
+    return lines_of(figure_of(pilot).query_one(CurveChart))
+
+
+def gaps(pilot):
+    return [line.split() for line in shown(pilot, "gaps").splitlines()[1:]]
 
 
 async def train(pilot, use_job, valid, *, models=False):
     """Start a training with the evaluations `valid`, and wait until all are shown."""
     job = use_job(live_job(live_events(valid, models=models)))
     await pilot.press("enter")
-    await until(pilot, lambda: num_evaluations(pilot) == len(valid))
+    await until(pilot, lambda: len(figure_of(pilot).training.view.evaluations) == len(valid))
     return job
+
+
+async def stop(pilot):
+    await pilot.press("enter")
+    await until(pilot, lambda: not figure_of(pilot).is_training, 30)
 
 
 async def test_curves_and_samples_are_those_of_the_events_and_the_slider_sets_the_rate(make_host, use_job):
     async with make_host().run_test(size=(120, 45)) as pilot:
         screen = await open_chapter(pilot, "training")
-
-        def chart():
-            return lines_of(screen.query_one(CurveChart))
-
-        dataset = load_dataset(bundled_data_config())
+        dataset = load_dataset(DATA)
         for name, model in (
             ("unigram", Unigram(dataset.train, dataset.tokenizer)),
             ("5-gram", KneserNey(dataset.train, dataset.tokenizer, 5)),
         ):
-            assert f"{name} {evaluate(model, dataset.valid).perplexity:.1f}" in chart()
+            assert f"{name} {evaluate(model, dataset.valid).perplexity:.1f}" in chart(pilot)
 
         await pilot.press("right", "right")
         job = await train(pilot, use_job, GOOD[:4], models=True)
-        assert "held-out 170.0" in train_line(pilot)
-        assert "epoch 0.75 of 5" in train_line(pilot)
+        assert "epoch 0.75 of 5 · held-out 170.0" in shown(pilot, "train-line")
         # Both texts are scored in the same way, so that their curves can be compared.
         train_score = train_perplexity(make_decoder(3), job.dataset)
         for text in ("held-out 170.0", f"train {train_score:.1f}", "unigram 285.8", "5-gram 110.2"):
-            assert text in chart()
-        samples = text_of(screen.query_one("#samples")).strip("\n").splitlines()
+            assert text in chart(pilot)
+        samples = shown(pilot, "samples").strip("\n").splitlines()
         assert samples == [f"{number / 4:6.2f}   bilbo baggins is a friend of mine {number}" for number in range(4)]
         await pilot.resize_terminal(80, 24)
         await pilot.press("left")
@@ -87,55 +94,80 @@ async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(mak
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "training")
-
-        async def stop():
-            await pilot.press("enter")
-            await until(pilot, lambda: not figure_of(pilot).is_training, 30)
-
-        for valid, result in (([2247.0, 180.0, 131.0], "131.0, falling"), ([2247.0, 131.0, 133.0], "131.0")):
-            await train(pilot, use_job, valid)
-            await stop()
-            assert train_line(pilot) == f"▶ enter trains again · stopped · best {result}: above the 5-gram model"
-        assert not screen.finished_parts
         for part, (valid, result) in enumerate(
             (
-                (SLOW, "stopped · too slow: still above the unigram model"),
-                (FAST, "stopped · too fast: the loss has jumped"),
-                (GOOD, "stopped · best 108.2: below the 5-gram model"),
+                ([2247.0, 180.0, 131.0], "best 131.0, falling: above the 5-gram model"),
+                ([2247.0, 131.0, 133.0], "best 131.0: above the 5-gram model"),
+                (SLOW, "too slow: still above the unigram model"),
+                (FAST, "too fast: the loss has jumped"),
+                (GOOD, "best 108.2: below the 5-gram model"),
             )
         ):
-            assert part not in screen.finished_parts
             await train(pilot, use_job, valid)
-            await until(pilot, lambda part=part: part in screen.finished_parts)
-            await stop()
-            await until(pilot, lambda: not figure_of(pilot).is_training)
-            assert train_line(pilot) == f"▶ enter trains again · {result}"
+            await until(pilot, lambda part=part: screen.finished_parts == {*range(part - 1)})
+            await stop(pilot)
+            assert shown(pilot, "train-line") == f"▶ enter trains again · stopped · {result}"
         await until_done(pilot)
         app.state.is_training = True  # the session trains too
         await train(pilot, use_job, GOOD[:2])
         assert figure_of(pilot).training.config.training.threads == 0
-        assert "both are slower" in text_of(figure_of(pilot).query_one("#figure-message", Static))
-        await stop()
+        assert "both are slower" in shown(pilot, "figure-message")
+        await stop(pilot)
         use_job(live_job([], OSError(28, "No space left on device")))
         await pilot.press("enter")
-        await until(pilot, lambda: "No space left" in train_line(pilot))
+        await until(pilot, lambda: "No space left" in shown(pilot, "train-line"))
+
+
+async def test_own_training_is_shown_beside_the_prepared_run_and_the_task_is_done(make_host, use_job, temporary):
+    prepared = run_to_end(load_overfitting_run(DATA, load_dataset(DATA), lambda: False))[0]
+    better, worse = prepared.best - 0.1, prepared.best + 0.1
+    async with make_host().run_test(size=(120, 35)) as pilot:
+        screen = await open_chapter(pilot, "overfitting")
+        train_score, valid = prepared.train[-1], prepared.valid[-1]
+        figures = [f"{value:.1f}" for value in (train_score, valid, valid - train_score, prepared.best)]
+        assert gaps(pilot) == [["without", *figures, "0.0", "0.0", "no"], ["yours", *["-"] * 7]]
+        for text in (f"without held-out {valid:.1f}", f"without train {train_score:.1f}"):
+            assert text in chart(pilot)
+        assert not screen.finished_parts
+
+        job = await train(pilot, use_job, [2247.0, 150.0, worse], models=True)
+        train_score = train_perplexity(make_decoder(2), job.dataset)
+        assert gaps(pilot)[1][1:5] == [f"{value:.1f}" for value in (train_score, worse, worse - train_score, worse)]
+        for text in (f"yours held-out {worse:.1f}", f"yours train {train_score:.1f}"):
+            assert text in chart(pilot)
+        await stop(pilot)
+        assert not screen.is_done
+        line = shown(pilot, "train-line")
+        assert line.startswith("▶ enter trains again")
+        assert line.endswith("no better than without")
+        await pilot.press(*["right"] * 3, "tab", "right", "tab", "right")
+        # The result stays, beside the settings that it was trained with.
+        assert shown(pilot, "train-line") == line
+        assert gaps(pilot)[1][5:] == ["0.0", "0.0", "no"]
+        await train(pilot, use_job, [2247.0, 150.0, better], models=True)
+        await until_done(pilot)
+        model = figure_of(pilot).training.config.model
+        assert (model.input_dropout, model.output_dropout) == (0.3, 0.3)
+        assert (model.weight_drop, model.tie_weights) == (0.1, True)
+        assert gaps(pilot)[1][5:] == ["0.3", "0.1", "yes"]
+        await pilot.click("#train-line")
+        await until(pilot, lambda: not figure_of(pilot).is_training)
 
 
 @pytest.mark.parametrize("leave", ["n", "escape"])
 async def test_leaving_stops_the_training_and_keeps_the_progress(make_host, use_job, temporary, leave):
-    ProgressStore().add(done="tokens")
     app = make_host()
     async with app.run_test(size=(80, 24)) as pilot:
         await open_chapter(pilot, "training")
         job = await train(pilot, use_job, GOOD)
-        assert list(temporary.glob(f"{live_training.TEMPORARY_PREFIX}*"))
+        assert list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
         await pilot.press(leave)
         if leave == "escape":
             await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
             await pilot.press("y")
         await until(pilot, lambda: job.stopped.is_set() or app.return_code is not None)
     assert job.stopped.wait(1)
-    assert not list(temporary.glob(f"{live_training.TEMPORARY_PREFIX}*"))
+    assert not list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
     assert ProgressStore().current.last in ("training", "overfitting")
 
 
@@ -144,5 +176,4 @@ async def test_text_that_is_too_short_is_refused_in_one_line(make_host, tmp_path
     async with make_host().run_test(size=(120, 35)) as pilot:
         await pilot.app.push_screen(ChapterScreen(lambda: Material(short), find_chapter("training")))
         await until(pilot, lambda: pilot.app.screen.query("#figure-message"))
-        message = pilot.app.screen.query_one("#figure-message", Static)
-        await until(pilot, lambda: "words, and a training" in text_of(message))
+        await until(pilot, lambda: "words, and a training" in shown(pilot, "figure-message"))

@@ -1,9 +1,16 @@
-"""Scenes of the chapters without a live training."""
+"""Scenes of the class for snapshots."""
 
+from engine.events import Preparing
+from lotr_tui.learn.live_training import LiveTraining
 from lotr_tui.learn.progress import ProgressStore
+from lotr_tui.screens.learn.figures.training import LiveTrainingFigure
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter
+from tests.support.live_training import live_events
 from tests.support.pilot import until
+
+VALID = (2247.3, 228.8, 171.0, 146.0, 132.7, 125.5, 119.3, 114.1, 111.5, 109.6, 108.5, 106.2, 105.4)
+SCORES = (2250.0, 240.0, 178.0, 141.0, 124.0, 112.0, 103.0, 97.0, 92.0, 89.0, 86.0, 83.0, 81.0)
 
 
 async def _open(pilot, name, *keys):
@@ -77,3 +84,40 @@ async def learn_attention_models(pilot):
         await pilot.press("tab", "tab")
     await pilot.press("tab", "tab", "end")
     await pilot.pause(0.1)
+
+
+async def learn_training(pilot):
+    """A training that has passed the 5-gram model."""
+    await _open(pilot, "training", "right", "right")
+    train = [1.1 * perplexity for perplexity in VALID[1:]]
+    await show_training(pilot, live_events(VALID, train))
+
+
+async def learn_overfitting(pilot):
+    await _open(pilot, "overfitting", *["right"] * 4)
+    await show_training(pilot, live_events(VALID), SCORES)
+
+
+async def show_training(pilot, events, scores=()):
+    """Show the events of a training that goes on, with perplexities of the training text by evaluation."""
+    figure = pilot.app.screen.query_one(LiveTrainingFigure)
+    training = figure.training = LiveTraining(figure.make_config())
+    training.has_ended.set()
+    steps = [event.step for event in events if hasattr(event, "valid_perplexity")]
+    training.train_scores = dict(zip(steps, scores, strict=False))
+    figure.work.start(lambda cancelled: wait_after(events, cancelled))
+    await until(pilot, lambda: len(training.view.evaluations) == len(steps))
+    await pilot.pause(0.1)
+
+
+async def live_training(pilot):
+    """The chapter on overfitting, whose next training prepares until it is stopped."""
+    screen = await open_chapter(pilot, "overfitting")
+    work = screen.query_one(LiveTrainingFigure).work
+    start = work.start
+    work.start = lambda source: start(lambda cancelled: wait_after([Preparing("reading the corpus")], cancelled))
+
+
+def wait_after(events, cancelled):
+    yield from events
+    cancelled.wait()

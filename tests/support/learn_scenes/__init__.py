@@ -1,1 +1,0 @@
-"""Scenes for snapshots of the class, one module for each chapter."""
