@@ -1,6 +1,7 @@
 """The conversation on the screen: its transcript while it is written, and what the keys do to its replies."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -115,11 +116,13 @@ class ConversationView(containers.Vertical):
 
     # Replies
 
-    def previous_reply(self) -> Reply | None:
-        """Return the reply that the next prompt answers, or None at the start of a text."""
+    @property
+    def context(self) -> PromptContext:
+        """What the next prompt is read after, and in which mode and roles."""
         edited, mode = self.edited_reply, self.slot.reply_mode
         previous = self.conversation.current_reply if edited is None else edited.turn.previous_reply
-        return previous if previous is not None and mode != "continue" and previous.reply_mode == mode else None
+        is_answered = previous is not None and mode != "continue" and previous.reply_mode == mode
+        return PromptContext(mode, previous if is_answered else None, self.slot.roles)
 
     def submit(self, text: str) -> bool:
         """Send a line, or add a turn if it is empty. Return True if a reply begins."""
@@ -156,15 +159,14 @@ class ConversationView(containers.Vertical):
         It takes the place of the reply `replaced`, or in a new turn of the one that answered the same reply, whose
         cursor moves to token `cursor_at` once that is written.
         """
-        slot, previous = self.slot, self.previous_reply()
-        if replaced is None and previous is not None and previous.next_turn is not None:
+        slot, context = self.slot, self.context
+        if replaced is None and (previous := context.previous_reply) is not None and previous.next_turn is not None:
             replaced = previous.next_turn.selected_reply
-        context, best_of = PromptContext(slot.reply_mode, previous, slot.roles), slot.settings.best_of
         try:
             if self.conversation.is_full:
                 raise InvalidInputError("this session is full; /new begins another one, and this one stays saved")
             settings, seed = slot.sampler.settings, slot.sampler.draw_seed()
-            reply = begin(Request(slot.session_model, settings, seed, context, best_of))
+            reply = begin(Request(slot.session_model, settings, seed, context, slot.settings.best_of))
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return False
@@ -247,14 +249,12 @@ class ConversationView(containers.Vertical):
 
         slot, model, reply = self.slot, self.slot.session_model, self.target_reply
         if inspector in ("temperatures", "compare"):
-            prompt, seed, roles = draft, slot.sampler.seed, slot.roles
-            if slot.reply_mode == "conversation":
-                roles = roles._replace(speaker=roles.speaker or slot.answerer)
-            context = PromptContext(slot.reply_mode, self.previous_reply(), roles)
+            prompt, seed, context = draft, slot.sampler.seed, self.context
+            if slot.reply_mode == "conversation" and not context.roles.speaker:
+                context = replace(context, roles=context.roles._replace(speaker=slot.answerer))
             if reply is not None and not draft:
                 roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
-                context = PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
-                prompt = reply.prompt or ""
+                prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
                 seed = reply.seed if seed is None and reply.starts_turn else seed
             columns_type = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
             return columns_type(model, prompt, slot.sampler.settings, seed, slot.pace, context)

@@ -2,8 +2,9 @@
 
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import exp, log
 from typing import ClassVar
 
@@ -11,28 +12,35 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import app, containers, events
+from textual.message_pump import MessagePump
 from textual.strip import Strip
 
 from engine.data.speakers import display_name
 from engine.data.tokenizers import EOS, UNK
-from engine.errors import LotrError
-from engine.generation.complete_words import word_around
-from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs
+from engine.errors import LotrError, describe_error
+from engine.generation.complete_words import CompleteWordSearch, word_around
+from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
+from engine.runtime.process import Cancellation
+from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, fit_cells, format_lone_token, format_percent, truncate
 from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.screens.session.preview import MIN_SHOWN_PROB, Preview
+from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import read_text
 from lotr_tui.session.cast import MODEL_CHOOSES
-from lotr_tui.session.read_text import NextTokenContext, PromptContext
+from lotr_tui.session.read_text import NextTokenContext, TextReader
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.session_model import reads_line_ends
+from lotr_tui.session.session_model import SessionModel, is_slow, reads_line_ends
 from lotr_tui.session.settings import PreviewUnit
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.widgets import charts, drawing, speaker_bars
 from lotr_tui.widgets.bars import bar
 
+POLL_INTERVAL = 0.02  # seconds between two looks at a result
+TYPING_PAUSE = 0.15  # seconds without a key after which a slow model reads the draft
+UPDATE_INTERVAL = 0.15  # seconds until a search shows the words found so far, so that the bars seldom change twice
+MIN_SHOWN_PROB = 0.005  # before and after sampling
 PREVIEW_INTERVAL = 0.2  # least seconds between two updates of the bars while words are written
 PERCENT_WIDTH = 7  # cells of a probability, as ` 14.1%`
 MIN_ROWS = 5  # for the most likely tokens or words, however unlikely these are
@@ -42,15 +50,146 @@ MIN_COLUMN_WIDTH = 18  # cells of a column of alternatives in a low pane
 MIN_BAR_WIDTH = 6
 
 
+class Preview:
+    """The candidates after the latest text. A text is read once; other settings only choose among its candidates."""
+
+    def __init__(
+        self,
+        owner: MessagePump,
+        reader: TextReader,
+        show: Callable[[NextTokenContext, SamplerSettings, NextTokenProbs], None],
+        num_candidates: int,
+        min_words: int,
+        on_completion: Callable[[], None] = lambda: None,
+        pause: float = TYPING_PAUSE,
+    ) -> None:
+        """Call `show` with the candidates, of which `min_words` may be unlikely, and again once more words are found.
+
+        `on_completion` is called once a slow model has completed a draft, which it reads after a `pause`.
+        """
+
+        def fail(error: BaseException) -> None:
+            owner.app.notify(describe_error(error), severity="error", markup=False)
+
+        self._reader, self._show, self._on_completion = reader, show, on_completion
+        self._num_candidates, self._min_words = num_candidates, min_words
+        self._completer, self._pause = read_text.WordCompleter(), Debounce(owner, pause, self._read)
+        self._reading: BackgroundTask[NextTokenContext | str]
+        self._reading = BackgroundTask(owner, "next-token", self._deliver, fail, interval=POLL_INTERVAL)
+        self._searching: BackgroundTask[NextTokenProbs]
+        self._searching = BackgroundTask(owner, "next-words", self._show_found, fail, interval=POLL_INTERVAL)
+        self._text: NextTokenContext | None = None  # that is shown, or that is shown once it is read
+        self._context: NextTokenContext | None = None  # that text after it was read
+        self._search: CompleteWordSearch | None = None  # in that text; keeps what the model has computed
+        self._settings = SamplerSettings()
+        self._unit: PreviewUnit = "word"
+        self._draft = self._completion = ""
+        self._update_at = 0.0  # when words of an unfinished search are shown
+
+    def request(
+        self,
+        text: NextTokenContext,
+        settings: SamplerSettings,
+        unit: PreviewUnit,
+        draft: str = "",
+        is_idle: bool = True,
+    ) -> None:
+        """Show the candidates after a text, and complete the last word of `draft`.
+
+        A slow model that has not read the text yet does so in a thread after a pause, unless it is not idle, because it
+        generates a reply.
+        """
+        self._settings, self._unit = settings, unit
+        if self._text is not None and text == self._text:
+            self.update(settings)
+        elif (known := self._reader.find(text)) is not None:
+            self._begin(text, known)
+        elif not is_slow(text.model):
+            self._begin(text, read_text.read_next_token(self._reader, text))
+        elif is_idle:
+            self._begin(text, None)
+            self._draft, self._completion = draft, ""
+            self._pause.request()
+
+    def update(self, settings: SamplerSettings) -> None:
+        self._settings, context = settings, self._context
+        if context is None:
+            return
+        if self._search is not None:
+            self._searching.cancel()
+
+        def text(settings: SamplerSettings) -> TextInProgress:
+            is_first = context.is_first_token
+            return TextInProgress(context.model, context.ids, settings, state=context.state, is_first_token=is_first)
+
+        if self._unit == "token" or not context.model.tokenizer.is_open:
+            self._search = None
+            self._show(context, settings, next_token_probs(text(settings), self._num_candidates))
+            return
+        is_new = self._search is None
+        search = self._search = self._search or CompleteWordSearch(text(SamplerSettings()))
+        arguments = settings, self._num_candidates, MIN_SHOWN_PROB, self._min_words
+        for words in search.search(*arguments, runs_model=False):  # the words that are known already
+            if words.is_final or not is_new:
+                self._show(context, settings, words)
+            if not words.is_final:
+                self._update_at = time.monotonic() + UPDATE_INTERVAL
+                self._searching.start(lambda cancellation: search.search(*arguments, cancellation))
+
+    def complete(self, session_model: SessionModel, text: str) -> str:
+        """Return the rest of the last word of a typed text; of a slow model only if it is known already."""
+        if not session_model.is_slow:
+            return self._completer.complete(session_model.model, text)
+        known = self._draft + self._completion
+        is_known = self._completion and text.startswith(self._draft) and known.startswith(text)
+        return known[len(text) :] if is_known else ""
+
+    def cancel(self) -> None:
+        """Stop reading, show nothing more until the next request, and free what the model has computed."""
+        self._begin(None, None)
+
+    def _begin(self, text: NextTokenContext | None, context: NextTokenContext | None) -> None:
+        self._reading.cancel()
+        self._searching.cancel()
+        self._text, self._context, self._search = text, context, None
+        if context is not None:
+            self.update(self._settings)
+
+    def _read(self) -> None:
+        text, draft = self._text, self._draft
+        if text is None or self._context is not None:  # another text was shown meanwhile
+            return
+
+        def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
+            context = read_text.read_next_token(self._reader, text, cancellation)
+            if context is not None:
+                yield context
+                yield self._completer.complete(text.model, draft, cancellation)
+
+        self._reading.start(source)
+
+    def _deliver(self, items: list[NextTokenContext | str]) -> None:
+        for item in items:
+            if isinstance(item, NextTokenContext):
+                self._context = item
+                self.update(self._settings)
+            elif item:
+                self._completion = item
+                self._on_completion()
+
+    def _show_found(self, found: list[NextTokenProbs]) -> None:
+        """Show the words that a search has found, now and then and at its end."""
+        if self._context is not None and (found[-1].is_final or time.monotonic() >= self._update_at):
+            self._update_at = time.monotonic() + UPDATE_INTERVAL
+            self._show(self._context, self._settings, found[-1])
+
+
 class SidePane(containers.Vertical):
     def __init__(self, view: ConversationView, on_completion: Callable[[], None]) -> None:
         """Show what can come next in a conversation; `on_completion` is called once a slow model completes a draft."""
         super().__init__(id="side")
         self._view, self._slot, reader = view, view.slot, view.conversation.reader
-        self.who, self.next = (
-            WhoAnswersBars(lambda name: view.slot.set_control(f"to {name or 'anyone'}")),
-            TokenBars(self.branch),
-        )
+        self.who, self.next = WhoAnswersBars(view.slot), TokenBars(self.branch)
         self.chart = charts.PerplexityChart(id="training")
         self.chart.can_focus = True
         num_rows = read_text.MAX_CANDIDATES, MIN_ROWS
@@ -71,24 +210,24 @@ class SidePane(containers.Vertical):
 
     def show_next(self, draft: str) -> None:
         """Show what can come next after the typed prompt, or after the latest reply if nothing is typed."""
-        slot, conversation, roles, text = self._slot, self._view.conversation, self._slot.roles, None
+        slot, conversation, context, text = self._slot, self._view.conversation, self._view.context, None
         self._updated_at = time.monotonic()
         self._is_opening = conversation.current_reply is None and not draft.strip()
-        if self._is_opening and not roles.speaker and slot.session_model.cast:
-            roles = roles._replace(speaker=slot.session_model.introduced_speakers()[0])
-        context = PromptContext(slot.reply_mode, self._view.previous_reply(), roles)
+        if self._is_opening and not context.roles.speaker and slot.session_model.cast:
+            first = slot.session_model.introduced_speakers()[0]
+            context = replace(context, roles=context.roles._replace(speaker=first))
         latest = conversation.active_reply or conversation.current_reply
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
             text = read_text.find_context(slot.session_model, latest, draft, context)
         if text is None:
             self.preview.cancel()
-            self.next.clear()
+            self.next.show(None)
         else:
             is_idle = conversation.active_reply is None
-            self.preview.request(text, slot.sampler.settings, slot.preview_unit, draft, may_read=is_idle)
+            self.preview.request(text, slot.sampler.settings, slot.preview_unit, draft, is_idle=is_idle)
 
     def follow_reply(self, draft: str, *, ended: bool) -> None:
-        """Show what can come next while a reply is written, less often than its words arrive, and once it has ended."""
+        """Show what can come next less often than words arrive, and once the reply has ended."""
         active = self._view.conversation.active_reply
         if active is not None and not active.tokens:
             self._updated_at = time.monotonic()  # the first word is painted before the bars are computed
@@ -103,7 +242,7 @@ class SidePane(containers.Vertical):
             by_name = {speaker.name: speaker for speaker in probs}
             probs = [by_name[name] for name in model.introduced_speakers() if name in by_name]
         if probs:
-            self.who.show(probs, model.cast, self._slot.roles.speaker)
+            self.who.show(probs)
 
     def _show_candidates(self, context: NextTokenContext, settings: SamplerSettings, probs: NextTokenProbs) -> None:
         if (context, probs.candidate_unit) != self._shown_text:  # a temperature key changes the probabilities alone
@@ -129,7 +268,7 @@ class SidePane(containers.Vertical):
             self._inspection.cancel()
         else:  # a slow model reads the text when no reply is written
             text = NextTokenContext.of_reply(reply, index)
-            self._inspection.request(text, reply.settings, self._slot.preview_unit, may_read=is_idle)
+            self._inspection.request(text, reply.settings, self._slot.preview_unit, is_idle=is_idle)
 
     def branch(self, number: int | None = None) -> None:
         """Branch to an alternative of the token under the cursor, counted from 1; None is the marked one."""
@@ -152,32 +291,30 @@ class SidePane(containers.Vertical):
 class WhoAnswersBars(speaker_bars.SpeakerBars):
     """The most likely next speakers, and the one that the user has chosen, with a mark. A click chooses a speaker."""
 
-    DEFAULT_CSS = "WhoAnswersBars { height: 7; padding: 1 1 0 1; }"
     TITLE: ClassVar[str] = "WHO ANSWERS"
 
-    def __init__(self, choose: Callable[[str], None]) -> None:
+    def __init__(self, slot: ModelSlot) -> None:
         super().__init__(id="who")
-        self._choose = choose
+        self._slot = slot
         self._probs: Sequence[SpeakerProb] = ()
-        self._chosen = ""
 
-    def show(self, probs: Sequence[SpeakerProb], cast: Sequence[str], chosen: str) -> None:
-        if cast != self._cast:
-            self.set_cast(cast)
-        self._probs, self._chosen = probs, chosen
+    def show(self, probs: Sequence[SpeakerProb]) -> None:
+        self.set_cast(self._slot.session_model.cast)
+        self._probs = probs
         self.redraw_changes()
 
     def on_click(self, event: events.Click) -> None:
-        if (name := self.clicked_speaker(event)) is not None:
-            self._choose("" if name == self._chosen else name)  # a second click lets the model choose again
+        if (name := self.clicked_speaker(event)) is not None:  # a second click lets the model choose again
+            self._slot.set_control(f"to {'anyone' if name == self._slot.roles.speaker else name}")
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        note = f"{display_name(self._chosen)} by your choice" if self._chosen else MODEL_CHOOSES
+        chosen = self._slot.roles.speaker
+        note = f"{display_name(chosen)} by your choice" if chosen else MODEL_CHOOSES
         shown = list(self._probs[: max(0, height - 1)])
-        if shown and self._chosen and all(speaker.name != self._chosen for speaker in shown):
-            shown[-1:] = [speaker for speaker in self._probs if speaker.name == self._chosen] or shown[-1:]
+        if shown and chosen and all(speaker.name != chosen for speaker in shown):
+            shown[-1:] = [speaker for speaker in self._probs if speaker.name == chosen] or shown[-1:]
         highest = max((speaker.prob for speaker in self._probs), default=0.0) or 1.0
-        return self.draw_rows(note, shown, {self._chosen: "●"}, highest, width)
+        return self.draw_rows(note, shown, {chosen: "●"}, highest, width)
 
 
 def _bar_segments(candidate: Candidate, max_prob: float, width: int, styles: dict[str, Style]) -> list[Segment]:
@@ -207,17 +344,6 @@ class TokenBars(drawing.StripWidget, can_focus=True):
     """
 
     FOCUS_ON_CLICK = False
-    DEFAULT_CSS = """
-    TokenBars {
-        height: 1fr; min-height: 5; padding: 0 1;
-        .candidates--bar { color: $accent; }
-        .candidates--title { text-style: bold; }
-        .candidates--muted { color: $muted; text-style: $muted-style; }
-        .candidates--special { color: $muted; text-style: italic $muted-style; }
-        .candidates--marked { text-style: reverse; }
-        &:focus > .candidates--title { text-style: bold reverse; }
-    }
-    """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"candidates--{name}" for name in ("bar", "title", "muted", "special", "marked")
     }
@@ -239,10 +365,7 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         return f"Most likely next words{' or tokens (u)' if has_subwords else ''}, after sampling and raw"
 
     def set_place(self, previous_text: str, unit: PreviewUnit, speaker: str = "", *, ends_text: bool = False) -> None:
-        """Say that the probabilities follow `previous_text`, empty at the start of a text, or begin a speaker's line.
-
-        With `ends_text`, `<eos>` ends a whole text instead of a line.
-        """
+        """Say what the probabilities follow or whose line they begin; with `ends_text`, `<eos>` ends a whole text."""
         self._ends_text, is_special = ends_text, previous_text in SPECIAL_TOKEN_NAMES
         is_token = is_special or unit == "token"
         shown = format_lone_token(previous_text, ends_text=ends_text) if is_token else previous_text
@@ -250,16 +373,11 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         if speaker:
             self._place = f"if {speaker} answers"
 
-    def show(self, probs: NextTokenProbs, filters: str) -> None:
-        """Show probabilities; `filters` are the ones of the sampler chain, such as `top-k 5`."""
+    def show(self, probs: NextTokenProbs | None, filters: str = "") -> None:
+        """Show probabilities, if a text is read yet; `filters` are the ones of the sampler chain, such as `top-k 5`."""
         self._probs, self._filters = probs, filters
         self.redraw()
         paint(self)
-
-    def clear(self) -> None:
-        if self._probs is not None:
-            self._probs = None
-            self.redraw()
 
     def inspect(self, probs: NextTokenProbs | None) -> None:
         """Show the token under the cursor, and the alternatives to it once they are known."""

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from engine.generation.complete_words import CompleteWordSearch
 from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
+from lotr_tui.screens.session import side
 from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_model import SessionModel
@@ -29,6 +31,8 @@ WIDE = (160, 45)
 
 
 class BarsApp(ThemedApp):
+    CSS_PATH = Path(side.__file__).with_name("session.tcss")
+
     def compose(self):
         yield TokenBars()
 
