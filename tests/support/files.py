@@ -42,17 +42,14 @@ def write_csv(path, texts, columns=("char", "dialog")):
     return path
 
 
-def write_run(folder):
-    """Write a run directory with random weights that can be loaded and played, and return its path."""
-    config = Config("tiny").with_values(embedding_size=8, hidden_size=8)
-    return write_random_run(folder, config, WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)))
-
-
-def write_random_run(folder, config, tokenizer):
+def write_run(folder, config=None, tokenizer=None, weights=None):
+    """Write a run directory that can be loaded and played, by default tiny with random weights; return its path."""
+    config = config or Config("tiny").with_values(embedding_size=8, hidden_size=8)
+    tokenizer = tokenizer or WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS))
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
     (folder / TOKENIZER_FILES[config.data.tokenizer]).write_text(tokenizer.to_json())
-    (folder / "model.safetensors").write_bytes(save(random_weights(config.model, tokenizer)))
+    (folder / "model.safetensors").write_bytes(save(weights or random_weights(config.model, tokenizer)))
     return folder
 
 

@@ -4,14 +4,12 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
 from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.weights import TRANSFORMER_VALUES, weight_shapes
-from engine.runs.directory import MODEL_FILE
-from engine.runs.locked_run import create_run
+from engine.models.weights import TRANSFORMER_VALUES
+from tests.support.files import write_run
 from tests.support.models import random_weights
 
 LINES = (
@@ -58,21 +56,15 @@ def write_open_run(path, tokenizer):
     """Write a finished run in line mode with the weights of `open_model`, and return its directory."""
     config = Config(model=MODEL_CONFIG)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name, mode="line"))
-    run = create_run(config, tokenizer, path.name, path.parent)
-    run.lock.close()
-    save_file(_weights(tokenizer, 0), path / MODEL_FILE)
-    return path
+    return write_run(path, config, tokenizer, _weights(tokenizer, 0))
 
 
 def write_transformer_run(path, tokenizer, **values):
     """Write a run of a Transformer with random weights that are exact in half precision, and return its directory."""
     config = Config("gpt-tiny").with_values(**TRANSFORMER | values, tokenizer=tokenizer.name)
-    create_run(config, tokenizer, path.name, path.parent).lock.close()
-    rng = np.random.default_rng(len(tokenizer))
-    shapes = weight_shapes(config.model, len(tokenizer))
-    weights = {name: rng.normal(0, 0.2, shape).astype(np.float16) for name, shape in shapes.items()}
-    save_file({name: weight.astype(np.float32) for name, weight in weights.items()}, path / MODEL_FILE)
-    return path
+    weights = random_weights(config.model, tokenizer, len(tokenizer), scale=0.2)
+    exact = {name: weight.astype(np.float16).astype(np.float32) for name, weight in weights.items()}
+    return write_run(path, config, tokenizer, exact)
 
 
 class RecitingModel:

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
 from engine.config import Config
 from engine.control import CommandQueue
@@ -14,13 +13,11 @@ from engine.data.dataset import load_dataset
 from engine.events import Evaluated, Snapshot
 from engine.runs.directory import MODEL_FILE, RESUME_FILE
 from engine.runs.loading import NumpyDecoder
-from engine.runs.locked_run import create_run
 from engine.storage.tensor_file import serialize_weights
 from engine.training import TrainingInput
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import Trainer, train
-from tests.support.files import sentences
-from tests.support.models import random_weights
+from tests.support.files import sentences, write_run
 
 NO_DROPOUT = dict.fromkeys(
     ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_drop"), 0.0
@@ -121,7 +118,5 @@ def write_initial_run(path, tokenizer, weights=None, **values):
     """Write a run of the small configuration, with random weights unless others are given; return its configuration."""
     config = make_config(**values)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name))
-    run = create_run(config, tokenizer, path.name, path.parent)
-    run.lock.close()
-    save_file(random_weights(config.model, tokenizer) if weights is None else weights, path / MODEL_FILE)
+    write_run(path, config, tokenizer, weights)
     return config

@@ -11,7 +11,7 @@ from engine.data.dataset import load_dataset
 from engine.presets import PRESETS
 from engine.runs.directory import read_config
 from tests.support.commands import json_output, run_here
-from tests.support.files import sentences, write_csv, write_random_run
+from tests.support.files import sentences, write_csv, write_run
 from tests.support.random_dialogues import write_dialogue_run
 
 OPEN = ["subword_embeddings=no", "punctuation=no"]
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
         config = config.with_values(corpus=str(corpus if name != "other" else other))
         if name == "whole":
             config = config.with_values(valid_corpus=str(other), test_corpus=str(other))
-        write_random_run(folder / "runs" / name, config, load_dataset(config.data).tokenizer)
+        write_run(folder / "runs" / name, config, load_dataset(config.data).tokenizer)
     write_dialogue_run(folder / "runs" / "dialogue")
     gone = Path(shutil.copytree(folder / "runs/bpe", folder / "runs/gone")) / "config.json"
     gone.write_text(gone.read_text().replace("one.csv", "gone.csv"))
