@@ -1,16 +1,12 @@
 """Helpers for tests of the screens that analyse a text: lens, memorization and activations."""
 
 import numpy as np
-from textual.widgets import Static
 
 from engine.config import ModelConfig
 from engine.models.ngram import KneserNey
 from lotr_tui.screens.inspect.copied import CopiedScreen
-from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.text_screen import TextScreen
-from lotr_tui.widgets.screen_lines import StatusBar
 from tests.support.app import VOCABULARY
 from tests.support.models import random_lstm
 from tests.support.pilot import lines_of, text_of, until
@@ -20,7 +16,6 @@ LENS_TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night
 
 
 def is_idle(app):
-    assert isinstance(app.screen, TextScreen)
     return app.screen.is_idle
 
 
@@ -35,20 +30,21 @@ def painted(widget):
 
 
 def status_text(app, selector):
-    return text_of(app.screen.query_one(selector, StatusBar)).strip()
+    return text_of(app.screen.query_one(selector)).strip()
 
 
 def static_text(app, selector):
-    return str(app.screen.query_one(selector, Static).content)
+    return str(app.screen.query_one(selector).content)
 
 
-async def _open(pilot, screen, seconds=10):
+async def open_inspector(pilot, screen, *keys):
+    """Open a screen that analyses a text, wait for its results, press keys, wait again, and return the screen."""
     await pilot.app.push_screen(screen)
-    await until(pilot, lambda: screen.is_idle, seconds)
-    await pilot.pause()
-
-
-# Lens
+    await until(pilot, lambda: screen.is_idle, 30)
+    await pilot.press(*keys)
+    await until(pilot, lambda: screen.is_idle)
+    await pilot.pause(0.1 if keys else 0)
+    return screen
 
 
 def make_kneser_ney():
@@ -57,25 +53,15 @@ def make_kneser_ney():
 
 
 async def open_lens(pilot, text=LENS_TEXT, session_model=None):
-    """Open the lens with the model of the app, and wait for the scores."""
-    app = pilot.app
-    screen = LensScreen(session_model or app.session_model, text)
-    await _open(pilot, screen)
-    return screen
+    return await open_inspector(pilot, LensScreen(session_model or pilot.app.session_model, text))
 
 
 def lens_text(app):
     return painted(app.screen.query_one("#text"))
 
 
-# Memorization
-
-
 async def open_memorization(pilot, session_model, text):
-    """Open the memorization screen, and wait for the result."""
-    screen = CopiedScreen(session_model, text)
-    await _open(pilot, screen, seconds=30)
-    return screen
+    return await open_inspector(pilot, CopiedScreen(session_model, text))
 
 
 # Activations
@@ -93,15 +79,12 @@ ONE_LAYER_LSTM = make_random_lstm(hidden_size=12, num_layers=1)
 
 
 async def open_activations(pilot, session_model, text=ACTIVATIONS_TEXT):
-    """Open the activations screen, and wait for the activations."""
-    screen = ActivationsScreen(session_model, text)
-    await _open(pilot, screen)
-    return screen
+    return await open_inspector(pilot, ActivationsScreen(session_model, text))
 
 
 def selected_value(strips):
     return float(strips.rows[strips.row].values[strips.item])
 
 
-def gate_strips(app):
-    return app.screen.query_one(HeatStrips)
+def heat_strips(app):
+    return app.screen.query_one("HeatStrips")

@@ -8,11 +8,9 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.errors import InvalidInputError
 from engine.models.numpy_transformer import AttentionRecord
 from lotr_tui.screens.inspect.attention import AttentionScreen
-from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.session.session_model import SessionModel
-from tests.support.analysis import ACTIVATIONS_TEXT, LENS_TEXT, painted_lines
+from tests.support.analysis import ACTIVATIONS_TEXT, LENS_TEXT, heat_strips, open_inspector, painted_lines
 from tests.support.app import VOCABULARY
-from tests.support.pilot import until
 
 WIDTH = 8
 TOKENS = ["Bilbo", "Baggins", "is", "a", "friend", "the", "‹wizard›", "was", "lit", "¶", "we", "walked", "all", "night"]
@@ -67,16 +65,7 @@ def attention_session_model(tokenizer, **settings):
 
 
 async def open_attention(pilot, session_model, text=LENS_TEXT):
-    """Open the attention screen, and wait for the attention and for the predictions of the layers."""
-    screen = AttentionScreen(session_model, text)
-    await pilot.app.push_screen(screen)
-    await until(pilot, lambda: screen.is_idle)
-    await pilot.pause()
-    return screen
-
-
-def attention_strips(app):
-    return app.screen.query_one(HeatStrips)
+    return await open_inspector(pilot, AttentionScreen(session_model, text))
 
 
 def expected_record(model, text=ACTIVATIONS_TEXT):
@@ -86,7 +75,7 @@ def expected_record(model, text=ACTIVATIONS_TEXT):
 
 
 def strip_lines(app):
-    return painted_lines(attention_strips(app))
+    return painted_lines(heat_strips(app))
 
 
 def list_lines(app, selector):

@@ -1,7 +1,6 @@
 """Helpers for tests of the screens that compare generated texts in columns."""
 
 from engine.generation.generate import TokenEvent
-from lotr_tui.screens.inspect.columns import GenerationColumns
 from tests.support.analysis import painted_lines
 from tests.support.pilot import text_of, until
 
@@ -12,7 +11,7 @@ async def until_columns_ended(pilot, screen):
 
 
 def column_lines(screen):
-    return painted_lines(screen.query_one(GenerationColumns))
+    return painted_lines(screen.query_one("GenerationColumns"))
 
 
 def columns_text(screen):

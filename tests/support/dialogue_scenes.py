@@ -9,10 +9,11 @@ from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.reply import AnswerScore, Token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
+from tests.support.analysis import open_inspector
 from tests.support.dialogues import dialogue_model, dialogue_session_model
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import press_letter, until
-from tests.support.scenes import after, open_columns, open_inspector, reply_of, show_ended_training, write_session
+from tests.support.scenes import after, open_columns, reply_of, show_ended_training, write_session
 
 SCRIPT = "GANDALF: where is the ranger?\nFRODO: he walked with our friend\nwe walked all night to the high tower"
 

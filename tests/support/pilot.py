@@ -3,13 +3,8 @@
 import re
 import time
 
-from lotr_tui.screens.session.conversation_view import ConversationView
-from lotr_tui.screens.session.side import TokenBars
-from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import entry_blocks, reply_figures
-from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.slider import SamplerPanel
 
 
 async def until(pilot, condition, seconds=10):
@@ -40,7 +35,7 @@ def screen_name(app):
 
 
 def conversation_of(app):
-    return app.screen.query_one(ConversationView).conversation
+    return app.screen.query_one("ConversationView").conversation
 
 
 def latest_reply(app):
@@ -51,14 +46,14 @@ def latest_reply(app):
 
 def entries(app, entry_type):
     """Return the texts of the exchanges or notes of the transcript, without figures."""
-    transcript = app.screen.query_one(Transcript)
+    transcript = app.screen.query_one("Transcript")
     found = [entry for entry in transcript.entries if isinstance(entry, entry_type)]
     return ["\n".join(block.text for block in entry_blocks(entry)) for entry in found]
 
 
 def exchange_text(app):
     """Return the text of the last exchange, with its figures below the reply once that has ended."""
-    reply = [entry for entry in app.screen.query_one(Transcript).entries if isinstance(entry, Reply)][-1]
+    reply = [entry for entry in app.screen.query_one("Transcript").entries if isinstance(entry, Reply)][-1]
     lines = [block.text for block in entry_blocks(reply)]
     if not reply.is_generating:
         lines.append(reply_figures(reply))
@@ -66,11 +61,11 @@ def exchange_text(app):
 
 
 def transcript_text(app):
-    return lines_of(app.screen.query_one(Transcript))
+    return lines_of(app.screen.query_one("Transcript"))
 
 
 def bars_text(app):
-    return lines_of(app.screen.query_one(TokenBars))
+    return lines_of(app.screen.query_one("TokenBars"))
 
 
 def alternative_to(app, token):
@@ -80,7 +75,7 @@ def alternative_to(app, token):
 
 
 def set_field(app, field, value):
-    app.screen.query_one(SamplerPanel).set_texts({field: value})
+    app.screen.query_one("SamplerPanel").set_texts({field: value})
 
 
 async def press_letter(pilot, letter):
@@ -91,7 +86,7 @@ async def press_letter(pilot, letter):
 
 
 async def send(pilot, prompt):
-    prompt_input = pilot.app.screen.query_one("#prompt", PromptInput)
+    prompt_input = pilot.app.screen.query_one("#prompt")
     prompt_input.value = prompt
     prompt_input.focus()
     await pilot.press("enter")
@@ -109,3 +104,13 @@ async def reply_to(pilot, prompt="bilbo is", seed="7"):
     await send(pilot, prompt)
     await until_reply_ended(pilot)
     return latest_reply(pilot.app)
+
+
+# The dashboard
+
+
+def dashboard_text(app):
+    """Return the status line and the first lines of the metrics, the tiles and the chart."""
+    widgets = [app.screen.query_one(kind) for kind in ("TrainingMetrics", "MetricTiles", "PerplexityChart")]
+    lines = [widget.render_line(row).text for widget in widgets for row in range(3)]
+    return "\n".join([text_of(app.screen.query_one("#status")), *lines])

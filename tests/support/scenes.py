@@ -34,7 +34,7 @@ from lotr_tui.session.session_file import Session, sessions_folder
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
 from tests.support import runs
-from tests.support.analysis import LENS_TEXT, is_idle, make_kneser_ney, make_random_lstm
+from tests.support.analysis import LENS_TEXT, make_kneser_ney, make_random_lstm, open_inspector
 from tests.support.app import VOCABULARY, finished, make_decoder, training_events
 from tests.support.attention import attention_session_model
 from tests.support.columns import until_columns_ended
@@ -188,15 +188,6 @@ async def side_by_side_models(pilot):
 
 
 # Inspectors
-
-
-async def open_inspector(pilot, screen, *keys):
-    """Open a screen that analyses a text, press keys, and wait for its results."""
-    await _open(pilot, screen)
-    await until(pilot, lambda: is_idle(pilot.app))
-    await pilot.press(*keys)
-    await until(pilot, lambda: is_idle(pilot.app))
-    await pilot.pause(0.1)
 
 
 def confident_model(app):

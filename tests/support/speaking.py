@@ -1,8 +1,5 @@
 """Helpers that drive a session with a model that knows speakers."""
 
-from textual.widgets import Label
-
-from lotr_tui.screens.session.model_slot import RoleLabels
 from lotr_tui.screens.session.side import WhoAnswersBars
 from tests.support import pilot as ui
 from tests.support.dialogues import dialogue_session_model
@@ -25,7 +22,7 @@ async def run(pilot, command):
 
 
 def labels(app):
-    return [ui.text_of(label) for label in app.screen.query_one(RoleLabels).query(Label) if label.display]
+    return [ui.text_of(label) for label in app.screen.query_one("RoleLabels").query("Label") if label.display]
 
 
 def who_answers(app):

@@ -16,9 +16,8 @@ from engine.runs.locked_run import create_run, parse_command
 from lotr_tui.monitor import run_follower
 from tests.support.app import attached, training_events
 from tests.support.commands import json_output
-from tests.support.dashboard import dashboard_text
 from tests.support.files import write_run
-from tests.support.pilot import text_of, until
+from tests.support.pilot import dashboard_text, text_of, until
 from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 EVENTS = [

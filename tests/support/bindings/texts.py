@@ -9,7 +9,7 @@ from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.session.read_text import PromptContext
 from tests.support import scenes
-from tests.support.analysis import is_idle
+from tests.support.analysis import open_inspector
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model, open_attention
 from tests.support.bindings import LIST, Row, Stage, closes, focused, keys, moves, of, of_screen, opens
@@ -23,10 +23,7 @@ def inspector(make_screen, *first_keys, focus=None):
     """Return a function that opens a screen that analyses a text, presses keys, and may focus a widget."""
 
     async def set_up(pilot):
-        await pilot.app.push_screen(make_screen(pilot.app))
-        await until(pilot, lambda: is_idle(pilot.app))
-        await pilot.press(*first_keys)
-        await until(pilot, lambda: is_idle(pilot.app))
+        await open_inspector(pilot, make_screen(pilot.app), *first_keys)
         if focus is not None:
             pilot.app.screen.query_one(focus).focus()
 

@@ -14,8 +14,7 @@ from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.keys import KeyFooter
 from tests.support.app import FakeJob, finished, make_decoder, training_events
-from tests.support.dashboard import dashboard_text
-from tests.support.pilot import lines_of, notices, text_of, until
+from tests.support.pilot import dashboard_text, lines_of, notices, text_of, until
 
 CONTROL_ACTIONS = {
     "toggle_pause", "stop_training", "send_command('checkpoint')", "send_command('detach')", "change_prompt",

@@ -36,11 +36,11 @@ def expected_activations(lstm=ui.TWO_LAYER_LSTM):
 
 
 def gate_of(app):
-    return ACTIVATION_NAMES[ui.gate_strips(app).row]
+    return ACTIVATION_NAMES[ui.heat_strips(app).row]
 
 
 def strip_heading(app):
-    return ui.painted_lines(ui.gate_strips(app))[0]
+    return ui.painted_lines(ui.heat_strips(app))[0]
 
 
 def unit_heading(app):
@@ -77,7 +77,7 @@ async def test_painted_strips_fill_the_width_with_the_activations(make_host, ses
     app = make_host(session_model=session_model)
     async with app.run_test(size=(60, 20)) as pilot:
         await ui.open_activations(pilot, session_model)
-        strips = ui.gate_strips(app)
+        strips = ui.heat_strips(app)
 
         def check(layer, first=0):
             for gate, row in zip(ACTIVATION_NAMES, ui.painted_lines(strips)[1:7], strict=True):
@@ -108,7 +108,7 @@ async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(make_host, s
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
         await ui.open_activations(pilot, session_model)
-        strips, layer = ui.gate_strips(app), expected_activations()[0]
+        strips, layer = ui.heat_strips(app), expected_activations()[0]
         assert (strips.item, gate_of(app)) == (int(np.abs(layer.cell[-1]).argmax()), "cell")
         await pilot.press("down", "g")
         assert (strips.item, gate_of(app)) == (int(np.abs(layer.hidden[-1]).argmax()), "hidden")
@@ -123,7 +123,7 @@ async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 24)) as pilot:
         await ui.open_activations(pilot, session_model)
-        text, strips = app.screen.query_one(TextView), ui.gate_strips(app)
+        text, strips = app.screen.query_one(TextView), ui.heat_strips(app)
         layer = expected_activations()[0]
 
         def check(position):
@@ -176,8 +176,8 @@ async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host
 
         await ui.open_activations(pilot, SessionModel("cached", "", NeuralCache(ui.TWO_LAYER_LSTM, CacheSettings())))
         assert "inside the LSTM as trained" in ui.status_text(app, "#status")
-        expected = expected_activations()[0].cell[-1, ui.gate_strips(app).item]
-        assert ui.selected_value(ui.gate_strips(app)) == pytest.approx(float(expected))
+        expected = expected_activations()[0].cell[-1, ui.heat_strips(app).item]
+        assert ui.selected_value(ui.heat_strips(app)) == pytest.approx(float(expected))
         await pilot.press("escape")
 
         screen = await ui.open_activations(pilot, SessionModel("one", "", ui.ONE_LAYER_LSTM), "the lamp " * 600)

@@ -100,7 +100,7 @@ async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_pre
         weights = model.record_attention(ids).weights
         await pilot.press("down", "down", "end")
         await pilot.pause()
-        assert selected_value(ui.attention_strips(app)) == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
+        assert selected_value(ui.heat_strips(app)) == pytest.approx(float(weights[-1, 1, 13, 13]), rel=1e-5)
         log_probs = prefill(model, ids[:-1].tolist()).log_probs
         last_layer = " ".join(shown(ui.list_lines(app, "#lens")[len(weights)]))
         assert format_percent(float(np.exp(log_probs[ids[-1]]))) in last_layer
@@ -182,14 +182,14 @@ async def test_strips_show_the_weights_of_each_head(make_host, session_model):
                 for name, level in zip(ui.NAMES[: query + 1], shade_levels(values[: query + 1]), strict=True):
                     assert line[start : start + len(name)] == SHADES[level] * len(name), (label, name)
                     start += len(name) + 1
-                assert line.endswith(f" {format_percent(float(values[ui.attention_strips(app).item]))}")
+                assert line.endswith(f" {format_percent(float(values[ui.heat_strips(app).item]))}")
             await pilot.press("right_square_bracket")
             await pilot.pause()
         await pilot.press("home", "down", "end", "0")
         await pilot.pause()
         row = weights[2, 0, 13, :14]
         assert "without the start" in ui.strip_lines(app)[0]
-        assert selected_value(ui.attention_strips(app)) == pytest.approx(float(row[13] / row[1:].sum()), rel=1e-4)
+        assert selected_value(ui.heat_strips(app)) == pytest.approx(float(row[13] / row[1:].sum()), rel=1e-4)
         assert ui.strip_lines(app)[4][12:17] == "     "
 
 
@@ -197,7 +197,7 @@ async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(ma
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 35)) as pilot:
         screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
-        strips = ui.attention_strips(app)
+        strips = ui.heat_strips(app)
         weights = ui.expected_record(session_model).weights
         for keys, row, position in [
             (("home", "up"), 0, 0),
