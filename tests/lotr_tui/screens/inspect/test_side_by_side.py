@@ -29,7 +29,7 @@ from lotr_tui.session.session_model import SessionModel
 from tests.support import dialogues
 from tests.support.app import make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
-from tests.support.files import sentences, write_csv, write_random_run
+from tests.support.files import sentences, write_csv, write_run
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
 from tests.support.pilot import text_of, until
 from tests.support.sampling import make_token_event, said_text_of
@@ -84,7 +84,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
     config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
-    return write_random_run(tmp_path_factory.mktemp("runs") / "small-run", config, dataset.tokenizer)
+    return write_run(tmp_path_factory.mktemp("runs") / "small-run", config, dataset.tokenizer)
 
 
 async def test_kneser_ney_of_the_run_comes_first_and_a_key_adds_the_mixture(make_host, run, dataset):
