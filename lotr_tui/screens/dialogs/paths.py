@@ -1,4 +1,4 @@
-"""Dialogs that ask for a path: of a text file to open, and of a file or folder to export to."""
+"""The dialog that asks for the path of a file or folder to export to."""
 
 import asyncio
 import os
@@ -11,9 +11,7 @@ from textual import events, on, work
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from engine.data.corpus import read_whole_text
-from engine.errors import CorpusError, LotrError, printable
-from engine.storage.files import absolute_path
+from engine.errors import LotrError, printable
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
@@ -21,7 +19,6 @@ from lotr_tui.session import export
 from lotr_tui.session.settings import os_error_reason
 
 MAX_PATH_LENGTH = 4096  # the limit of Linux
-MAX_TEXT_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two
 MAX_FOLDER_ENTRIES = 5_000  # that are read for completion
 
 
@@ -54,19 +51,6 @@ def list_names(folder: str) -> list[str]:
     except (OSError, RuntimeError, ValueError):  # RuntimeError: an unknown user; ValueError: a zero byte
         pass
     return sorted(names, key=str.casefold)
-
-
-class OpenTextDialog(Dialog[tuple[str, str]]):
-    """Dialog for the path of a text file; it returns the path and the text, or None if cancelled."""
-
-    def __init__(self) -> None:
-        field = Field("path", "", "path of a text file", max_length=MAX_PATH_LENGTH, suggester=PathSuggester())
-        super().__init__("Open a text file", fields=[field], verb="open")
-
-    async def use(self, texts: Mapping[str, str]) -> None:
-        if not (path := texts["path"].strip()):
-            raise CorpusError("type the path of a text file, or press esc")
-        self.dismiss((path, await run_in_thread(read_whole_text, absolute_path(Path(path)), MAX_TEXT_BYTES)))
 
 
 class ExportDialog(Dialog[Path]):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.dialogs.paths import OpenTextDialog
 from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
 from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
@@ -86,8 +85,10 @@ async def path_completion(pilot):
     for name in ("lamp.txt", "pony.txt"):
         Path("texts", name).parent.mkdir(exist_ok=True)
         Path("texts", name).touch()
-    await pilot.app.push_screen(OpenTextDialog())
-    await pilot.press(*"texts/")
+    await inspector(make_activations)(pilot)
+    await pilot.press("ctrl+s")
+    await until(pilot, lambda: pilot.app.screen.query("FieldInput"))
+    await pilot.press("ctrl+u", *"texts/")
 
 
 SESSIONS = [

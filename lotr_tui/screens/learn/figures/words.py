@@ -114,7 +114,8 @@ class TokensFigure(ChapterFigure[Tokenizers]):
                     (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
                 )
             )
-        rows = [describe_tokens(name, each, text) for name, each in (("words", self._words[1]), *self.data.open)]
+        tokenizers, width = (("words", self._words[1]), *self.data.open), self.query_one("#tokens").content_size.width
+        rows = [describe_tokens(name, each, text, width) for name, each in tokenizers]
         rows.insert(-1, describe_merges(self.data.merges, text))
         gap = "\n\n" if self.has_class("-roomy") else "\n"
         self.query_one("#tokens", Static).update(Content(gap).join(rows))
@@ -135,17 +136,22 @@ class TokensFigure(ChapterFigure[Tokenizers]):
                 self.finish_part(1)
 
 
-def describe_tokens(name: str, tokenizer: Tokenizer, text: str) -> Content:
+def describe_tokens(name: str, tokenizer: Tokenizer, text: str, width: int) -> Content:
+    """Return the tokens of a text with their ids, in lines of `width` cells that break between two tokens."""
     spans = tokenizer.spans(text)
     is_words = isinstance(tokenizer, WordTokenizer)
     vocabulary = f"{len(tokenizer) - 2:,} + {UNK}, {EOS}" if is_words else f"{len(tokenizer):,}"
     parts: list[tuple[str, str]] = []
+    used = -2
     for index, span in enumerate(spans):
         is_unknown = span.id == tokenizer.unk_id  # `glorfindel→<unk>`; `·is` for a token after a space
         written = f"{text[span.start : span.end]}→{UNK}" if is_unknown else format_lone_token(tokenizer.tokens[span.id])
-        parts += [(written, "$accent" if index % 2 else ""), (f"\u00a0{span.id}", MUTED), ("  ", "")]
+        cells = cell_len(f"{written} {span.id}")
+        fits = used + 2 + cells <= width
+        used = used + 2 + cells if fits else cells
+        parts += [("  " if fits else "\n", ""), (written, "$accent" if index % 2 else ""), (f" {span.id}", MUTED)]
     heading = f"  {formatting.plural(len(spans), 'token')} · vocabulary of {vocabulary}\n"
-    return Content.assemble((name, "bold"), (heading, MUTED), *parts[:-1])
+    return Content.assemble((name, "bold"), (heading, MUTED), *parts[1:])
 
 
 def describe_merges(merges: tuple[tuple[str, str], ...], text: str) -> Content:

@@ -1,4 +1,4 @@
-"""Dialogs that ask for a path: completion, questions before writing, and errors that lose nothing."""
+"""The dialog that asks for a path: completion, questions before writing, and errors that lose nothing."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from engine.errors import InvalidInputError
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog, FieldInput
-from lotr_tui.screens.dialogs.paths import ExportDialog, OpenTextDialog, list_names
+from lotr_tui.screens.dialogs.paths import ExportDialog, list_names
 from lotr_tui.session.export import check_export_target
 from tests.support.pilot import notices, text_of, until
 
@@ -61,8 +61,8 @@ def ghost(pilot):
 async def test_tab_takes_the_ghost_text(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         for typed, completed in (("fol", "folder/"), ("le", "letter one.txt"), (".", ".hidden")):
-            await pilot.app.push_screen(OpenTextDialog())
-            await pilot.press(*typed)
+            await show_export(pilot)
+            await pilot.press("ctrl+u", *typed)
             await until(pilot, lambda: ghost(pilot) == completed)  # noqa: B023
             await pilot.press("tab")
             await until(pilot, lambda: path_input(pilot).value == completed)  # noqa: B023
@@ -79,28 +79,19 @@ def test_names_of_a_folder_are_sorted_and_unprintable_ones_left_out():
         assert list_names(unreadable) == []
 
 
-# Reading and writing
+# Writing
 
 
-async def test_bad_paths_stay_in_the_dialogs_with_their_problem(make_host):
+async def test_bad_paths_stay_in_the_dialog_with_their_problem(make_host):
     async with make_host().run_test(size=(60, 20)) as pilot:
-        read = []
-        await pilot.app.push_screen(OpenTextDialog(), read.append)
-        for path in (*BAD_PATHS, "missing.txt", ""):
+        results = await show_export(pilot)
+        for path in BAD_PATHS:
             path_input(pilot).value = path
             await pilot.press("enter")
             await until(pilot, lambda: problem(pilot))
             assert path_input(pilot).value in (path, path[:4096])
+            assert path != "folder" or "is a folder" in problem(pilot)
             pilot.app.screen.query_one("#problem", Static).update("")
-        path_input(pilot).value = "letter one.txt"
-        await pilot.press("enter")
-        await until(pilot, lambda: read)
-        assert read == [("letter one.txt", "the lamp was lit")]
-
-        results = await show_export(pilot)
-        path_input(pilot).value = "folder"
-        await pilot.press("enter")
-        await until(pilot, lambda: "is a folder" in problem(pilot))
         assert not results
 
 

@@ -39,8 +39,8 @@ async def test_figure_has_the_numbers_of_a_training_with_the_same_cutoff_and_the
         tokens = text_of(screen.query_one("#tokens", Static))
         assert f"vocabulary of {len(tokenizer) - 2:,} + <unk>, <eos>" in tokens
         where, is_ = tokenizer.encode("where is").tolist()
-        assert f"where\u00a0{where}  is\u00a0{is_}" in tokens
-        assert "Glorfindel→<unk>\u00a00" in tokens
+        assert f"where {where}  is {is_}" in tokens
+        assert "Glorfindel→<unk> 0" in tokens
         for slider.index in (first, *range(7, 16)):
             await pilot.pause()
             assert f"{100 * rates[slider.index]:.1f} % of" in unknown()
@@ -51,7 +51,7 @@ async def test_figure_has_the_numbers_of_a_training_with_the_same_cutoff_and_the
         for pair in shown.split(", "):
             place = list(pairwise(pieces)).index(tuple(pair.split()))
             pieces[place : place + 2] = [pair.replace(" ", "")]
-        assert "  ".join(pieces) in re.sub("\u00a0\\d+", "", tokens)
+        assert "  ".join(pieces) in re.sub(" \\d+", "", tokens).replace("\n", "  ")
         await pilot.press("e", *" know")
         await pilot.pause(REST_SECONDS + 0.2)
         assert not screen.finished_parts  # the unknown word of the example is not the student's
