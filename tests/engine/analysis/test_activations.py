@@ -4,15 +4,6 @@ import numpy as np
 import pytest
 
 from engine.analysis import activations
-from engine.analysis.activations import (
-    UnitStep,
-    attention_rollouts,
-    find_attention_model,
-    find_lstm,
-    logit_lens,
-    read_steps,
-    record_activations,
-)
 from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
@@ -47,7 +38,7 @@ def plain_activation(lstm, ids, layer, name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_activations_match_a_plain_cell(name):
     lstm, ids = make_lstm(name), random_ids(30, SIZE)
-    layers = record_activations(lstm, ids)
+    layers = activations.record_activations(lstm, ids)
     assert len(layers) == lstm.config.num_layers
     for index, layer in enumerate(layers):
         for each in activations.ACTIVATION_NAMES:
@@ -62,10 +53,10 @@ def test_steps_of_the_bundled_model_match_its_dequantized_weights():
     """The products are computed in 8 bits, so they differ a little from those of the dequantized weights."""
     lstm = load_model(assets_dir() / "class" / "lstm").model
     tokens = [EOS_ID, *lstm.tokenizer.encode("they are taking the hobbits to").tolist()]
-    for step, rows in zip(read_steps(lstm, tokens), plain_cells(lstm, tokens), strict=True):
+    for step, rows in zip(activations.read_steps(lstm, tokens), plain_cells(lstm, tokens), strict=True):
         for unit in range(0, 200, 7):
             values = step.unit(0, unit)
-            for name in UnitStep._fields:
+            for name in activations.UnitStep._fields:
                 assert getattr(values, name) == pytest.approx(rows[0][name][unit], abs=0.05), name
             cell = values.forget * values.cell_before + values.input * values.candidate
             assert values.cell == pytest.approx(cell, abs=1e-5)
@@ -73,13 +64,13 @@ def test_steps_of_the_bundled_model_match_its_dequantized_weights():
 
 def test_known_steps_are_reused_up_to_the_first_other_token():
     lstm = make_lstm("two layers of 10 and 6")
-    known = read_steps(lstm, [1, 4, 5, 6])
-    steps = read_steps(lstm, [1, 4, 7, 6], known)
+    known = activations.read_steps(lstm, [1, 4, 5, 6])
+    steps = activations.read_steps(lstm, [1, 4, 7, 6], known)
     assert steps[:2] == known[:2]
     assert [step.token for step in steps] == [1, 4, 7, 6]
     for layer, row in enumerate(plain_cells(lstm, [1, 4, 7, 6])[-1]):
         assert steps[-1].unit(layer, 3).cell == pytest.approx(row["cell"][3], abs=1e-5)
-    assert [step.token for step in read_steps(lstm, [1], known)] == [1]
+    assert [step.token for step in activations.read_steps(lstm, [1], known)] == [1]
 
 
 LSTM, OTHER = make_lstm("one layer, tied"), make_lstm("two layers of 10 and 6", 1)
@@ -99,7 +90,7 @@ KNESER_NEY = KneserNey(random_ids(200, SIZE), VOCABULARY, order=3)
     ],
 )
 def test_the_lstm_and_the_transformer_are_found_inside_other_models(model, lstm, transformer):
-    assert (find_lstm(model), find_attention_model(model)) == (lstm, transformer)
+    assert (activations.find_lstm(model), activations.find_attention_model(model)) == (lstm, transformer)
 
 
 def test_rollout_multiplies_the_layers_with_half_of_the_identity():
@@ -108,7 +99,7 @@ def test_rollout_multiplies_the_layers_with_half_of_the_identity():
     for layer in weights.astype(np.float64):
         mixed = np.mean(layer, axis=0) + np.eye(10)
         expected = (mixed / mixed.sum(axis=1, keepdims=True)) @ expected
-    rollouts = attention_rollouts(weights)
+    rollouts = activations.attention_rollouts(weights)
     assert rollouts == pytest.approx(expected, abs=1e-6)
     assert not np.triu(rollouts, 1).any()
 
@@ -118,7 +109,7 @@ def test_the_last_layer_predicts_what_the_model_predicts():
     record = TRANSFORMER.record_attention(ids)
     log_probs, state = TRANSFORMER.advance(TRANSFORMER.start(), EOS_ID)
     for position, target in enumerate(ids.tolist()):
-        predictions = logit_lens(TRANSFORMER, record, position, target, top_n=5)
+        predictions = activations.logit_lens(TRANSFORMER, record, position, target, top_n=5)
         assert [prediction.layer for prediction in predictions] == [0, 1, 2, 3]
         last, probs = predictions[-1], np.exp(log_probs.astype(np.float64))
         order = np.argsort(-probs)[:5]

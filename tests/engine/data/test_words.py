@@ -98,10 +98,6 @@ LINES = st.lists(
 ).map(lambda lines: [" ".join(line.split()) for line in lines])
 
 
-def join_lines(lines):
-    return "".join(line + "\n" for line in lines)
-
-
 def naive_punctuation(line, tokenizer):
     """Return the punctuation class after each token, from the gaps between the tokens."""
     if tokenizer == "whitespace":
@@ -117,7 +113,7 @@ def naive_punctuation(line, tokenizer):
 
 
 def check(lines, tokenizer, indexer):
-    block = indexer.index_block(join_lines(lines))
+    block = indexer.index_block("".join(f"{line}\n" for line in lines))
     words = [split_words(line, tokenizer) for line in lines]
     tokens = [token.decode() for token in indexer.ids]
     assert [tokens[id] for id in block.ids] == [word for line_words in words for word in line_words]

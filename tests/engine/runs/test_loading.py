@@ -232,16 +232,12 @@ def test_a_configuration_of_another_version_is_refused_with_file_and_remedy_and_
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 
 
-def evaluated(epoch, best=False):
-    """Return an evaluation with a model and a perplexity that no other epoch has."""
-    return Evaluated(int(10 * epoch), epoch, 100 - epoch, best, epoch, make_decoder(int(100 * epoch)))
-
-
 def record_epochs(runs_dir, epochs, config=CONFIG_WITH_EPOCHS, name="r"):
     """Record a run with evaluations at `epochs`, the first one the best. Return the run directory and the events."""
-    run = create_run(config, VOCABULARY, name, runs_dir)
-    events = [evaluated(epoch, best=i == 0) for i, epoch in enumerate(epochs)]
-    return run.path, list(record_events(run, iter(events)))
+    run, first = create_run(config, VOCABULARY, name, runs_dir), epochs[0]
+    models = ((epoch, make_decoder(int(100 * epoch))) for epoch in epochs)
+    events = (Evaluated(int(10 * at), at, 100 - at, at == first, at, model) for at, model in models)
+    return run.path, list(record_events(run, events))
 
 
 def same_weights(model, other, convert=to_int8):

@@ -49,10 +49,6 @@ def files_written(events):
     return [(event.step, event.file) for event in events if isinstance(event, Checkpointed)]
 
 
-def recorded_files(path):
-    return files_written(directory.read_events(path / directory.METRICS_FILE))
-
-
 def test_a_recorded_run_is_loaded_unchanged(tmp_path):
     path = record_run(tmp_path / "deep" / "runs", "first", make_events())
     loaded = load_model(path)
@@ -203,11 +199,10 @@ def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
     warned = [event.message for event in recorded if isinstance(event, Warned)]
     assert all("No space left on device" in message and str(run.path) in message for message in warned)
     assert 1 <= len(warned) <= 3
-    assert [
-        event.step for event in directory.read_events(run.path / directory.METRICS_FILE) if isinstance(event, Step)
-    ] == [1, 2, 4, 5]
+    rows = list(directory.read_events(run.path / directory.METRICS_FILE))
+    assert [event.step for event in rows if isinstance(event, Step)] == [1, 2, 4, 5]
     written = [(3, directory.MODEL_FILE), (5, directory.RESUME_FILE)]
-    assert files_written(recorded) == recorded_files(run.path) == written
+    assert files_written(recorded) == files_written(rows) == written
     assert (run.path / directory.RESUME_FILE).read_bytes() == b"five"
     assert has_weights_of(run.path, 3)
 

@@ -269,16 +269,6 @@ def test_any_data_is_built_or_refused_in_one_line(data):
     assert isinstance(built, Settings) or len(built.splitlines()) == 1
 
 
-def tensor_entry(shape, begin, end, dtype="F32"):
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-def write_file(path, header, data=b"", length=None):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
-    return path
-
-
 SHAPES = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name != "__metadata__"),
     st.tuples(
@@ -312,10 +302,11 @@ def test_a_model_larger_than_the_free_memory_is_refused(tmp_path):
     header, place = {}, 0
     for name, shape in weight_shapes(config.model, 2 + len(KNOWN_WORDS)).items():
         size = 4 * math.prod(shape)
-        header[name] = tensor_entry(list(shape), place, place + size)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [place, place + size]}
         place += size
-    path = write_file(run / "model.safetensors", header)
-    os.truncate(path, path.stat().st_size + place)
+    text = json.dumps(header).encode()
+    (run / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(run / "model.safetensors", 8 + len(text) + place)
     with pytest.raises(RunError, match=r"needs 41\d\.\d GB of memory"):
         load_model(run)
 

@@ -23,17 +23,9 @@ from engine.training import TrainingInput
 from engine.training.job import prepare_job, resume_job
 from engine.training.state import ResumeCheckpoint, pack_floats, unpack_floats
 from engine.training.trainer import train
+from tests.support import training
 from tests.support.files import sentences, write_csv
 from tests.support.networks import TRANSFORMER, random_base
-from tests.support.training import (
-    REPORT_EACH_STEP,
-    events_of,
-    make_config,
-    make_trainer,
-    weights_equal,
-    weights_of,
-    write_checkpoint,
-)
 
 SETTINGS = {
     "adamw, moving average, variable BPTT": {"ema_decay": 0.9},
@@ -86,15 +78,15 @@ def results(events):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("engine.training.optim.MANY_TOKENS", 1)
-    config = make_config(**({"epochs": 2, "bptt": 24} | REPORT_EACH_STEP | SETTINGS[settings]))
+    config = training.make_config(**({"epochs": 2, "bptt": 24} | training.REPORT_EACH_STEP | SETTINGS[settings]))
     whole = run(config, dataset)
     snapshots = [index for index, event in enumerate(whole) if isinstance(event, Snapshot)]
     for index in snapshots[1 :: len(snapshots) // 3]:
-        saved = write_checkpoint(whole, index, tmp_path)
+        saved = training.write_checkpoint(whole, index, tmp_path)
         resumed = run(config, dataset, saved)
-        assert events_of(Resume, resumed)[0].step == whole[index].step + 1
+        assert training.events_of(Resume, resumed)[0].step == whole[index].step + 1
         assert results(resumed) == results(whole[index:])
-        assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
+        assert training.weights_equal(training.weights_of(resumed[-1]), training.weights_of(whole[-1]))
         assert resumed[-1].test_perplexity == whole[-1].test_perplexity
         assert resumed[-1].seconds >= saved.progress.seconds >= whole[index].step * 1e-6  # the clock goes on
 
@@ -116,7 +108,7 @@ SHORT = {"epochs": 1, "bptt": 24, "eval_every_steps": 1, "variable_bptt": False}
 def train_with_commands(dataset, commands):
     """Train, and send each command after the step that is its key."""
     queue, events = CommandQueue(), []
-    for event in train(make_config(**SHORT), TrainingInput(dataset), "a-run", queue):
+    for event in train(training.make_config(**SHORT), TrainingInput(dataset), "a-run", queue):
         if isinstance(event, Step) and event.step in commands:
             queue.send(commands[event.step])
         events.append(event)
@@ -130,21 +122,21 @@ def test_commands_take_effect_are_saved_and_survive_a_resume(dataset, tmp_path):
         6: ControlCommand("prompt", "the road"),
     }
     plain, whole = train_with_commands(dataset, {}), train_with_commands(dataset, commands)
-    applied = [(event.step, event.kind, event.value) for event in events_of(CommandApplied, whole)]
+    applied = [(event.step, event.kind, event.value) for event in training.events_of(CommandApplied, whole)]
     assert applied == [(step, command.kind, command.value) for step, command in commands.items()]
-    assert [event.step for event in events_of(Snapshot, whole)] == [3, 5, 6]
-    for scheduled, step in zip(events_of(Step, plain), events_of(Step, whole), strict=True):
+    assert [event.step for event in training.events_of(Snapshot, whole)] == [3, 5, 6]
+    for scheduled, step in zip(training.events_of(Step, plain), training.events_of(Step, whole), strict=True):
         assert step.lr == scheduled.lr * (1 if step.step <= 5 else 0.5)
         assert (step.train_perplexity == scheduled.train_perplexity) == (step.step <= 6)
-    assert all((event.prompt == "the road") == (event.step >= 6) for event in events_of(Sampled, whole))
+    assert all((event.prompt == "the road") == (event.step >= 6) for event in training.events_of(Sampled, whole))
 
     first = train_with_commands(dataset, commands | {9: ControlCommand("detach")})
     assert first[-1].reason == "detached"
-    saved = write_checkpoint(first, first.index(events_of(Snapshot, first)[-1]), tmp_path)
-    second = run(make_config(**SHORT), dataset, saved)
-    detach = events_of(CommandApplied, first)[-1]
+    saved = training.write_checkpoint(first, first.index(training.events_of(Snapshot, first)[-1]), tmp_path)
+    second = run(training.make_config(**SHORT), dataset, saved)
+    detach = training.events_of(CommandApplied, first)[-1]
     assert [each for each in results(first) if each != detach] + results(second) == results(whole)
-    assert weights_equal(weights_of(second[-1]), weights_of(whole[-1]))
+    assert training.weights_equal(training.weights_of(second[-1]), training.weights_of(whole[-1]))
 
 
 class ResumingQueue(CommandQueue):
@@ -160,45 +152,49 @@ class ResumingQueue(CommandQueue):
 
 def test_a_pause_waits_and_saves_but_does_not_change_the_training(dataset):
     queue, events = ResumingQueue(), []
-    for event in train(make_config(**SHORT), TrainingInput(dataset), "r", queue):
+    for event in train(training.make_config(**SHORT), TrainingInput(dataset), "r", queue):
         if isinstance(event, Step) and event.step == 4:
             queue.send(ControlCommand("pause"))
         events.append(event)
     assert queue.waits == 3
-    assert [event.kind for event in events_of(CommandApplied, events)] == ["pause", "resume"]
-    assert [event.step for event in events_of(Snapshot, events)] == [4]
-    assert weights_equal(weights_of(events[-1]), weights_of(train_with_commands(dataset, {})[-1]))
+    assert [event.kind for event in training.events_of(CommandApplied, events)] == ["pause", "resume"]
+    assert [event.step for event in training.events_of(Snapshot, events)] == [4]
+    assert training.weights_equal(
+        training.weights_of(events[-1]), training.weights_of(train_with_commands(dataset, {})[-1])
+    )
 
 
 def test_a_checkpoint_is_saved_every_checkpoint_seconds(dataset):
-    often = run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset)
-    assert {event.step for event in events_of(Snapshot, often)} == set(range(events_of(Step, often)[-1].step + 1))
-    never = run(make_config(epochs=1, bptt=24, checkpoint_seconds=0), dataset)
-    assert not events_of(Snapshot, never)
-    assert weights_equal(weights_of(often[-1]), weights_of(never[-1]))
+    often = run(training.make_config(epochs=1, bptt=24, **training.REPORT_EACH_STEP), dataset)
+    assert {event.step for event in training.events_of(Snapshot, often)} == set(
+        range(training.events_of(Step, often)[-1].step + 1)
+    )
+    never = run(training.make_config(epochs=1, bptt=24, checkpoint_seconds=0), dataset)
+    assert not training.events_of(Snapshot, never)
+    assert training.weights_equal(training.weights_of(often[-1]), training.weights_of(never[-1]))
 
 
 @pytest.fixture(scope="module")
 def trained(dataset):
-    return run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset)
+    return run(training.make_config(epochs=1, bptt=24, **training.REPORT_EACH_STEP), dataset)
 
 
 @pytest.fixture
 def checkpoint_path(trained, tmp_path):
-    return write_checkpoint(trained, trained.index(events_of(Snapshot, trained)[3]), tmp_path).path
+    return training.write_checkpoint(trained, trained.index(training.events_of(Snapshot, trained)[3]), tmp_path).path
 
 
 def restore(path, dataset):
-    config = make_config(epochs=1, bptt=24, **REPORT_EACH_STEP)
+    config = training.make_config(epochs=1, bptt=24, **training.REPORT_EACH_STEP)
     checkpoint = ResumeCheckpoint(path)
     checkpoint.check_config(config)
-    checkpoint.restore(make_trainer(dataset, epochs=1, bptt=24).state)
+    checkpoint.restore(training.make_trainer(dataset, epochs=1, bptt=24).state)
 
 
 def test_another_configuration_is_refused_with_the_first_difference(dataset, checkpoint_path):
     restore(checkpoint_path, dataset)
     with pytest.raises(RunError, match=r"saved with lr=0\.03, but the configuration has lr=0\.01"):
-        ResumeCheckpoint(checkpoint_path).check_config(make_config(epochs=1, bptt=24, lr=0.01))
+        ResumeCheckpoint(checkpoint_path).check_config(training.make_config(epochs=1, bptt=24, lr=0.01))
 
 
 def truncate(path):
@@ -288,7 +284,7 @@ def runs(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     corpus = write_csv(runs.parent / "small.csv", sentences(120))
     values = {"embedding_size": 8, "hidden_size": 8, "epochs": 2, "batch_size": 10, "bptt": 20, "threads": 1}
-    values |= {**REPORT_EACH_STEP, "eval_every_steps": 3, "corpus": str(corpus)}
+    values |= {**training.REPORT_EACH_STEP, "eval_every_steps": 3, "corpus": str(corpus)}
     for name in ("whole", "stopped"):
         job = prepare_job(Config("tiny").with_values(**values), name, runs)
         for event in job.events(lambda: False):
@@ -307,7 +303,7 @@ def resume(path):
 
 
 def evaluations(path):
-    events = events_of(Evaluated, drop_superseded(read_events(path / METRICS_FILE)))
+    events = training.events_of(Evaluated, drop_superseded(read_events(path / METRICS_FILE)))
     return [(event.step, event.valid_perplexity) for event in events]
 
 
@@ -339,7 +335,7 @@ def test_a_run_takes_little_more_space_than_its_state_and_then_than_its_model(tm
     """A checkpoint has the weights, two moments and the moving average, a sixth smaller than as plain numbers."""
     corpus = write_csv(tmp_path / "small.csv", sentences(300))
     values = {"embedding_size": 96, "hidden_size": 96, "epochs": 5, "threads": 1, "corpus": str(corpus)}
-    job = prepare_job(PRESETS["default"].with_values(**values, **REPORT_EACH_STEP), "sized", tmp_path / "runs")
+    job = prepare_job(PRESETS["default"].with_values(**values, **training.REPORT_EACH_STEP), "sized", tmp_path / "runs")
     largest = 0
     for event in job.events(lambda: False):
         if isinstance(event, Started):

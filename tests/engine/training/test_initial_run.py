@@ -169,10 +169,6 @@ def names(dataset, **values):
     return [set(group) for group in layer_groups(training.make_trainer(dataset, **values).state.network)]
 
 
-def lstm_parameters(layer):
-    return {f"layers.{layer}.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-
-
 def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset):
     """One step from the same weights with and without the decay: the gradients are equal, the rates are not."""
     plain, decayed = (
@@ -180,7 +176,8 @@ def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset):
         for decay in (1.0, 2.6)
     )
     depths = {"output.weight": 0, "output.bias": 0, "embedding.weight": 4}
-    depths |= {name: 3 - layer for layer in range(3) for name in lstm_parameters(layer)}
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    depths |= {f"layers.{layer}.{kind}_l0": 3 - layer for layer in range(3) for kind in kinds}
     assert depths.keys() == plain.before.keys()
     for name, depth in depths.items():
         change, slower = plain.after[name] - plain.before[name], decayed.after[name] - decayed.before[name]

@@ -79,13 +79,6 @@ def test_evaluations_come_every_n_steps_and_at_the_end_of_each_phase(dataset, ev
     assert (finished.reason, finished.epochs) == ("done", 2 + fine_tune_epochs)
 
 
-def make_constant_network(value, **values):
-    config = ModelConfig(embedding_size=2, hidden_size=2, num_layers=1, **values)
-    network = LSTMModel(config, 3, torch.Generator().manual_seed(0))
-    fill(network, value)
-    return network
-
-
 def fill(network, value):
     with torch.no_grad():
         for parameter in network.parameters():
@@ -98,7 +91,9 @@ def values_of(average):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_without_decay_the_average_is_the_mean_since_its_creation(tied):
-    network = make_constant_network(100.0, tie_weights=tied)  # the weights before the first update do not count
+    config = ModelConfig(embedding_size=2, hidden_size=2, num_layers=1, tie_weights=tied)
+    network = LSTMModel(config, 3, torch.Generator().manual_seed(0))
+    fill(network, 100.0)  # the weights before the first update do not count
     average = WeightAverage(network)
     assert values_of(average) == {100.0}
     for weight, mean in [(4.0, 4.0), (8.0, 6.0), (0.0, 4.0), (-8.0, 1.0), (6.0, 2.0)]:
