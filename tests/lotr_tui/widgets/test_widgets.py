@@ -22,7 +22,7 @@ from lotr_tui.screens.session.transcript import MOUSE_HELP
 from lotr_tui.session.settings import PRETRAINED_SAMPLER
 from lotr_tui.widgets.bars import bar, sparkline
 from lotr_tui.widgets.inputs import LineInput
-from lotr_tui.widgets.keys import KEY_GAP, FooterKey, KeyFooter
+from lotr_tui.widgets.keys import FooterKey, KeyFooter
 from lotr_tui.widgets.slider import CUSTOM_PRESET, SAMPLER_PRESETS, SamplerPanel, TemperatureSlider
 from tests.support.app import ThemedApp
 from tests.support.pilot import notices, text_of, until
@@ -86,7 +86,6 @@ class TestSmall:
 KEYS = "^a apples  ^b bread  c,d cheese"
 KEYS_AT_RIGHT = "^p palette  ^q quit  f1 help"
 ALL_KEYS = f"{KEYS}  {KEYS_AT_RIGHT}"
-assert KEY_GAP == 2
 
 
 class PantryApp(ThemedApp):
