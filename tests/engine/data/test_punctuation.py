@@ -41,15 +41,6 @@ def test_each_word_has_the_punctuation_after_it(dataset, mode):
         assert {mark for other, mark in after if other == word} == {expected}
 
 
-def random_softmax(hidden=6, seed=0):
-    softmax = PunctuationSoftmax(hidden, SIZE).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in softmax.parameters():
-            parameter.normal_(0, 0.7, generator=generator)
-    return softmax
-
-
 def naive_mixture(softmax, vector, weight, bias):
     """Return the probability of each punctuation class, and of each token after each class, in plain Python."""
 
@@ -72,7 +63,9 @@ def naive_mixture(softmax, vector, weight, bias):
 
 @torch.no_grad()
 def test_mixture_equals_the_naive_sum_over_punctuation():
-    softmax, generator = random_softmax(), torch.Generator().manual_seed(4)
+    softmax, generator = PunctuationSoftmax(6, SIZE).double(), torch.Generator().manual_seed(4)
+    for parameter in softmax.parameters():
+        parameter.normal_(0, 0.7, generator=generator)
     shapes = [(6,), (SIZE, 6), (SIZE,)]
     vector, weight, bias = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
     gates, token_probs = naive_mixture(softmax, vector.tolist(), weight.tolist(), bias.tolist())

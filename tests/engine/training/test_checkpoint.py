@@ -93,13 +93,13 @@ def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypa
 
 def test_fine_tuning_begins_with_a_checkpoint_since_later_models_replace_the_one_it_starts_from(dataset, tmp_path):
     settings = SETTINGS["nt-asgd, plateau, fine-tuning"] | {"nonmonotone_interval": 30, "fine_tune_lr": 10, "clip": 1.0}
-    config = make_config(bptt=24, checkpoint_seconds=0, **settings)
+    config = training.make_config(bptt=24, checkpoint_seconds=0, **settings)
     whole = run(config, dataset)
     (index,) = [index for index, event in enumerate(whole) if isinstance(event, Snapshot)]
-    assert any(event.is_best for event in events_of(Evaluated, whole[index:]))
-    resumed = run(config, dataset, write_checkpoint(whole, index, tmp_path))
+    assert any(event.is_best for event in training.events_of(Evaluated, whole[index:]))
+    resumed = run(config, dataset, training.write_checkpoint(whole, index, tmp_path))
     assert results(resumed) == results(whole[index:])
-    assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
+    assert training.weights_equal(training.weights_of(resumed[-1]), training.weights_of(whole[-1]))
 
 
 SHORT = {"epochs": 1, "bptt": 24, "eval_every_steps": 1, "variable_bptt": False}
