@@ -11,17 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from engine.errors import InvalidInputError, printable
-from lotr_tui.session.export import (
-    check_export_target,
-    check_session_target,
-    export_session,
-    read_scenes,
-    script_lines,
-    suggest_export_path,
-    to_json,
-    to_markdown,
-    to_text,
-)
+from lotr_tui.session import export
 from lotr_tui.session.reply import AnswerScore, Token
 from tests.support.files import no_file_longer_than
 from tests.support.sessions import reply_trees, saved_reply, session_of
@@ -71,7 +61,7 @@ def markdown_blocks(text):
 @given(hostile_texts | st.sampled_from(MARKUP))
 @settings(max_examples=100)
 def test_markdown_shows_exactly_the_text(prompt):
-    blocks = markdown_blocks(to_markdown(session(saved_reply(prompt=prompt, text="a friend"))))
+    blocks = markdown_blocks(export.to_markdown(session(saved_reply(prompt=prompt, text="a friend"))))
     expected = [
         ("heading", "lotr-tui session 20260727-140305"),
         ("paragraph", printable(f"{prompt} a friend")),
@@ -88,7 +78,7 @@ def test_branches_are_other_answers_and_a_continued_reply_is_shown_once():
         saved_reply(2, 0, 4, prompt=None, text="indeed"),
         current_id=2,
     )
-    blocks = markdown_blocks(to_markdown(tree))
+    blocks = markdown_blocks(export.to_markdown(tree))
     assert ("paragraph", "bilbo is a very old friend indeed") in blocks
     assert blocks[-2:] == [("heading", "Other answers"), ("paragraph", "bilbo is a very small")]
 
@@ -99,7 +89,7 @@ def test_branches_are_other_answers_and_a_continued_reply_is_shown_once():
 @given(reply_trees())
 @settings(max_examples=25)
 def test_json_contains_every_field(replies):
-    exported = json.loads(to_json(session_of(*replies, started=5.0)))
+    exported = json.loads(export.to_json(session_of(*replies, started=5.0)))
     header = [exported[field] for field in ("format", "version", "name", "started")]
     assert header == ["lotr-tui session", 5, "x", 5.0]
     for record, reply in zip(exported["replies"], replies, strict=True):
@@ -127,7 +117,7 @@ def turn(id, parent_id, prompt, speaker, text, **changes):
 
 
 def lines_of(replies):
-    return [": ".join(filter(None, line)) for reply in replies for line in script_lines(reply)]
+    return [": ".join(filter(None, line)) for reply in replies for line in export.script_lines(reply)]
 
 
 def test_answers_that_were_never_shown_are_left_out():
@@ -138,18 +128,20 @@ def test_answers_that_were_never_shown_are_left_out():
         for id, text, score in zip((1, 2), ("i wonder", "never mind"), others, strict=True)
     ]
     tree = session(*replies)
-    (scene,) = read_scenes(tree)
+    (scene,) = export.read_scenes(tree)
     assert lines_of(scene.turns) == ["Stranger: where is frodo", "Gandalf: quite safe"]
     assert not scene.other_answers
     tree.current_id = 2
-    (scene,) = read_scenes(tree)
+    (scene,) = export.read_scenes(tree)
     assert lines_of(scene.turns)[1:] == ["Gandalf: never mind"]
     assert lines_of(scene.other_answers)[1:] == ["Gandalf: quite safe"]
 
 
 def test_markup_in_a_name_and_in_a_line_stays_text():
     reply = turn(0, None, "*no* `markup`", "<B>*X*</B>", "safe")
-    (paragraph,) = [token for token in MarkdownIt().parse(to_markdown(session(reply))) if "safe" in token.content]
+    (paragraph,) = [
+        token for token in MarkdownIt().parse(export.to_markdown(session(reply))) if "safe" in token.content
+    ]
     kinds = [child.type for child in paragraph.children or ()]
     assert kinds.count("strong_open") == 1
     assert "em_open" not in kinds
@@ -161,8 +153,8 @@ def test_markup_in_a_name_and_in_a_line_stays_text():
 @settings(max_examples=25)
 def test_any_session_is_a_script_of_printable_lines(replies):
     tree = session(*replies)
-    assert all(line == printable(line) for line in to_text(tree).splitlines())
-    assert "lotr-tui session 20260727-140305" in to_markdown(tree).replace("\\", "")
+    assert all(line == printable(line) for line in export.to_text(tree).splitlines())
+    assert "lotr-tui session 20260727-140305" in export.to_markdown(tree).replace("\\", "")
 
 
 # Files
@@ -172,25 +164,25 @@ def test_existing_file_is_replaced_only_on_request(tmp_path):
     path = tmp_path / "a.md"
     path.write_text("mine")
     with pytest.raises(InvalidInputError, match=r"a\.md exists already"):
-        export_session(session(), path)
+        export.export_session(session(), path)
     assert path.read_text() == "mine"
-    export_session(session(), path, replace=True)
-    assert path.read_text() == to_markdown(session())
+    export.export_session(session(), path, replace=True)
+    assert path.read_text() == export.to_markdown(session())
 
 
 @pytest.mark.parametrize("name", ["a.pdf", "a", "md"])
 def test_unknown_ending_is_refused(tmp_path, name):
     with pytest.raises(InvalidInputError, match=r"no known ending; end it in \.md or \.txt or \.json"):
-        export_session(session(), tmp_path / name)
+        export.export_session(session(), tmp_path / name)
     with pytest.raises(InvalidInputError, match="no known ending"):
-        check_session_target(str(tmp_path / name))
+        export.check_session_target(str(tmp_path / name))
 
 
 def test_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path):
     (tmp_path / "old.md").write_text("mine")
     for path in (tmp_path / "new.md", tmp_path / "old.md"):
         with no_file_longer_than(10), pytest.raises(InvalidInputError, match=r"cannot write .*\.md: File too large"):
-            export_session(session(), path, replace=path.exists())
+            export.export_session(session(), path, replace=path.exists())
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.md", "mine")]
 
 
@@ -198,23 +190,23 @@ def test_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path):
 
 
 def test_suggestion_names_no_existing_file(tmp_path):
-    assert suggest_export_path(tmp_path, "v0.3 party.md").name == "v0.3 party.md"
+    assert export.suggest_export_path(tmp_path, "v0.3 party.md").name == "v0.3 party.md"
     (tmp_path / "v0.3 party.md").touch()
     (tmp_path / "v0.3 party-2.md").symlink_to("nowhere")
-    assert suggest_export_path(tmp_path, "v0.3 party.md").name == "v0.3 party-3.md"
+    assert export.suggest_export_path(tmp_path, "v0.3 party.md").name == "v0.3 party-3.md"
 
 
 def test_suggestion_is_in_the_current_folder_if_the_last_one_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     for gone in (tmp_path / "gone", tmp_path / "file" / "gone", tmp_path / ("x" * 300)):
-        assert suggest_export_path(gone, "a.md") == tmp_path / "a.md"
+        assert export.suggest_export_path(gone, "a.md") == tmp_path / "a.md"
 
 
 def test_missing_folder_is_named_and_not_created(tmp_path):
-    target = check_export_target(f"{tmp_path}/a/b/c.md", is_folder=False)
+    target = export.check_export_target(f"{tmp_path}/a/b/c.md", is_folder=False)
     assert target.missing_folder == tmp_path / "a" / "b"
-    assert check_export_target(f"{tmp_path}/a/b", is_folder=True).missing_folder == tmp_path / "a"
+    assert export.check_export_target(f"{tmp_path}/a/b", is_folder=True).missing_folder == tmp_path / "a"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,15 +224,15 @@ def test_unusable_file_is_refused_in_one_line(tmp_path, monkeypatch, text, messa
     os.mkfifo("pipe")
     Path("loop").symlink_to("loop")
     with pytest.raises(InvalidInputError, match=message) as raised:
-        check_export_target(text, is_folder=False)
+        export.check_export_target(text, is_folder=False)
     assert str(raised.value).isprintable()
 
 
 def test_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    assert check_export_target(f"{tmp_path}/empty/", is_folder=True).path == tmp_path / "empty"
+    assert export.check_export_target(f"{tmp_path}/empty/", is_folder=True).path == tmp_path / "empty"
     with pytest.raises(InvalidInputError, match="is not empty, and nothing in it is replaced"):
-        check_export_target(str(tmp_path), is_folder=True)
+        export.check_export_target(str(tmp_path), is_folder=True)
     with pytest.raises(InvalidInputError, match="is a file; choose a new folder"):
-        check_export_target(f"{tmp_path}/file", is_folder=True)
+        export.check_export_target(f"{tmp_path}/file", is_folder=True)

@@ -12,16 +12,7 @@ from lotr_tui.screens.dialogs.dialog import ConfirmDialog
 from lotr_tui.screens.learn import screen as screen_module
 from lotr_tui.screens.learn.screen import ChapterScreen, ContentsDialog
 from lotr_tui.widgets.slider import Slider
-from tests.support.learn import (
-    FailingFigure,
-    SliderFigure,
-    chapter_screen,
-    open_chapter,
-    sentences,
-    task_text,
-    until_chapter,
-    until_done,
-)
+from tests.support import learn
 from tests.support.pilot import lines_of, notices, text_of, until
 
 pytestmark = pytest.mark.usefixtures("slider_figure")
@@ -33,14 +24,14 @@ NUM_PARTS = len(CHAPTER.task)
 
 async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, "tokens")
+        screen = await learn.open_chapter(pilot, "tokens")
         await pilot.press("b")
         for index, chapter in enumerate(CHAPTERS):
             if index:
                 await pilot.press("n")
-                await until_chapter(pilot, index)
+                await learn.until_chapter(pilot, index)
             assert f"{index + 1} of 8" in lines_of(screen.query_one("#status"))
-            assert sentences(screen) == chapter.text
+            assert learn.sentences(screen) == chapter.text
             assert ProgressStore().current.last == chapter.name
             assert isinstance(pilot.app.focused, Slider)
             assert screen.query_one("#text").max_scroll_y == 0
@@ -48,26 +39,26 @@ async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(m
         await pilot.press("n")
         assert screen.index == len(CHAPTERS) - 1
         await pilot.press(*["right"] * len(CHAPTERS[-1].task))
-        await until_done(pilot)
-        assert task_text(screen).strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
+        await learn.until_done(pilot)
+        assert learn.task_text(screen).strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
         await pilot.press("b")
-        await until_chapter(pilot, len(CHAPTERS) - 2)
+        await learn.until_chapter(pilot, len(CHAPTERS) - 2)
 
 
 async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         ProgressStore().path.write_text(Progress(("tokens", "memory")).to_json())
         await pilot.app.push_screen(ChapterScreen(Material))
-        screen = await until_chapter(pilot, 1)  # the first one that is not done
+        screen = await learn.until_chapter(pilot, 1)  # the first one that is not done
         await pilot.press("g")
         chapters = pilot.app.screen.query_one(OptionList)
         assert chapters.highlighted == 1
         done = [str(option.prompt) for option in chapters.options if "✓" in str(option.prompt)]
         assert done == [f"1 ✓ {CHAPTERS[0].title}", f"4 ✓ {CHAPTERS[3].title}"]
         await pilot.press("enter")
-        assert chapter_screen(pilot).is_idle  # the open chapter stays as it is
+        assert learn.chapter_screen(pilot).is_idle  # the open chapter stays as it is
         await pilot.press("g", "up", "enter")
-        await until_chapter(pilot, 0)
+        await learn.until_chapter(pilot, 0)
         assert screen.is_done
         await pilot.press("right", "g", "r", "enter")
         assert pilot.app.screen is screen
@@ -76,56 +67,56 @@ async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
         await pilot.press("n")
         assert screen.is_done
         await pilot.press("g", "r", "y")
-        await until_chapter(pilot, 0)
-        assert "✓" not in task_text(screen)
+        await learn.until_chapter(pilot, 0)
+        assert "✓" not in learn.task_text(screen)
         await until(pilot, lambda: ProgressStore().current == Progress((), "tokens"))
         await pilot.press("g", "r")
         assert isinstance(pilot.app.screen, ContentsDialog)  # nothing to forget
         await pilot.press("escape", *["right"] * 2)
-        await until_done(pilot)
+        await learn.until_done(pilot)
 
 
 async def test_parts_of_the_task_get_a_mark_the_last_one_ends_the_chapter_and_work_is_asked_for(make_host, monkeypatch):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, "training")
+        screen = await learn.open_chapter(pilot, "training")
         place = screen.query_one("#figure-place").region
         for text in (f"Hint  {CHAPTER.hint}", CHAPTER.text):
             await pilot.press("h")
-            assert sentences(screen) == text
+            assert learn.sentences(screen) == text
             assert screen.query_one("#figure-place").region == place
-        assert "✓" not in task_text(screen)
+        assert "✓" not in learn.task_text(screen)
         for part in range(NUM_PARTS - 1):
             await pilot.press("right")
-            await until(pilot, lambda: f"{CHAPTER.task[part]} ✓" in task_text(screen))  # noqa: B023
-            assert task_text(screen).count("✓") == part + 1
+            await until(pilot, lambda: f"{CHAPTER.task[part]} ✓" in learn.task_text(screen))  # noqa: B023
+            assert learn.task_text(screen).count("✓") == part + 1
         await pilot.press("n")
-        await until_chapter(pilot, TRAINING + 1)
+        await learn.until_chapter(pilot, TRAINING + 1)
         assert not screen.finished_parts
         await pilot.press("b")
-        await until_chapter(pilot, TRAINING)
-        assert f"{CHAPTER.task[0]} ✓" in task_text(screen)  # finished parts are kept
+        await learn.until_chapter(pilot, TRAINING)
+        assert f"{CHAPTER.task[0]} ✓" in learn.task_text(screen)  # finished parts are kept
         assert not ProgressStore().current.done
         await pilot.press(*["right"] * NUM_PARTS)
-        await until_done(pilot)
-        assert task_text(screen) == f"✓ Done  {CHAPTER.conclusion} n goes on."
+        await learn.until_done(pilot)
+        assert learn.task_text(screen) == f"✓ Done  {CHAPTER.conclusion} n goes on."
         parts = {"training": tuple(range(NUM_PARTS))}
         await until(pilot, lambda: ProgressStore().current == Progress(("training",), "training", parts))
         assert lines_of(screen.query_one("#status")).count("●") == 1
         assert not notices(pilot.app)
         await pilot.press("h")
-        assert sentences(screen).startswith(f"▸ Task  3 of 3  {CHAPTER.task[0]} ✓")
+        assert learn.sentences(screen).startswith(f"▸ Task  3 of 3  {CHAPTER.task[0]} ✓")
 
         await pilot.press("n")
-        await until_chapter(pilot, TRAINING + 1)
+        await learn.until_chapter(pilot, TRAINING + 1)
         await pilot.resize_terminal(60, 20)
         await pilot.press("tab", *["right"] * len(CHAPTERS[TRAINING + 1].task))
-        await until_done(pilot)
+        await learn.until_done(pilot)
         assert notices(pilot.app) == f"Done. {CHAPTERS[TRAINING + 1].conclusion}"  # the task is hidden
-        monkeypatch.setattr(SliderFigure, "is_training", True)
+        monkeypatch.setattr(learn.SliderFigure, "is_training", True)
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, ConfirmDialog)
         await pilot.press("n", "n")
-        await until_chapter(pilot, TRAINING + 2)
+        await learn.until_chapter(pilot, TRAINING + 2)
         assert "The training was stopped, because you left its chapter." in notices(pilot.app)
         await pilot.press("escape", "y")
         await until(pilot, lambda: pilot.app.screen is not screen)
@@ -137,19 +128,19 @@ async def test_damaged_progress_begins_again_and_progress_that_cannot_be_saved_i
     async with make_host().run_test(size=(80, 24)) as pilot:
         progress_file().write_text("{")
         await pilot.app.push_screen(ChapterScreen(Material))
-        await until_chapter(pilot, 0)
+        await learn.until_chapter(pilot, 0)
         assert "set aside as learn.json.damaged-1; the class begins again" in notices(pilot.app)
         await pilot.press("escape")
         monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "file"))
         (tmp_path / "file").write_text("")
-        screen = await open_chapter(pilot, "tokens")
+        screen = await learn.open_chapter(pilot, "tokens")
         await pilot.press("right", "right")
-        await until_done(pilot)
+        await learn.until_done(pilot)
         await until(pilot, lambda: "progress is not saved" in notices(pilot.app))
         await pilot.press("n")
-        await until_chapter(pilot, 1)
+        await learn.until_chapter(pilot, 1)
         await pilot.press("b")
-        await until_chapter(pilot, 0)
+        await learn.until_chapter(pilot, 0)
         assert notices(pilot.app).count("progress is not saved") == 1
         assert screen.is_done
 
@@ -164,24 +155,24 @@ async def test_failures_of_figure_and_material_are_one_line_and_tried_again(make
 
     async with make_host().run_test(size=(80, 24)) as pilot:
         await pilot.app.push_screen(ChapterScreen(make_material, 0))
-        screen = chapter_screen(pilot)
+        screen = learn.chapter_screen(pilot)
         await until(pilot, lambda: screen.query("#figure-failure"))
         assert "no space" in text_of(screen.query_one("#figure-failure"))
-        monkeypatch.setattr(screen_module, "import_figure", lambda chapter: FailingFigure)
+        monkeypatch.setattr(screen_module, "import_figure", lambda chapter: learn.FailingFigure)
         await pilot.press("n")
         await until(pilot, lambda: screen.query("#figure-message"))
         await until(pilot, lambda: "broken" in text_of(screen.query_one("#figure-message")))
         assert "\n" not in text_of(screen.query_one("#figure-message"))
         assert not screen.query("#figure-failure")
-        monkeypatch.setattr(screen_module, "import_figure", lambda chapter: SliderFigure)
+        monkeypatch.setattr(screen_module, "import_figure", lambda chapter: learn.SliderFigure)
         await pilot.press("n")
-        await until_chapter(pilot, 2)
+        await learn.until_chapter(pilot, 2)
 
 
 async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_progress_is_saved(make_app):
     app = make_app(make_screen=lambda: ChapterScreen(Material, 0, exit_on_close=True))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until_chapter(pilot, 0)
+        await learn.until_chapter(pilot, 0)
         await pilot.press("right", "right", "escape")
         await until(pilot, lambda: not app.is_running or app.return_code is not None)
     assert ProgressStore().current == Progress(("tokens",), "tokens", {"tokens": (0, 1)})
@@ -189,7 +180,7 @@ async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_pr
 
 async def test_v_shows_the_code_with_the_numbers_of_its_lines(make_host):
     async with make_host().run_test(size=(140, 35)) as pilot:
-        await open_chapter(pilot, "counting")
+        await learn.open_chapter(pilot, "counting")
         chapter = CHAPTERS[1]
         await pilot.press("v")
         painted = lines_of(pilot.app.screen.query_one("#source")).splitlines()

@@ -11,21 +11,19 @@ from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.learn.figures.next_words import (
-    MIN_PS,
-    SAMPLING_EXAMPLE,
-    SHORT_SAMPLE_TOKENS,
-    TEMPERATURES,
-    TOP_KS,
-    TOP_PS,
-)
+from lotr_tui.screens.learn.figures import next_words
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import lines_of, text_of, until
 
 MODEL = load_model(assets_dir() / "class" / "lstm").model
-SLIDERS = {"temperature": TEMPERATURES, "top_k": TOP_KS, "top_p": TOP_PS, "min_p": MIN_PS}
-IDS = MODEL.tokenizer.encode(SAMPLING_EXAMPLE).tolist()
+SLIDERS = {
+    "temperature": next_words.TEMPERATURES,
+    "top_k": next_words.TOP_KS,
+    "top_p": next_words.TOP_PS,
+    "min_p": next_words.MIN_PS,
+}
+IDS = MODEL.tokenizer.encode(next_words.SAMPLING_EXAMPLE).tolist()
 
 
 def model_probs():
@@ -128,13 +126,13 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
             assert len(screen.finished_parts) == part
             await press_until_idle(pilot, screen, key)
             assert len(screen.finished_parts) == part + 1
-        temperature.index, top_k.index = one, TOP_KS.index(10)
+        temperature.index, top_k.index = one, next_words.TOP_KS.index(10)
         await press_until_idle(pilot, screen, "tab")
         assert screen.finished_parts == {0, 1}
         await pilot.press("left")
         await until_done(pilot)
 
-        top_k.index, temperature.index = TOP_KS.index(0), TEMPERATURES.index(0.5)
+        top_k.index, temperature.index = next_words.TOP_KS.index(0), next_words.TEMPERATURES.index(0.5)
         await pilot.pause()
         for seed in (7, 8):
             await until(pilot, lambda: screen.is_idle)
@@ -143,7 +141,7 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
             assert [line.split()[0].removeprefix("▸") for line in lines] == ["seed"] * 4
             for line, temperature in zip(lines, ("0.50", "0.30", "1.00", "1.50"), strict=True):
                 assert f"seed {seed}, {temperature}" in line
-                settings = SamplerSettings(temperature=float(temperature), max_tokens=SHORT_SAMPLE_TOKENS)
+                settings = SamplerSettings(temperature=float(temperature), max_tokens=next_words.SHORT_SAMPLE_TOKENS)
                 events = generate(TextInProgress(MODEL, IDS, settings, seed))
                 words = [event.text for event in events if isinstance(event, TokenEvent)]
                 assert " ".join(words).startswith(line.split("… ")[1].split(" ¶")[0].strip(" …"))
