@@ -106,7 +106,6 @@ class HostileTrials:
                 problem = ""
 
     def run_commands(self, number):
-        """Damage `number` run directories, and run some commands on each."""
         for index in range(number):
             rng = random.Random(f"{self._seed} {index}")
             self._copy_home()
@@ -123,7 +122,6 @@ class HostileTrials:
         return [path for path in self._files if path.match(str(self._valid / reader.file))]
 
     def _replace(self, valid_path, hostile_file=None):
-        """Copy the valid home, replace a file of the copy, and return its path."""
         self._copy_home()
         path = self._copy / valid_path.relative_to(self._valid)
         if hostile_file is not None:
@@ -218,7 +216,6 @@ class HostileTrials:
 
 
 def run_main(home, arguments):
-    """Run the command line of the program with another home, and return its exit code."""
     use_home(home)
     os.environ.pop("LOTR_TUI_DEBUG", None)
     sys.argv = arguments
@@ -272,7 +269,6 @@ def report(name, trials):
 
 
 def main(made: int = 1000, mutated: int = 100_000, directories: int = 1000, seed: int = 0):
-    """Read files made by hand and mutated files, and run commands on damaged directories."""
     with tempfile.TemporaryDirectory() as folder:
         hostile = HostileTrials(Path(folder), seed)
         num_problems = report("valid files", hostile.read_valid_files())

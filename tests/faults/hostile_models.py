@@ -126,7 +126,6 @@ def _peak_megabytes():
 
 
 def main(mutations: int = 1000, files: str = "*", seed: int = 0):
-    """Mutate each file that matches a pattern, such as gpt2/*.json, and play the models."""
     with tempfile.TemporaryDirectory() as folder:
         num_problems = report("mutated models", HostileModels(Path(folder), seed).play(mutations, files))
     sys.exit(bool(num_problems))

@@ -97,7 +97,6 @@ class InterruptedTrainings:
         return (self.run_dir(name) / directory.MODEL_FILE).read_bytes(), evaluations
 
     def kill(self, name):
-        """Kill and resume a training at random moments until it reaches its end, and return the number of kills."""
         num_kills, run_dir, process = 0, self.run_dir(name), self.start(name)
         while True:
             has_ended = self._wait_for_random_moment(process, run_dir, aimed=self.rng.random() < 0.5)

@@ -19,7 +19,6 @@ def run_command(name, *options):
 
 @pytest.fixture(scope="module")
 def hostile_files():
-    """The output of readers and commands that were given hostile files, in a process that forks."""
     done = run_command("hostile_files", "--made", "27", "--mutated", "81", "--directories", "1")
     assert not done.stderr
     return done.stdout

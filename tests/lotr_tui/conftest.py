@@ -32,7 +32,6 @@ parse_rules = Stylesheet._parse_rules  # noqa: SLF001
 
 @cache
 def shared_stylesheet(variables):
-    """Return the style sheet that parses the rules of every app with these variables."""
     stylesheet = Stylesheet(variables=dict(variables))
     stylesheet._parse_cache = LRUCache(4096)  # noqa: SLF001
     return stylesheet

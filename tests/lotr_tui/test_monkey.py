@@ -40,7 +40,6 @@ PASTES = (
 
 
 async def random_step(pilot, rng):
-    """Do something that a user or a terminal might do, and return its description."""
     app, kind = pilot.app, rng.random()
     if kind < 0.86:
         await pilot.press(done := rng.choice(KEYS))

@@ -42,7 +42,6 @@ async def open_palette(pilot):
 
 
 async def run_command(pilot, text):
-    """Open the palette, type `text` and run the best match."""
     palette = await open_palette(pilot)
     palette.query_one(Input).value = text
     await until(pilot, lambda: palette.query_one(CommandList).option_count)

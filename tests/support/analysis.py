@@ -20,7 +20,6 @@ def is_idle(app):
 
 
 def painted_lines(widget):
-    """Return the painted lines of a widget without trailing spaces."""
     return [line.rstrip() for line in lines_of(widget).split("\n")]
 
 

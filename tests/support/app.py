@@ -53,7 +53,6 @@ def attached(path):
 
 
 def training_events(epochs=12, models=True):
-    """Return the events of a complete training with fixed figures."""
     first_model = make_decoder(1) if models else None
     training: list[events.TrainingEvent] = [
         events.Preparing("computing the unigram and 5-gram baselines"),

@@ -60,7 +60,6 @@ class RandomAttentionModel:
 
 
 def attention_session_model(tokenizer, **settings):
-    """Return the model of a session that has attention, with settings of `RandomAttentionModel`."""
     return SessionModel("gpt", "Transformer, random weights", RandomAttentionModel(tokenizer, **settings))
 
 
@@ -69,7 +68,6 @@ async def open_attention(pilot, session_model, text=LENS_TEXT):
 
 
 def expected_record(model, text=ACTIVATIONS_TEXT):
-    """Return the attention of a text, as the model itself records it."""
     assert isinstance(model.model, RandomAttentionModel)
     return model.model.record_attention(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).ids)
 

@@ -128,7 +128,6 @@ class BrowserTab:
         self.page.keyboard.press(key)
 
     def latency(self):
-        """Return the seconds between the last key and the frame after the one that shows its text."""
         return self.page.evaluate("() => window.lotrLatency") / 1000
 
 

@@ -16,25 +16,31 @@ def request(settings=SETTINGS, seed=1, session_model=None, mode="continue", prev
     return Request(session_model, settings, seed, PromptContext(mode, previous, roles), best_of)
 
 
-def finish_reply(conversation):
-    """Poll until the active reply has ended, and return the current reply."""
-    deadline = time.monotonic() + 10
-    while conversation.active_reply is not None:
+def finish_scene(conversation):
+    """Poll until no reply is active, and return the turns that were active, in order."""
+    turns = []
+    deadline = time.monotonic() + 30
+    while (active := conversation.active_reply) is not None:
         assert time.monotonic() < deadline
+        if active not in turns:
+            turns.append(active)
         conversation.poll()
-        time.sleep(0.001)
+        time.sleep(0.0005)
+    return turns
+
+
+def finish_reply(conversation):
+    finish_scene(conversation)
     assert conversation.current_reply is not None
     return conversation.current_reply
 
 
 def branch_off(conversation, reply, index, token_id, settings, seed):
-    """Branch off from a reply, and return the complete branch."""
     conversation.branch(reply, index, [] if token_id is None else [token_id], request(settings, seed))
     return finish_reply(conversation)
 
 
 def restored(session, session_model):
-    """Return the conversation of a session that was read from a file."""
     conversation = Conversation(0, session)
     conversation.restore(session_model)
     return conversation

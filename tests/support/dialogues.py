@@ -1,7 +1,5 @@
 """Small dialogue models with random weights, and conversations with them."""
 
-import time
-
 from engine.config import ModelConfig
 from engine.data.scripts import Turn, encode_speaker, encode_turn
 from engine.generation.generate import generate, prefill
@@ -45,19 +43,6 @@ def with_cast(model, cast=CAST):
 
 def dialogue_session_model(cast=CAST, end_bias=-1.0):
     return SessionModel("scenes", "a small dialogue model", dialogue_model(cast, end_bias), predicts_eos=False)
-
-
-def finish_scene(conversation):
-    """Poll until no reply is active, and return the turns that were active, in order."""
-    turns = []
-    deadline = time.monotonic() + 30
-    while (active := conversation.active_reply) is not None:
-        assert time.monotonic() < deadline
-        if active not in turns:
-            turns.append(active)
-        conversation.poll()
-        time.sleep(0.0005)
-    return turns
 
 
 def say(conversation, session_model, text, answering="GANDALF", *, speaking_as="", previous=None, seed=1, best_of=1):

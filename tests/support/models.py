@@ -79,7 +79,6 @@ class UniformModel:
 
 
 def naive_bits(model, ids):
-    """Return the bits of tokens, read one by one after `<eos>`."""
     log_probs, state = model.advance(model.start(), EOS_ID)
     total = 0.0
     for token in ids:
@@ -89,6 +88,5 @@ def naive_bits(model, ids):
 
 
 def text_bits_per_character(model, text, mode):
-    """Return the bits per character of `text` in the native form of the model's tokenizer."""
     encoded = EncodedText(convert_text(text, native_form(model.tokenizer), mode), model.tokenizer, mode)
     return encoded.bits_per_character(score_sequence(model, encoded.ids))

@@ -43,7 +43,6 @@ def make_window(time=7, batch=3):
 
 
 def make_transformer(seed=0, **values):
-    """Create a Transformer of two layers without dropout, unless `values` say otherwise."""
     return TransformerModel(ModelConfig(**(TRANSFORMER | NO_DROPOUT | values)), VOCABULARY_SIZE, seeded(seed))
 
 
@@ -54,7 +53,6 @@ def transformer_config(name="two layers", **values):
 
 
 def random_transformer(tokenizer=VOCABULARY, name="two layers", *, int8=False, **values):
-    """Create a numpy Transformer with one of `CONFIGS`; `values` are settings of the model."""
     config = transformer_config(name, **values)
     return NumpyTransformer(config, tokenizer, random_weights(config, tokenizer), int8=int8)
 

@@ -15,7 +15,6 @@ from tests.support.open_models import LINES, open_model, write_open_run
 
 
 def open_session_model(tokenizer, run=None, *, predicts_eos=True):
-    """Return a model with random weights; by default it has no run."""
     return SessionModel("open", "", open_model(tokenizer), run=run, predicts_eos=predicts_eos)
 
 

@@ -23,7 +23,6 @@ def lines_of(widget):
 
 
 def notices(app):
-    """Return the messages of all notifications, one per line."""
     return "\n".join(each.message for each in app._notifications)  # noqa: SLF001  # no public access
 
 
@@ -99,7 +98,6 @@ async def until_reply_ended(pilot):
 
 
 async def reply_to(pilot, prompt="bilbo is", seed="7"):
-    """Send a prompt with a seed, and return the complete reply."""
     set_field(pilot.app, "seed", seed)
     await send(pilot, prompt)
     await until_reply_ended(pilot)

@@ -106,7 +106,6 @@ def save_model(folder, family, **options):
 
 
 def token_reader(hf_tokenizer):
-    """Return a function that makes a tokenizer of ours from one of transformers."""
     texts = {key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)}
     first_id = next(iter(hf_tokenizer("a")["input_ids"]), None)
     return partial(read_tokenizer, hf_tokenizer.backend_tokenizer.to_str(), texts, first_id, hf_tokenizer.chat_template)

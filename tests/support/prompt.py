@@ -34,7 +34,6 @@ class PromptApp(App[None]):
 
 @asynccontextmanager
 async def run_prompt(history=None):
-    """Run a `PromptApp`, and return the pilot, the app and the prompt."""
     app = PromptApp(history)
     async with app.run_test(size=(60, 20)) as pilot:
         await pilot.pause()

@@ -93,7 +93,6 @@ def write_dialogue_run(path):
 
 
 def write_distinct_dialogues(path, num_lines=400):
-    """Write a CSV in which the speakers of `WORDS` take turns in a fixed order, and return its path."""
     rng = random.Random(1)
     speakers = list(WORDS)
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -51,7 +51,6 @@ def record_run(runs_dir, name, events):
 
 
 def record_three_runs(runs_dir):
-    """Record runs that were started an hour apart, not in the order of their names."""
     paths = [record_run(runs_dir, name, make_events()) for name in ("beta", "alpha", "gamma")]
     for age, path in zip((3, 2, 1), paths, strict=True):
         started_at = 1_700_000_000 - 3600 * age

@@ -16,7 +16,6 @@ NO_FILTERS = SamplerSettings(temperature=1.0)
 
 
 def id_vocabulary(size):
-    """Return a vocabulary whose tokens are named after their ids: w2, w3 and so on."""
     return WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(2, size))))
 
 
@@ -54,13 +53,11 @@ def history_dependent_probs(history):
 
 
 def text_after(log_probs, settings, ids, tokenizer, *, is_first_token=False):
-    """Return the text `ids`, whose next token has a given distribution."""
     state, model = DecoderState(log_probs, None), SimpleNamespace(tokenizer=tokenizer)
     return TextInProgress(model, ids, settings, state=state, is_first_token=is_first_token)
 
 
 def generate_tokens(model, settings, seed, ids=(2,)):
-    """Generate a text; return its token events and the final event."""
     events = list(generate(TextInProgress(model, ids, settings, seed)))
     assert isinstance(events[-1], Done)
     tokens = [event for event in events if isinstance(event, TokenEvent)]
@@ -69,12 +66,10 @@ def generate_tokens(model, settings, seed, ids=(2,)):
 
 
 def said_text_of(events):
-    """Return the text of the tokens of one text."""
     return "".join(event.piece for event in events if isinstance(event, TokenEvent))
 
 
 def script_of(events):
-    """Return the turns of a generated scene."""
     turns: list[Turn] = []
     for event in events:
         if isinstance(event, TurnStart):

@@ -103,7 +103,6 @@ def session_model_of(app):
 
 
 def reply_of(id, text, **changes):
-    """Return a saved reply whose tokens are words of `VOCABULARY`."""
     ids = VOCABULARY.token_to_id
     tokens = [Token(ids[word], word, -2.0, 0.14, 3, 5.2, f" {word}") for word in text.split()]
     fields = {"settings": NUCLEUS, "tokens_per_second": 14_200.0, "tokens": tokens, "reason": "eos", **changes}
@@ -204,7 +203,6 @@ async def lens_text(pilot):
 
 
 async def memorization(pilot):
-    """Three copied passages, the second one selected."""
     await open_inspector(pilot, CopiedScreen(session_model_of(pilot.app), REPLY_TEXT), "n")
 
 
@@ -324,7 +322,6 @@ async def export_dialog(pilot):
 
 
 async def quit_dialog(pilot):
-    """The question what becomes of the training, above the dashboard."""
     await dashboard(pilot)
     await _open(pilot, QuitDialog())
 

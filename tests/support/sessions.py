@@ -79,7 +79,6 @@ def saved_reply(id=0, parent_id=None, parent_offset=0, prompt="bilbo is", text="
 
 
 def session_of(*replies, **changes):
-    """A session whose replies have joined a tree."""
     session = Session(**{"name": "x", "model": "m", "started": 1.0, **changes})
     for reply in replies:
         session.replies[reply.id] = reply
@@ -92,19 +91,16 @@ def records_of(session):
 
 
 def update_settings(store, **changes):
-    """Change settings and save them, and return the problem."""
     store.change(**changes)
     return store.save()
 
 
 def add_reply(session, reply):
-    """Save a reply in the file of a session, and return the problem."""
     session.replies[reply.id] = reply
     return session.save([reply])
 
 
 def save_replies(folder, *replies, **changes):
-    """Write a session file, and return its path."""
     session = Session(**{"model": "bundled", "folder": folder, **changes})
     for reply in replies:
         add_reply(session, reply)

@@ -50,8 +50,6 @@ class FakeChatTemplate(ChatTemplate):
 
 @dataclass(frozen=True)
 class FakeState:
-    """State of the wrapped model, and the number of tokens read."""
-
     state: ModelState
     num_read: int
 

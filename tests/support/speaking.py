@@ -14,7 +14,6 @@ async def say(pilot, text="the lamp was lit", seed="7"):
 
 
 async def run(pilot, command):
-    """Send a command, and wait until all answers are complete."""
     await ui.send(pilot, command)
     await pilot.pause()
     await ui.until(pilot, lambda: ui.conversation_of(pilot.app).active_reply is None)

@@ -17,7 +17,6 @@ END = "*** END OF THE PROJECT GUTENBERG EBOOK THE FERRY ***"
 
 
 def make_book_text(body, start=START, end=END):
-    """Return a file of Project Gutenberg: header, `body`, licence."""
     return (
         "The Project Gutenberg eBook of The Ferry, by Nobody\n\nThis eBook is for the use of anyone anywhere.\n\n"
         f"Title: The Ferry\n\n{start}\n\n{body}\n\n{end}\n\nSection 1. General Terms of Use of Project Gutenberg-tm\n"

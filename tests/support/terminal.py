@@ -33,7 +33,6 @@ def answer_first_question(home):
 
 
 def link_fetched_models(home):
-    """Let a home have the models that were fetched to the home of this process."""
     Path(home, "models").symlink_to(base_folder(SMOLLM2).parent)
 
 
@@ -100,7 +99,6 @@ class Terminal:
         termios.tcsetattr(self._fd, termios.TCSANOW, modes)
 
     def hang_up(self):
-        """Close the terminal, as a lost connection does."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -62,12 +62,10 @@ def _load_lines(folder, lines):
 
 
 def run_training(dataset, cancelled=lambda: False, **values):
-    """Train with the small configuration and some settings replaced; return all events."""
     return train_with(make_config(**values), dataset, cancelled=cancelled)
 
 
 def train_with(config, dataset, initial_weights=None, cancelled=lambda: False, **options):
-    """Train with a configuration; return all events."""
     source, commands = TrainingInput(dataset, initial_weights), CommandQueue(cancelled=cancelled)
     return list(train(config, source, "a-run", commands, **options))
 

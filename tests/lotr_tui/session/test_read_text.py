@@ -12,8 +12,8 @@ from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import SETTINGS, request
-from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, say, text_of
+from tests.support.conversations import SETTINGS, finish_scene, request
+from tests.support.dialogues import ANSWERING, dialogue_session_model, say, text_of
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.slow_models import FakeSlowModel
 

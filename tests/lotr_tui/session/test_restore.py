@@ -20,8 +20,8 @@ from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import entry_blocks, reply_figures
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session, request
-from tests.support.dialogues import dialogue_session_model, finish_scene, say
+from tests.support.conversations import SETTINGS, branch_off, finish_reply, finish_scene, ids_of, only_session, request
+from tests.support.dialogues import dialogue_session_model, say
 from tests.support.sessions import records_of
 
 PROMPTS = (

@@ -18,8 +18,8 @@ from engine.generation.turns import (
 )
 from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.transcript import reply_figures
-from tests.support.conversations import SETTINGS, finish_reply, request
-from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, generated_text, say, text_of
+from tests.support.conversations import SETTINGS, finish_reply, finish_scene, request
+from tests.support.dialogues import ANSWERING, dialogue_session_model, generated_text, say, text_of
 from tests.support.sampling import script_of
 
 NAMES = ("STRANGER", "GANDALF", "SAM", "KING OF THE DEAD", "URUK-HAI", "GOLLUM", "SOMEONE")

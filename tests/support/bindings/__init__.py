@@ -36,7 +36,6 @@ class Stage(NamedTuple):
 
 
 def of(widget_type, name):
-    """Return a function that reads an attribute of the first widget of a type."""
     return lambda app: getattr(app.screen.query_one(widget_type), name)
 
 
@@ -45,7 +44,6 @@ def of_screen(name):
 
 
 def scroll_y(widget_type):
-    """Return a function that reads the scroll offset of the first widget of a type."""
     return lambda app: app.screen.query_one(widget_type).scroll_offset.y
 
 

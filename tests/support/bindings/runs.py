@@ -85,7 +85,6 @@ def sample_epoch(app):
 
 
 def of_view(name):
-    """Return a function that reads an attribute of the training view."""
     return lambda app: getattr(app.state.training_view, name)
 
 
@@ -106,7 +105,6 @@ async def train(pilot):
 
 
 async def log(pilot):
-    """Show the log, which is longer than the screen."""
     await pilot.press("tab", "tab", "tab")
     await until(pilot, lambda: scroll_y("LogPane")(pilot.app) > 0)
 
