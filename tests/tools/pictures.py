@@ -87,8 +87,9 @@ async def picture_attention():
         app.push_screen(screen)
         await wait_for(pilot, lambda: app.screen is screen and screen.is_idle and screen.reading is not None)
         layer, head = ATTENTION_HEAD
-        await pilot.press(*["left_square_bracket"] * (screen.reading.num_layers - 1 - layer), *["up"] * 40)
+        await pilot.press(*["left_square_bracket"] * (len(screen.reading.layers) - 1 - layer), *["up"] * 40)
         await pilot.press(*["down"] * (head + 2), "space", "0", "tab", "up")  # a row is of a head from the third on
+        await pilot.press("shift+tab", "g")  # the position that the head looks at most
         await wait_for(pilot, lambda: screen.is_idle)
         await save(app, pilot, "attention.svg")
 
