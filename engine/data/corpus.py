@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby, repeat, tee
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ class Lines(Sequence[Line]):
 
     def take(self, indices: npt.NDArray[np.integer]) -> "Lines":
         """Return the lines at `indices`, in this order."""
-        texts = [self.texts[index] for index in indices.tolist()]
+        texts = list(map(self.texts.__getitem__, indices.tolist()))
         return Lines(texts, self.speaker_ids[indices], self.scene_ids[indices], self.speaker_names)
 
     def scenes(self) -> Iterator[list[Turn]]:
@@ -109,7 +109,8 @@ def read_corpus(config: DataConfig) -> Corpus:
     if bool(config.valid_corpus) != bool(config.test_corpus):
         raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
     names = [name for name in (config.corpus, config.valid_corpus, config.test_corpus) if name]
-    has_blocks = config.split == "scenes" and len(names) == 1
+    has_blocks, is_dialogue = config.split == "scenes" and len(names) == 1, config.mode == "dialogue"
+    min_characters, scene_lines = config.min_characters, config.scene_lines
     texts: list[str] = []
     speakers: list[str] = []
     scene_ids = array.array("i")
@@ -129,15 +130,15 @@ def read_corpus(config: DataConfig) -> Corpus:
             num_rows += 1
             written = " ".join(raw_text.split())
             text = repair_dialogue(written) if repairs else written
-            if len(text) <= config.min_characters or (config.mode == "dialogue" and not written):
+            if len(text) <= min_characters or (is_dialogue and not written):
                 continue
             if len(text) > MAX_LINE_CHARACTERS:
                 raise CorpusError(f"{path} has an utterance of {len(text):,} characters; shorten it")
-            if row_section != section or length == config.scene_lines or (has_blocks and len(texts) % SCENE_LINES == 0):
+            if row_section != section or length == scene_lines or (has_blocks and len(texts) % SCENE_LINES == 0):
                 scene, length = scene + 1, 0
             section, length = row_section, length + 1
             texts.append(text)
-            speakers.append(normalize_speaker(raw_speaker))
+            speakers.append(raw_speaker and normalize_speaker(raw_speaker))
             scene_ids.append(scene)
         if num_rows == rows_before:
             raise CorpusError(f"{path} has no rows below its header; use a file with text")
@@ -226,7 +227,7 @@ def check_line_lengths(lines: Iterable[str], source: str) -> None:
         raise CorpusError(f"{source} has {problem}")
 
 
-def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[Utterance]]:
+def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[tuple[str, str, int]]]:
     # The name of the separator, and the rows before the clean-up.
     if config.corpus_format == "csv":
         csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
@@ -235,17 +236,23 @@ def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iter
         headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
         separator = max(SEPARATORS, key=lambda each: (config.text_column in headers[each], len(headers[each])))
         return SEPARATORS[separator], _read_table(file, path, separator, config)
-    lines = (line for block in file.stream for line in block.splitlines())
     if config.mode == "dialogue":
-        utterances = read_utterances(lines)
+        utterances = read_utterances(line for block in file.stream for line in block.splitlines())
         if utterances is None:
             raise CorpusError(
                 f"{path} has no speakers, which dialogue mode needs: lines of the form 'NAME: text', or 'NAME:' before "
                 "the text; use such a file, or --mode line"
             )
         return "none", utterances
-    texts, others = tee(lines)
-    return "none", map(Utterance, texts, repeat(""), accumulate(not line.strip() for line in others))
+    return "none", _read_plain_text(file.stream)
+
+
+def _read_plain_text(stream: io.TextIOWrapper) -> Iterator[tuple[str, str, int]]:
+    section = 0
+    for block in stream:
+        for line in block.splitlines():
+            section += not line or line.isspace()
+            yield line, "", section
 
 
 def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -> Iterator[Utterance]:

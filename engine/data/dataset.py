@@ -264,7 +264,7 @@ def _encode_words(
         )
     indexer = TokenIndexer(name)
     encoded = [
-        _encode(lines, split, lambda block: indexer.index_block("".join(f"{text}\n" for text in block.texts)), mode)
+        _encode(lines, split, lambda block: indexer.index_block("\n".join([*block.texts, ""])), mode)
         for split in splits
     ]
     words = [token.decode() for token in indexer.ids]
