@@ -20,7 +20,7 @@ from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import PRETRAINED_NOTE, format_model_row, format_percent, token_noun
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
-from lotr_tui.screens.inspect.columns import FINDING_SPEAKER, ColumnsScreen
+from lotr_tui.screens.inspect.columns_screen import FINDING_SPEAKER, ColumnsScreen
 from lotr_tui.session.cast import read_name, shown_name
 from lotr_tui.session.comparison import Column, ModelChoice, load_model_choice
 from lotr_tui.session.model_loading import known_model_names

@@ -18,7 +18,7 @@ from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.loading import load_model
-from lotr_tui.screens.inspect import columns, comparison
+from lotr_tui.screens.inspect import columns_screen, comparison
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK
 from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, ModelChoiceDialog, SideBySideScreen
 from lotr_tui.session.cast import Roles
@@ -363,7 +363,7 @@ async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speak
         assert screen.query_one("#speaker", Input).value == name.capitalize()
         assert texts(screen)[0] == answer(model, turns, name, WIDE_TEMPERATURES[0])
 
-        monkeypatch.delattr(columns, "read_next_token")  # a chosen speaker needs no ranking
+        monkeypatch.delattr(columns_screen, "read_next_token")  # a chosen speaker needs no ranking
         screen = await open_columns(pilot, LadderScreen, session_model, Roles("", "GOLLUM"))
         assert "Cannot rank" not in note_text(screen)
         assert texts(screen) == [answer(model, turns, "GOLLUM", value) for value in WIDE_TEMPERATURES]
