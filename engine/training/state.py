@@ -427,4 +427,5 @@ class ResumeCheckpoint:
             raise self._corrupt_file_error() from error
 
     def _corrupt_file_error(self) -> RunError:
-        return RunError(f"{self.path} is damaged or not a checkpoint; the run cannot be resumed from it")
+        name = self.path.parent.name
+        return RunError(f"{self.path} is damaged or not a checkpoint; start from the run's model with --init {name}")
