@@ -118,7 +118,7 @@ class ConversationView(containers.Vertical):
 
     @property
     def context(self) -> PromptContext:
-        """What the next prompt is read after, and in which mode and roles."""
+        """Mode, roles and earlier replies of the next prompt."""
         edited, mode = self.edited_reply, self.slot.reply_mode
         previous = self.conversation.current_reply if edited is None else edited.turn.previous_reply
         is_answered = previous is not None and mode != "continue" and previous.reply_mode == mode

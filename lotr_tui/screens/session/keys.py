@@ -203,7 +203,7 @@ def check_usable(command: str, model: "SessionModel | None") -> None:
 
 
 def find_hint(model: "SessionModel", num_prompts: int) -> str:
-    """Return the next thing to try after so many prompts of a user; empty once all hints were shown."""
+    """Return the next thing to try after a number of prompts of a user; empty once all hints were shown."""
     if num_prompts == 1 and (model.cast or model.chat):
         return CAST_HINT if model.cast else CHAT_HINT
     return dict(enumerate(HINTS, 1)).get(num_prompts, "")

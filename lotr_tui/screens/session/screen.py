@@ -136,7 +136,7 @@ class SessionScreen(AppScreen[None]):
             hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
             self.query_one("#loading", Label).update(f"No model: {message}\n\n{hint}")
         elif not self.is_ready:
-            self.workers.cancel_group(self, "load")  # what is still being loaded is not wanted any more
+            self.workers.cancel_group(self, "load")  # a model that is still being loaded is not wanted any more
             self.run_worker(self._show_panes(session_model), group="open")
         else:
             self._note(message)
@@ -162,7 +162,7 @@ class SessionScreen(AppScreen[None]):
         self.training.stop()
 
     def show_training(self) -> None:
-        """Show the training that the session speaks of; one that has no figures yet does not keep those of another."""
+        """Show the training that the session speaks of, also one without figures, in place of another one."""
         self.show_status()
         view = self.training.view
         if not self.is_ready:
@@ -285,14 +285,12 @@ class SessionScreen(AppScreen[None]):
         self.call_after_refresh(self.show_preview)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """Remove the cursor when another part gets the focus."""
         if self.is_ready:
             if event.widget is not self.view.transcript:
                 self.view.leave_words()
             self.update_keys()
 
-    def on_paste(self, event: events.Paste) -> None:
-        """Paste into the prompt what no input has taken."""
+    def on_paste(self, event: events.Paste) -> None:  # that no input has taken
         self.set_focus(self.prompt)
         self.prompt.replace(event.text, *self.prompt.selection, maintain_selection_offset=False)
 

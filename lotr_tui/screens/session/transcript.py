@@ -31,15 +31,11 @@ MAX_QUERY_CHARACTERS = 200
 MOUSE_HELP = "Click a word to see why it was picked, and an alternative to branch to it"
 
 
-Line = tuple[int, int, int]
-"""Index of a block of an entry, and the first and last character that are on one line of the screen."""
-
-
 class Layout(NamedTuple):
     """Blocks of an entry and the lines that they take; an empty one follows, for the figures of a reply."""
 
     blocks: Sequence[text.Block]
-    lines: Sequence[Line]
+    lines: Sequence[tuple[int, int, int]]  # block, and its first and last character that are on the line
 
 
 class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
