@@ -27,7 +27,6 @@ from tests.support.sampling import text_after
 
 LOG_PROBS = np.log(np.array([0.1, 0.05, 0.4, 0.2, 0.1, 0.08, 0.04, 0.03], dtype=np.float32))
 VOCABULARY = WordTokenizer((UNK, EOS, "a", "not", "the", "going", "old", "friend"))
-WIDE = (160, 45)
 
 
 class BarsApp(ThemedApp):
@@ -132,10 +131,9 @@ def shows_words(app, text, temperature=0.8):
     return len(shown) >= 5 and shown == expected[: len(shown)]
 
 
-async def test_bars_show_complete_words_and_the_key_switches_to_tokens_and_back(make_app):
+async def test_bars_show_complete_words_and_the_key_switches_to_tokens_and_back(opened):
     tokenizer = bpe_tokenizer()
-    app = make_app()
-    async with app.run_test(size=WIDE) as pilot:
+    async with opened() as (pilot, app):
         app.screen.set_session_model(SessionModel("open", "", open_model(tokenizer)))
         await pilot.press(*"Where is the")
         await ui.until(pilot, lambda: shows_words(app, "Where is the"))
@@ -173,10 +171,9 @@ class SlowModel(TokenByTokenModel):
         return super().advance(state, token)
 
 
-async def test_slow_search_blocks_nothing_and_ends_with_the_next_key(make_app):
+async def test_slow_search_blocks_nothing_and_ends_with_the_next_key(opened):
     model = SlowModel()
-    app = make_app(session_model=SessionModel("slow", "", model))
-    async with app.run_test(size=WIDE) as pilot:
+    async with opened(session_model=SessionModel("slow", "", model)) as (pilot, app):
         await pilot.press(*"Where is")
         started = time.monotonic()
         await pilot.press(*" the")
@@ -197,10 +194,9 @@ def written_word(reply, index):
     return before + after or text[at]
 
 
-async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes_all_its_tokens(make_app):
+async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes_all_its_tokens(opened):
     tokenizer = bpe_tokenizer()
-    app = make_app(session_model=SessionModel("open", "", open_model(tokenizer)))
-    async with app.run_test(size=WIDE) as pilot:
+    async with opened(session_model=SessionModel("open", "", open_model(tokenizer))) as (pilot, app):
         reply = await ui.reply_to(pilot, "Where is the ")
         await pilot.press("ctrl+g", "home", "right", "right", "right")
         await ui.until(pilot, lambda: len(rows(ui.bars_text(app))) == NUM_TOP_TOKENS)

@@ -15,8 +15,6 @@ from tests.support import pilot as ui
 from tests.support.app import make_decoder
 from tests.support.conversations import ids_of
 
-WIDE = (160, 45)
-
 
 def segments_of(app, style):
     """Return the painted texts of the transcript with an attribute of their style, such as `reverse`."""
@@ -25,9 +23,8 @@ def segments_of(app, style):
     return [segment.text for line in lines for segment in line if segment.style and getattr(segment.style, style)]
 
 
-async def test_inspector_shows_why_a_word_was_picked(make_app):
-    async with make_app().run_test(size=(60, 20)) as pilot:
-        app = pilot.app
+async def test_inspector_shows_why_a_word_was_picked(opened):
+    async with opened(size=(60, 20)) as (pilot, app):
         reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g", "left", "left")
         number = len(reply.tokens) - 3
@@ -50,9 +47,8 @@ async def test_inspector_shows_why_a_word_was_picked(make_app):
         assert re.search(bar, shown), candidate
 
 
-async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch_and_brackets_show_others(make_app):
-    async with make_app().run_test(size=WIDE) as pilot:
-        app = pilot.app
+async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch_and_brackets_show_others(opened):
+    async with opened() as (pilot, app):
         reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g", "home", "right", "right")
         await ui.until(pilot, lambda: "WORD 3 of" in ui.bars_text(app))
@@ -81,11 +77,10 @@ async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch_
             assert " ".join(token.text for token in shown.tokens) in ui.exchange_text(app)
 
 
-async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
+async def test_current_word_end_of_line_and_rare_word_are_no_branches(opened):
     decoder = make_decoder()
     decoder.weights["output.bias"][:2] = 6, 3
-    async with make_app(session_model=SessionModel("test", "", decoder)).run_test(size=WIDE) as pilot:
-        app = pilot.app
+    async with opened(session_model=SessionModel("test", "", decoder)) as (pilot, app):
         ui.set_field(app, "top_k", "4")  # the removed words follow, likeliest first
         reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g")
@@ -100,9 +95,8 @@ async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
         assert not {"<eos>", "<unk>"} & set(ui.bars_text(app).split())
 
 
-async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_sent_again(make_app):
-    async with make_app().run_test(size=WIDE) as pilot:
-        app = pilot.app
+async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_sent_again(opened):
+    async with opened() as (pilot, app):
         prompt = app.screen.query_one("#prompt", PromptInput)
         await ui.reply_to(pilot)
         ui.set_field(app, "seed", "8")
@@ -129,9 +123,8 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         assert len(ui.entries(app, Reply)) == 3
 
 
-async def test_reply_mode_conditions_on_the_previous_turns(make_app):
-    async with make_app().run_test(size=WIDE) as pilot:
-        app = pilot.app
+async def test_reply_mode_conditions_on_the_previous_turns(opened):
+    async with opened() as (pilot, app):
         await pilot.click("#reply-mode")
         await ui.until(pilot, lambda: ui.text_of(app.screen.query_one("#prompt-mark")) == "reply ❯")
         first, second = await ui.reply_to(pilot), await ui.reply_to(pilot, "the lamp", "8")
@@ -174,9 +167,8 @@ async def short_reply_to(pilot, prompt="bilbo is"):
     return [token.text for token in (await ui.reply_to(pilot, prompt)).tokens]
 
 
-async def test_click_inspects_a_word_or_the_one_after_a_prompt(make_app):
-    async with make_app().run_test(size=(60, 20)) as pilot:
-        app = pilot.app
+async def test_click_inspects_a_word_or_the_one_after_a_prompt(opened):
+    async with opened(size=(60, 20)) as (pilot, app):
         for _ in range(4):  # the transcript scrolls when the inspector appears below it
             words = await short_reply_to(pilot)
         text = " ".join(words)

@@ -65,10 +65,9 @@ async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     return screen
 
 
-async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_its_ranks_and_bits(make_app, monkeypatch):
+async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_its_ranks_and_bits(opened, monkeypatch):
     monkeypatch.setattr(lens, "is_line_mode", lambda run: False)
-    async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
+    async with opened(size=SIZE) as (pilot, app):
         reply = await converse(pilot, "reply")
         assert EOS_ID in reply.token_ids()
         await pilot.press("ctrl+g", "left")
@@ -142,10 +141,9 @@ async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, ke
 # Conversations with speakers
 
 
-async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make_app):
+async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(opened):
     session_model = dialogue_session_model()
-    async with make_app(session_model=session_model).run_test(size=SIZE) as pilot:
-        app = pilot.app
+    async with opened(session_model=session_model, size=SIZE) as (pilot, app):
         for prompt in ("Where is the ranger?", "we walked all night"):
             await ui.send(pilot, prompt)
             await ui.until_reply_ended(pilot)

@@ -20,9 +20,8 @@ async def open_latest_session(pilot):
     await pilot.pause()
 
 
-async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_saved_in_its_file(make_app, tmp_path):
-    app = make_app()
-    async with app.run_test(size=(160, 45)) as pilot:
+async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_saved_in_its_file(opened, tmp_path):
+    async with opened() as (pilot, app):
         ui.set_field(app, "max_tokens", "12")
         await pilot.click("#reply-mode")
         await ui.reply_to(pilot, "bilbo is", "1")
@@ -38,8 +37,7 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
     never_closed, path = Conversation(0), only_session(tmp_path)
     never_closed.replies.update({reply.id: reply for reply in branch.turn.replies})
 
-    app = make_app()
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with opened() as (pilot, app):
         ui.set_field(app, "max_tokens", "12")
         await open_latest_session(pilot)
         assert ui.entries(app, Reply) == before
@@ -65,13 +63,12 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
     assert [token.text for token in session.replies[3].own_tokens] == [token.text for token in own_tokens]
 
 
-async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one_changes_nothing(make_app, tmp_path):
-    async with make_app().run_test(size=(100, 30)) as pilot:
+async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one_changes_nothing(opened, tmp_path):
+    async with opened(size=(100, 30)) as (pilot, app):
         await ui.reply_to(pilot, "bilbo is", "1")
         saved = ui.entries(pilot.app, Reply)
     path = only_session(tmp_path)
-    async with make_app(pace=20).run_test(size=(100, 30)) as pilot:
-        app = pilot.app
+    async with opened(pace=20, size=(100, 30)) as (pilot, app):
         ui.set_field(app, "max_tokens", "900")
         await ui.send(pilot, "the lamp")
         await ui.until(pilot, lambda: len(ui.exchange_text(app).split()) > 6)
@@ -84,8 +81,8 @@ async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one
         assert len(stopped.tokens) > 3
     with path.open("a") as file:
         file.write('{"reply": {"id": "[red]"}}\n')
-    async with make_app().run_test(size=(100, 30)) as pilot:
-        app, opened = pilot.app, ui.conversation_of(pilot.app)
+    async with opened(size=(100, 30)) as (pilot, app):
+        opened = ui.conversation_of(pilot.app)
         await open_latest_session(pilot)
         assert "damaged" in ui.notices(app)
         assert "\n" not in ui.notices(app)  # one notice of one line
@@ -96,10 +93,6 @@ async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one
 # Models of open vocabularies
 
 
-def make_open_app(make_app, model, **options):
-    return make_app(session_model=SessionModel("open", "", model), **options)
-
-
 def reply_lines(app):
     """Return the painted reply, with its lines joined by spaces."""
     lines = [line.strip() for line in ui.transcript_text(app).splitlines()]
@@ -107,9 +100,9 @@ def reply_lines(app):
     return " ".join(lines[start + 1 : lines.index("", start)])
 
 
-async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_is_unknown(make_app):
-    async with make_open_app(make_app, RecitingModel(bpe_tokenizer(), LINE)).run_test(size=(120, 35)) as pilot:
-        app = pilot.app
+async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_is_unknown(opened):
+    model = SessionModel("open", "", RecitingModel(bpe_tokenizer(), LINE))
+    async with opened(session_model=model, size=(120, 35)) as (pilot, app):
         assert ui.text_of(app.screen.query_one("#run")).endswith(" tokens")
         ui.set_field(app, "max_tokens", "90")
         reply = await ui.reply_to(pilot, "The wiz")

@@ -39,9 +39,8 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
         keys.parse_command("/temperature", None)
 
 
-async def test_commands_open_the_screens_of_their_keys(make_app):
-    async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
+async def test_commands_open_the_screens_of_their_keys(opened):
+    async with opened(size=SIZE) as (pilot, app):
         for command, screen in [
             ("/HELP ", "HelpScreen"), ("/model", "RunsScreen"), ("/train", "NewTrainingDialog"),
             ("/sessions", "SessionsScreen"), ("/inspect lens", "LensScreen"), ("/inspect temperatures", "LadderScreen"),
@@ -57,8 +56,8 @@ async def test_commands_open_the_screens_of_their_keys(make_app):
         assert app.return_code == 0
 
 
-async def test_mistakes_are_explained_and_values_set_the_controls(make_app):
-    async with make_app().run_test(size=SIZE) as pilot:
+async def test_mistakes_are_explained_and_values_set_the_controls(opened):
+    async with opened(size=SIZE) as (pilot, app):
         for command, message in [
             ("/temperature hot", "'hot' is not a number"),
             ("/temperature 7", "temperature"),
@@ -71,14 +70,14 @@ async def test_mistakes_are_explained_and_values_set_the_controls(make_app):
             ("/set mode conversation", "use continue or reply"),
             ("/inspect lenses", "did you mean lens?"),
         ]:
-            pilot.app.clear_notifications()
+            app.clear_notifications()
             await run(pilot, command)
-            await ui.until(pilot, lambda message=message: message in ui.notices(pilot.app))
+            await ui.until(pilot, lambda message=message: message in ui.notices(app))
             assert prompt_of(pilot).value in (command, "")
         await run(pilot, "/model nothing")
-        await ui.until(pilot, lambda: "nothing" in ui.notices(pilot.app))
-        assert not ui.entries(pilot.app, Reply)
-        panel = pilot.app.screen.query_one(SamplerPanel)
+        await ui.until(pilot, lambda: "nothing" in ui.notices(app))
+        assert not ui.entries(app, Reply)
+        panel = app.screen.query_one(SamplerPanel)
         await run(pilot, "/preset chat")
         assert (panel.preset, panel.settings.min_p) == ("chat", 0.05)
         for command in (
@@ -90,14 +89,13 @@ async def test_mistakes_are_explained_and_values_set_the_controls(make_app):
         settings = panel.settings
         assert (settings.temperature, settings.top_k, settings.top_p, settings.min_p) == (0.9, 40, 0.9, 0.1)
         assert (settings.max_tokens, settings.repetition_penalty, panel.seed) == (12, 1.1, 7)
-        assert ui.conversation_of(pilot.app).pace == 100
+        assert ui.conversation_of(app).pace == 100
         await run(pilot, "/set seed random")
         assert panel.seed is None
 
 
-async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp_path):
-    async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
+async def test_commands_act_on_the_conversation_and_are_no_prompts(opened, tmp_path):
+    async with opened(size=SIZE) as (pilot, app):
         await ui.reply_to(pilot, "bilbo is")
         name = ui.conversation_of(app).session.name
         await run(pilot, "/set mode reply")
@@ -122,11 +120,11 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         assert ui.conversation_of(app).session.name != name
 
 
-async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(make_app, tmp_path):
+async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(opened, tmp_path):
     for name in ("moria", "mor\x1b[31mdor"):
         write_run(tmp_path / "runs" / name)
-    async with make_app().run_test(size=SIZE) as pilot:
-        app, prompt = pilot.app, prompt_of(pilot)
+    async with opened(size=SIZE) as (pilot, app):
+        prompt = prompt_of(pilot)
         menu, body = app.screen.query_one(PromptMenu), app.screen.query_one("#body").region
         assert not menu.display
         await pilot.press("slash")

@@ -30,13 +30,18 @@ def model():
     model.release()  # lets the threads of a failed test end
 
 
-@asynccontextmanager
-async def open_session(make_app, model, size=(120, 35), session_model=None):
-    app = make_app(session_model=session_model or slow_session_model(model))
-    async with app.run_test(size=size) as pilot:
-        yield pilot
-        model.release()
-    assert threading.main_thread().name not in model.threads
+@pytest.fixture
+def talking(opened, model):
+    """Return a context with the session of a model, which the thread of the keys must never call."""
+
+    @asynccontextmanager
+    async def talking(session_model=None, size=(120, 35)):
+        async with opened(session_model=session_model or slow_session_model(model), size=size) as session:
+            yield session
+            model.release()
+        assert threading.main_thread().name not in model.threads
+
+    return talking
 
 
 def prompt_of(app):
@@ -49,9 +54,8 @@ def first_bar(app):
     return lines[0] if lines else ""
 
 
-async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model):
-    async with open_session(make_app, model) as pilot:
-        app = pilot.app
+async def test_keys_are_handled_while_the_model_reads_the_draft(talking, model):
+    async with talking() as (pilot, app):
         await pilot.click("#reply-mode")  # continue
         await ui.until(pilot, lambda: first_bar(app))
         num_passes = model.num_passes
@@ -69,9 +73,8 @@ async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model)
         )
 
 
-async def test_keys_are_handled_while_the_model_writes_and_a_stopped_reply_keeps_its_words(make_app, model):
-    async with open_session(make_app, model) as pilot:
-        app = pilot.app
+async def test_keys_are_handled_while_the_model_writes_and_a_stopped_reply_keeps_its_words(talking, model):
+    async with talking() as (pilot, app):
         await pilot.press(*"Hello there")
         await ui.until(pilot, lambda: first_bar(app))
         model.prefer("the is", 6)  # instead of an end
@@ -89,9 +92,8 @@ async def test_keys_are_handled_while_the_model_writes_and_a_stopped_reply_keeps
         assert len(ui.latest_reply(app).tokens) > 3
 
 
-async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_the_model(make_app, model):
-    async with open_session(make_app, model) as pilot:
-        app = pilot.app
+async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_the_model(talking, model):
+    async with talking() as (pilot, app):
         prompt_of(app).value = "Hello there, where is the Ring?"
         await ui.until(pilot, lambda: first_bar(app))
         model.num_read = 0
@@ -113,11 +115,10 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         await ui.until(pilot, lambda: "NEXT WORD" in ui.bars_text(app))
 
 
-async def test_a_conversation_with_a_cast_never_waits_for_the_model(make_app, model):
+async def test_a_conversation_with_a_cast_never_waits_for_the_model(talking, model):
     model.prefer(" the is\n", 8)
     session_model = SessionModel("film", "", with_cast(model), predicts_eos=False)
-    async with open_session(make_app, model, session_model=session_model) as pilot:
-        app = pilot.app
+    async with talking(session_model) as (pilot, app):
         await ui.until(pilot, lambda: who_answers(app) and first_bar(app))
         before = who_answers(app)
         model.hold()
@@ -138,9 +139,8 @@ async def test_a_conversation_with_a_cast_never_waits_for_the_model(make_app, mo
         await ui.until_reply_ended(pilot)
 
 
-async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_continues(make_app, model):
-    async with open_session(make_app, model) as pilot:
-        app = pilot.app
+async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_continues(talking, model):
+    async with talking() as (pilot, app):
         sampler = app.screen.query_one(SamplerPanel)
         assert sampler.settings == CHAT_SAMPLER
         assert "You help." in ui.text_of(app.screen.query_one("#system"))
@@ -159,17 +159,16 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
         assert app.state.settings.current.system_prompt == EXAMPLE_SYSTEM_PROMPT
     (session,) = list_sessions()
     assert '"system_prompt": "You are Gandalf."' in session.path.read_text()
-    async with open_session(make_app, model) as pilot:
+    async with talking() as (pilot, app):
         await ui.send(pilot, "/sessions")
         await pilot.press("enter")
-        await ui.until(pilot, lambda: "Who are you?" in ui.transcript_text(pilot.app))
+        await ui.until(pilot, lambda: "Who are you?" in ui.transcript_text(app))
         await ui.reply_to(pilot, "Where is the Ring?")
         assert [message.role for message in model.chat.encoded[-1]] == ["system", "user", "assistant", "user"]
 
 
-async def test_model_without_a_template_continues_texts_and_says_so(make_app, model):
-    async with open_session(make_app, FakeSlowModel(has_chat=False, context_size=60), (60, 20)) as pilot:
-        app = pilot.app
+async def test_model_without_a_template_continues_texts_and_says_so(talking, model):
+    async with talking(slow_session_model(FakeSlowModel(has_chat=False, context_size=60)), (60, 20)) as (pilot, app):
         mode = app.screen.query_one("#reply-mode")
         assert ui.text_of(mode) == "continue"
         assert "without a chat template" in "".join(ui.entries(app, Note))

@@ -3,8 +3,6 @@
 import re
 from dataclasses import replace
 
-import pytest
-
 from lotr_tui.screens.session.keys import parse_scene
 from lotr_tui.screens.session.side import WhoAnswersBars
 from lotr_tui.screens.session.transcript import Transcript
@@ -14,7 +12,7 @@ from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.dialogues import CAST, dialogue_session_model
-from tests.support.speaking import labels, make_speaking_app, num_turns, run, say, who_answers
+from tests.support.speaking import labels, num_turns, run, say, who_answers
 
 SIZE = (120, 35)
 
@@ -24,9 +22,8 @@ async def until_turns(pilot, number):
     await ui.until_reply_ended(pilot)
 
 
-async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=SIZE) as pilot:
+async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(opened):
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
         await ui.until(pilot, lambda: labels(app) == ["as a stranger", "to anyone", "conversation", "best of auto"])
         assert "Say hello to Gandalf." in ui.entries(app, Note)[0]
         assert app.screen.query_one(PromptInput).placeholder == "say something; / lists commands"
@@ -47,10 +44,9 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(mak
             assert ui.exchange_text(app).count("\n") == 1  # the answer and its figures
 
 
-async def test_the_opening_shows_the_people_of_the_welcome_line_and_then_whoever_is_likely(make_app):
+async def test_the_opening_shows_the_people_of_the_welcome_line_and_then_whoever_is_likely(opened):
     cast = ("TOLLY", "ROSA", "HALETH", "LOBELIA", "GOLLUM", "SAM", "FRODO", "GANDALF", "STRANGER", "SOMEONE")
-    async with make_app(session_model=dialogue_session_model(cast)).run_test(size=SIZE) as pilot:
-        app = pilot.app
+    async with opened(session_model=dialogue_session_model(cast), size=SIZE) as (pilot, app):
         await ui.until(pilot, lambda: len(who_answers(app)) > 1)
         assert [line.split()[0] for line in who_answers(app)[1:]] == ["Gandalf", "Frodo", "Sam", "Gollum"]
         await ui.until(pilot, lambda: "if Gandalf answers" in ui.bars_text(app))
@@ -59,9 +55,8 @@ async def test_the_opening_shows_the_people_of_the_welcome_line_and_then_whoever
         await ui.until(pilot, lambda: {line.split()[0] for line in who_answers(app)[1:]} != names)
 
 
-async def test_roles_that_are_chosen_speak_and_answer(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=SIZE) as pilot:
+async def test_roles_that_are_chosen_speak_and_answer(opened):
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
         await run(pilot, "/set answers 1")
         await run(pilot, "/as frodo")
         await run(pilot, "/to Gollum")
@@ -86,9 +81,8 @@ async def test_roles_that_are_chosen_speak_and_answer(make_app):
         assert ui.latest_reply(app).turn is second.turn
 
 
-async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_completed(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=SIZE) as pilot:
+async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_completed(opened):
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
         await ui.until(pilot, lambda: labels(app))
         before, prompt = labels(app), app.screen.query_one(PromptInput)
         for command, message in [
@@ -105,9 +99,8 @@ async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_comp
         assert prompt.value == "/scene 3 Frodo, gollum"
 
 
-async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stays(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=(80, 16)) as pilot:
+async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stays(opened):
+    async with opened(session_model=dialogue_session_model(), size=(80, 16)) as (pilot, app):
         await run(pilot, "/scene 4 Frodo, gollum")
         await until_turns(pilot, 4)
         assert {reply.speaker for reply in ui.conversation_of(app).replies.values()} <= {"FRODO", "GOLLUM"}
@@ -125,9 +118,8 @@ async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stay
         assert num_turns(app) == number < 54
 
 
-async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=SIZE) as pilot:
+async def test_again_answers_as_the_same_speaker_or_as_another_one(opened):
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
         await run(pilot, "/set answers 1")
         first = await say(pilot)
         ui.set_field(app, "seed", "8")
@@ -154,9 +146,8 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
         assert "best of 3" in ui.exchange_text(app)
 
 
-async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=SIZE) as pilot:
+async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(opened):
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
         await ui.until(pilot, lambda: who_answers(app)[:1] == ["WHO ANSWERS  the model chooses"])
         before = who_answers(app)
         assert {line.split()[0] for line in before[1:]} == {"Gandalf", "Frodo", "Gollum"}
@@ -173,9 +164,8 @@ async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(ma
         assert app.screen.slot.settings.answering == ""
 
 
-async def test_labels_open_the_dialog_and_switch_the_mode(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=(60, 20)) as pilot:
+async def test_labels_open_the_dialog_and_switch_the_mode(opened):
+    async with opened(session_model=dialogue_session_model(), size=(60, 20)) as (pilot, app):
         for selector, keys, index, label in (
             ("#as", ("down", "enter"), 0, "as Gandalf"),
             ("#to", ("down", "down", "enter"), 1, "to Frodo"),
@@ -192,9 +182,8 @@ async def test_labels_open_the_dialog_and_switch_the_mode(make_app):
         assert (reply.reply_mode, reply.speaker) == ("continue", "FRODO")
 
 
-async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_conversation(make_app):
-    app = make_app()
-    async with app.run_test(size=SIZE) as pilot:
+async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_conversation(opened):
+    async with opened(size=SIZE) as (pilot, app):
         await ui.until(pilot, lambda: labels(app) == ["continue"])
         await ui.press_letter(pilot, "w")
         assert ui.screen_name(app) == "SessionScreen"
@@ -216,17 +205,7 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         assert app.state.settings.current.reply_mode == "continue"
 
 
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        ("6", (6, None)),
-        ("6 Frodo, gollum", (6, ("FRODO", "GOLLUM"))),
-        ("frodo,Frodo", (4, ("FRODO",))),
-        ("2 frodo,", (2, ("FRODO",))),
-    ],
-)
-def test_scene_arguments_are_turns_and_names(argument, expected):
-    assert parse_scene(argument, CAST) == expected
-
-
-# Names in the transcript
+def test_scene_arguments_are_turns_and_names():
+    assert parse_scene("6", CAST) == (6, None)
+    assert parse_scene("6 Frodo, gollum", CAST) == (6, ("FRODO", "GOLLUM"))
+    assert parse_scene("frodo,Frodo,", CAST) == (4, ("FRODO",))

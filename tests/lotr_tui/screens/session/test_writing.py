@@ -1,12 +1,11 @@
 """Prompts and replies: typed, written, stopped, refused, and shown in the transcript."""
 
 import threading
-import time
 
 import pytest
 
 from engine.errors import InvalidInputError
-from engine.generation.generate import TextInProgress, TokenEvent, generate, next_token_probs
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from lotr_tui.screens.session.transcript import SearchBar, Transcript
@@ -18,9 +17,7 @@ from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.screen_lines import StatusBar
 from tests.support import pilot as ui
-from tests.support.app import VOCABULARY, FakeJob, make_decoder, training_events
-
-WIDE = (160, 45)
+from tests.support.app import VOCABULARY, make_decoder
 
 
 def prompt_of(app):
@@ -33,10 +30,9 @@ def generated(model, prompt, settings, seed):
     return " ".join(event.text for event in events if isinstance(event, TokenEvent))
 
 
-async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mixture_with_cache(make_app):
+async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mixture_with_cache(opened):
     model = NeuralCache(Mixture([make_decoder(1), make_decoder(2)], [0.7, 0.3]), CacheSettings(weight=0.2))
-    app = make_app(session_model=SessionModel("mine", "0.70 one + 0.30 two", model))
-    async with app.run_test(size=WIDE) as pilot:
+    async with opened(session_model=SessionModel("mine", "0.70 one + 0.30 two", model)) as (pilot, app):
         ui.set_field(app, "seed", "7")
         ui.set_field(app, "top_k", "5")
         await pilot.press("ctrl+up", *"Bilbo", "space", *"is", "enter")
@@ -49,32 +45,16 @@ async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mix
         assert text in shown
 
 
-async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_randomness(make_app, loaded):
-    async with make_app().run_test(size=WIDE) as pilot:
-        app = pilot.app
-        await pilot.press(*"the lamp", "ctrl+up", "ctrl+up")
-        ids = VOCABULARY.encode("the lamp").tolist()
-        for temperature, key in ((0.9, "ctrl+down"), (0.85, "ctrl+down"), (0.8, "ctrl+down")):
-            await pilot.pause()
-            lines = ui.bars_text(app).splitlines()
-            assert lines[0].startswith('NEXT WORD  after "lamp"')
-            text = TextInProgress(loaded.decoder, ids, SamplerSettings(temperature=temperature))
-            expected = next_token_probs(text, 40)
-            for candidate in expected.candidates[:5]:
-                line = next(line for line in lines if line.startswith(candidate.text + " "))
-                assert f"{candidate.sampling_prob:.1%}" in line
-                assert f"{candidate.model_prob:.1%}" in line
-            await pilot.press(key)
-        prompt_of(app).clear()
+async def test_a_slider_that_is_moved_consumes_no_randomness(opened):
+    async with opened() as (pilot, _):
         first = await ui.reply_to(pilot, seed="3")
         await pilot.press(*["ctrl+up", "ctrl+down"] * 3)
         second = await ui.reply_to(pilot, seed="3")
         assert [token.id for token in second.tokens] == [token.id for token in first.tokens]
 
 
-async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_and_kept(make_app):
-    async with make_app().run_test(size=(100, 40)) as pilot:
-        app = pilot.app
+async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_and_kept(opened):
+    async with opened(size=(100, 40)) as (pilot, app):
         await pilot.press("ctrl+g", "ctrl+r", "ctrl+n")  # there is no reply yet
         assert app.screen.focused is prompt_of(app)
         for prompt in ("", "   ", "xylophone"):
@@ -98,9 +78,8 @@ async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_an
         assert "<unk>" not in ui.transcript_text(app)
 
 
-async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(make_app):
-    async with make_app(pace=40).run_test(size=(80, 24)) as pilot:
-        app = pilot.app
+async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(opened):
+    async with opened(pace=40, size=(80, 24)) as (pilot, app):
         ui.set_field(app, "max_tokens", "900")
         for key in ("escape", "ctrl+c"):
             await ui.send(pilot, "bilbo is")
@@ -135,9 +114,8 @@ class FailingModel:
         return self.inner.advance(state, token)
 
 
-async def test_error_during_generation_is_shown_and_the_session_continues(make_app):
-    async with make_app().run_test() as pilot:
-        app = pilot.app
+async def test_error_during_generation_is_shown_and_the_session_continues(opened):
+    async with opened(size=(80, 24)) as (pilot, app):
         app.screen.set_session_model(SessionModel("broken", "", FailingModel()))
         await ui.send(pilot, "bilbo is")
         await ui.until(pilot, lambda: "failed: " in ui.exchange_text(app))
@@ -146,25 +124,9 @@ async def test_error_during_generation_is_shown_and_the_session_continues(make_a
         assert (await ui.reply_to(pilot, "frodo is")).tokens
 
 
-async def test_quitting_while_a_reply_is_written_and_a_model_is_trained_leaves_no_thread_behind(make_app, use_job):
-    job = use_job(FakeJob(training_events()).release(5))
-    async with make_app(pace=2).run_test() as pilot:
-        await pilot.press("ctrl+t", "enter")
-        await ui.until(pilot, lambda: pilot.app.state.is_training)
-        await ui.send(pilot, "bilbo is")
-        await ui.until(pilot, lambda: ui.conversation_of(pilot.app).active_reply)
-        await pilot.press("ctrl+q", "s")
-    assert job.stopped.wait(1)
-    end = time.monotonic() + 1
-    while {"training", "generation"} & {thread.name for thread in threading.enumerate()}:
-        assert time.monotonic() < end, "a worker outlived the app"
-        time.sleep(0.01)
-
-
-async def test_full_conversation_is_saved_and_says_how_to_begin_a_new_one(make_app, monkeypatch, tmp_path):
+async def test_full_conversation_is_saved_and_says_how_to_begin_a_new_one(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(conversation_module, "MAX_TOKENS", 50)
-    async with make_app().run_test(size=(120, 40)) as pilot:
-        app = pilot.app
+    async with opened(size=(120, 40)) as (pilot, app):
         first = ui.conversation_of(app)
         while not first.is_full:
             await ui.reply_to(pilot)
@@ -192,9 +154,8 @@ def screen_line(app, text):
     return next(y for y, line in enumerate(painted_lines(app)) if line.startswith(text))
 
 
-async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_away(make_app):
-    async with make_app().run_test(size=(100, 20)) as pilot:
-        app = pilot.app
+async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_away(opened):
+    async with opened(size=(100, 20)) as (pilot, app):
         ui.set_field(app, "max_tokens", "6")
         for seed in range(6):  # more than fit
             await ui.reply_to(pilot, seed=str(seed))
@@ -218,9 +179,8 @@ async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_a
         assert transcript.scroll_offset.y == before
 
 
-async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(make_app):
-    async with make_app().run_test(size=(80, 24)) as pilot:
-        app = pilot.app
+async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(opened):
+    async with opened(size=(80, 24)) as (pilot, app):
         transcript = app.screen.query_one(Transcript)
         for number in range(30):
             transcript.append(Note(f"note {number} " + ("Needle" if number in (3, 20) else "hay")))
@@ -240,6 +200,3 @@ async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(m
             pilot,
             lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).has_class("-open"),
         )
-
-
-# Ends of lines
