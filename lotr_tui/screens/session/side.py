@@ -461,7 +461,7 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         lines += [[Segment(line.replace("\xa0", " "), styles["muted"])] for line in textwrap.wrap(unbroken, width)]
         room, num_expected = max(1, height - len(lines)), self._num_expected
         self._num_columns = min(-(-num_expected // room), max(1, width // MIN_COLUMN_WIDTH)) or 1
-        cells = width // self._num_columns
+        cells, gap = width // self._num_columns, 2 * (self._num_columns > 1)
         name_width = max(4, min(MAX_NAME_WIDTH, cells - 12))  # without the number and the mark
         shows_bars = cells - name_width >= PERCENT_WIDTH * 2 + MIN_BAR_WIDTH + 4
         if room >= NUM_TOP_TOKENS + 3 and shows_bars:
@@ -481,7 +481,7 @@ class TokenBars(drawing.StripWidget, can_focus=True):
                 line.append(Segment(f"{number}{'●' if is_written else ' '}{name}", style))
                 rest = cells - name_width - 3
                 if shows_bars:
-                    line += [Segment(" "), *_bar_segments(candidate, max_prob, rest, styles)]
+                    line += [Segment(" "), *_bar_segments(candidate, max_prob, rest - gap, styles), Segment(" " * gap)]
                 else:
                     line.append(Segment(f" {candidate.sampling_prob:{PERCENT_WIDTH}.1%}".ljust(rest + 1), styles[""]))
             lines.append(line)
