@@ -57,15 +57,10 @@ def run_python(tmp_path, environment):
     """Return a function that runs Python code in a new process, and returns what it prints as JSON lines."""
 
     def run(code, *arguments, stdin=None):
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        options = {"cwd": tmp_path, "env": environment(tmp_path / "home", PYTHONPATH=str(CHECKOUT)), "timeout": 120}
         process = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            input=json.dumps(stdin),
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(tmp_path / "home", PYTHONPATH=str(CHECKOUT)),
-            timeout=120,
-            check=False,
+            command, input=json.dumps(stdin), capture_output=True, text=True, check=False, **options
         )
         assert process.returncode == 0, process.stderr
         return [json.loads(line) for line in process.stdout.splitlines()]

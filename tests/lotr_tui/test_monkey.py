@@ -54,8 +54,7 @@ async def random_step(pilot, rng):
 
 
 def bpe_model(folder, monkeypatch):
-    """Return the model of a run, for which every screen has a training text."""
-    use_training_text(monkeypatch, tokenizer := bpe_tokenizer())
+    use_training_text(monkeypatch, tokenizer := bpe_tokenizer())  # so that every screen has one
     return SessionModel.from_loaded(load_model(write_open_run(folder / "open", tokenizer)))
 
 

@@ -94,15 +94,9 @@ async def test_no_question_without_a_training(make_training_app):
         await until_ended(pilot)
 
 
-class FailingJob(FakeJob):
-    def events(self, *_):
-        yield from training_events()[:9]
-        self.released.acquire()
-        raise RuntimeError("no room")
-
-
-async def test_a_training_that_fails_before_it_is_detached_ends_the_app(make_training_app):
-    app = make_training_app(FailingJob([]))
+async def test_a_training_that_fails_before_it_is_detached_ends_the_app(make_training_app, monkeypatch):
+    app = make_training_app(FakeJob(training_events()[:9], RuntimeError("no room")).release(8))
+    monkeypatch.setattr(app.fake_job.command_queue, "drain", list)  # it fails before it sees the command
     async with app.run_test(size=(80, 24)) as pilot:
         app.screen.training.start(PRESETS["tiny"])
         await ask_to_quit(pilot)

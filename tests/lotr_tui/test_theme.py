@@ -10,10 +10,10 @@ from lotr_tui.theme import MUTED
 
 def luminance(color):
     """Return the relative luminance of a colour, as WCAG 2 defines it."""
-    channels = [
-        channel / 12.92 if channel <= 0.03928 else ((channel + 0.055) / 1.055) ** 2.4 for channel in color.normalized
-    ]
-    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+    red, green, blue = (
+        each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in color.normalized
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 async def test_secondary_text_is_weaker_and_names_of_speakers_are_readable_in_every_theme(make_host):
