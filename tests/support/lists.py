@@ -42,6 +42,6 @@ async def refuse(pilot, **problems):
 async def answer(pilot, dialog_key, dialog, reply):
     """Open a question with a key, and answer it."""
     await open_dialog(pilot, dialog_key, dialog)
-    below = pilot.app.screen_stack[-2]
+    question = pilot.app.screen
     await pilot.press(reply)
-    await until(pilot, lambda: pilot.app.screen is below)
+    await until(pilot, lambda: pilot.app.screen is not question)

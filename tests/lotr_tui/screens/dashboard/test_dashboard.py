@@ -14,6 +14,7 @@ from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.keys import KeyFooter
 from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.lists import answer, open_dialog, refuse
 from tests.support.pilot import dashboard_text, lines_of, notices, text_of, until
 
 CONTROL_ACTIONS = {
@@ -91,8 +92,7 @@ async def test_the_machine_is_not_read_while_another_screen_covers_the_dashboard
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "tiny-test" in status(app))
         dashboard, tiles = app.screen, app.screen.query_one(MetricTiles)
-        await pilot.press("ctrl+o")
-        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        await open_dialog(pilot, "ctrl+o", RunsScreen)
         evaluations = len(dashboard.view.evaluations)
         job.release(40)
         await until(pilot, lambda: len(dashboard.view.evaluations) > evaluations)
@@ -102,22 +102,17 @@ async def test_the_machine_is_not_read_while_another_screen_covers_the_dashboard
         await until(pilot, lambda: tiles.is_monitoring)
 
 
-async def test_each_control_key_sends_its_command(make_app):
+async def test_control_keys_send_their_commands_and_a_detached_training_does_not_read_the_machine(make_app):
     job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "tiny-test" in status(app))
         tiles = app.screen.query_one(MetricTiles)
         assert tiles.is_monitoring
-        await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, Dialog))
-        field = app.screen.query_one(Input)
-        assert field.value == "bilbo baggins is"
-        field.value = "  "
-        await pilot.press("enter")
-        await pilot.pause()
-        assert "a sample prompt must be one line" in text_of(app.screen.query_one("#problem"))
-        field.value = "the [lamp]"
+        await open_dialog(pilot, "e", Dialog)
+        assert app.screen.query_one(Input).value == "bilbo baggins is"
+        await refuse(pilot, **{"  ": "a sample prompt must be one line"})
+        app.screen.query_one(Input).value = "the [lamp]"
         await pilot.press("enter")
         await until(pilot, lambda: "sample prompt: “the [lamp]”" in lines_of(app.screen.query_one(LogPane)))
         for key, text in (("space", "paused"), ("space", "training"), ("h", "lr × 0.5"), ("k", "saved at 7")):
@@ -127,14 +122,8 @@ async def test_each_control_key_sends_its_command(make_app):
         await until(pilot, lambda: "detached" in status(app))
         assert not tiles.is_monitoring
         await until(pilot, lambda: "machine" not in {thread.name for thread in threading.enumerate()})
-    assert job.commands == [
-        ControlCommand("prompt", "the [lamp]"),
-        ControlCommand("pause"),
-        ControlCommand("resume"),
-        ControlCommand("lr", "0.5"),
-        ControlCommand("checkpoint"),
-        ControlCommand("detach"),
-    ]
+    sent = [("prompt", "the [lamp]"), ("pause",), ("resume",), ("lr", "0.5"), ("checkpoint",), ("detach",)]
+    assert job.commands == [ControlCommand(*command) for command in sent]
 
 
 async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_first(make_app):
@@ -156,8 +145,5 @@ async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_
         await pilot.press("x")
         await until(pilot, lambda: banner() == "")
         assert [line.kind for line in app.state.training_view.log if line.text == "a problem; a remedy"] == ["warning"]
-        await pilot.press("ctrl+c")
-        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-        await pilot.press("y")
-        await pilot.pause()
+        await answer(pilot, "ctrl+c", ConfirmDialog, "y")
         assert job.stopped.wait(1)

@@ -2,60 +2,60 @@
 
 from pathlib import Path
 
+import pytest
 from textual.widgets import Input, OptionList
 
 from engine.config import DataConfig
 from engine.data.corpus import names_speakers
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.presets import PRESETS
-from lotr_tui.screens.dialogs.dialog import FieldInput
 from lotr_tui.screens.dialogs.new_training import OFFERED_PRESETS, NewTraining, NewTrainingDialog
 from lotr_tui.screens.session.screen import SessionScreen
+from tests.support.lists import open_dialog, problem
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import text_of, until
 from tests.support.training import write_initial_run
 
 
-async def show(pilot, runs_dir, corpus=""):
+async def show(pilot, runs_dir, **options):
     results = []
-    await pilot.app.push_screen(NewTrainingDialog(corpus, runs_dir), results.append)
+    await pilot.app.push_screen(NewTrainingDialog("", runs_dir, **options), results.append)
     await pilot.pause()
     return results
 
 
-def fill(pilot, **values):
-    for field, value in values.items():
-        pilot.app.screen.query_one(f"#{field}", Input).value = value
+def field(pilot, name):
+    return pilot.app.screen.query_one(f"#{name}", Input)
 
 
-def problem(pilot):
-    return text_of(pilot.app.screen.query_one("#problem"))
+def highlighted(pilot):
+    presets = pilot.app.screen.query_one("#answers", OptionList)
+    return str(presets.get_option_at_index(presets.highlighted).prompt).split()[0]
 
 
-def hint(pilot):
-    return text_of(pilot.app.screen.query_one(".dialog-text"))
+async def submit(pilot, condition, **values):
+    """Fill fields, and press enter until a condition is true."""
+    for name, value in values.items():
+        field(pilot, name).value = value
+    await pilot.press("enter")
+    await until(pilot, condition)
 
 
 async def test_all_fields_are_part_of_the_training(make_host, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    corpus = Path("own.txt")
-    corpus.write_text("the lamp was lit\n")
+    Path("own.txt").write_text("the lamp was lit\n")
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, tmp_path)
-        epochs = pilot.app.screen.query_one("#epochs", Input)
-        assert epochs.placeholder == "7"  # of the highlighted preset
-        await pilot.press("enter")
-        await until(pilot, lambda: results)
-        assert results == [NewTraining(PRESETS["tiny"], None)]
+        assert field(pilot, "epochs").placeholder == "7"  # of the highlighted preset
+        await submit(pilot, lambda: results == [NewTraining(PRESETS["tiny"], None)])
 
         results = await show(pilot, tmp_path)
         names = list(OFFERED_PRESETS)
         await pilot.press(*["down"] * (names.index("notebook") - names.index("tiny")), "tab")
         settings = "lr=0.5 sample_prompt='the lamp'"
-        await pilot.press(*str(corpus), "tab", *"mine", "tab", *"3", "tab", *settings, "enter")
-        await until(pilot, lambda: results)
-        values = {"corpus": str(corpus), "corpus_format": "text", "epochs": 3, "lr": 0.5, "sample_prompt": "the lamp"}
-        assert results == [NewTraining(PRESETS["notebook"].with_values(**values), "mine")]
+        await pilot.press(*"own.txt", "tab", *"mine", "tab", *"3", "tab", *settings)
+        values = {"corpus": "own.txt", "corpus_format": "text", "epochs": 3, "lr": 0.5, "sample_prompt": "the lamp"}
+        await submit(pilot, lambda: results == [NewTraining(PRESETS["notebook"].with_values(**values), "mine")])
 
 
 async def test_fine_tuning_starts_from_the_run_that_the_settings_name(make_host, tmp_path):
@@ -63,12 +63,8 @@ async def test_fine_tuning_starts_from_the_run_that_the_settings_name(make_host,
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, tmp_path)
         await pilot.press("down", "down")
-        fill(pilot, settings="init=nothing")
-        await pilot.press("enter")
-        await until(pilot, lambda: "run 'nothing' is neither in" in problem(pilot))
-        fill(pilot, settings="init=pieces lr=0.5")
-        await pilot.press("enter")
-        await until(pilot, lambda: results)
+        await submit(pilot, lambda: "run 'nothing' is neither in" in problem(pilot), settings="init=nothing")
+        await submit(pilot, lambda: results, settings="init=pieces lr=0.5")
         config = results[0].config
         assert (config.preset, config.training.init, config.training.lr) == ("finetune", "pieces", 0.5)
         assert (config.data.tokenizer, config.model.embedding_size, config.model.hidden_size) == ("bpe", 12, 20)
@@ -78,7 +74,7 @@ async def test_errors_are_shown_and_nothing_is_lost(make_host, tmp_path):
     (tmp_path / "taken").mkdir()
     async with make_host().run_test(size=(60, 20)) as pilot:
         results = await show(pilot, tmp_path)
-        for field, value, message in [
+        for name, value, message in [
             ("corpus", "/nowhere/x.csv", "/nowhere/x.csv is not a file; fix the path or clear it"),
             ("corpus", "x" * 5000, "xxx is not a file"),
             ("corpus", "a\0b", "a\N{REPLACEMENT CHARACTER}b is not a file"),
@@ -89,92 +85,73 @@ async def test_errors_are_shown_and_nothing_is_lost(make_host, tmp_path):
             ("settings", "epoch=3", "unknown setting 'epoch'; did you mean epochs?"),
             ("settings", "sample_prompt='the", "a quotation mark is not closed"),
             ("settings", "softmax_samples=5", "softmax_samples and label_smoothing cannot be combined"),
+            ("settings", "epochs=4", "set twice"),
         ]:
-            fill(pilot, **{"settings": "seed=7", field: value})
-            await pilot.press("enter")
-            await until(pilot, lambda: message in problem(pilot))  # noqa: B023
-            assert pilot.app.screen.query_one(f"#{field}", Input).value in (value, value[:4096])
-            fill(pilot, **{field: ""})
-            await pilot.pause()
-            assert not problem(pilot)
-        fill(pilot, epochs="3", settings="epochs=4")
-        await pilot.press("enter")
-        await until(pilot, lambda: "set twice" in problem(pilot))
+            epochs = "3" if message == "set twice" else ""
+            texts = {"corpus": "", "run": "", "epochs": epochs, "settings": "seed=7", name: value}
+            await submit(pilot, lambda: message in problem(pilot), **texts)  # noqa: B023
+            assert field(pilot, name).value == value
+            field(pilot, name).value = ""
+            await until(pilot, lambda: not problem(pilot))
         assert not results
 
 
-async def test_settings_and_corpus_are_completed(make_host, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "lines.csv").touch()
+async def test_settings_are_completed_and_explained(make_host, tmp_path):
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, tmp_path)
-        settings = pilot.app.screen.query_one("#settings", FieldInput)
+
+        def explanation():
+            return text_of(pilot.app.screen.query_one(".dialog-text"))
+
+        settings = field(pilot, "settings")
         settings.focus()
         for typed, completed in (("lr=1 opt", "lr=1 optimizer="), ("s", "lr=1 optimizer=sgd")):
-            await pilot.press(*typed)
-            await pilot.press("tab")
+            await pilot.press(*typed, "tab")
             await until(pilot, lambda: settings.value == completed)  # noqa: B023
-            await until(pilot, lambda: "optimizer (adamw or adam or sgd): optimizer of the main" in hint(pilot))
+            await until(pilot, lambda: "optimizer (adamw or adam or sgd): optimizer of the main" in explanation())
         await pilot.press("space", *"lr")
-        await until(pilot, lambda: f"lr ({PRESETS['tiny'].training.lr}): peak learning rate" in hint(pilot))
-        corpus = pilot.app.screen.query_one("#corpus", FieldInput)
-        corpus.focus()
-        corpus.value = f"{tmp_path}/da"
-        await pilot.press("end")
-        for completed in ("data/", "data/lines.csv"):
-            await pilot.press("tab")
-            await until(pilot, lambda: corpus.value == f"{tmp_path}/{completed}")  # noqa: B023
-        await pilot.press("tab")
-        await until(pilot, lambda: pilot.app.focused is pilot.app.screen.query_one("#run"))
+        await until(pilot, lambda: f"lr ({PRESETS['tiny'].training.lr}): peak learning rate" in explanation())
 
 
 async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same_texts(make_app, tmp_path):
     """An error in the corpus is found after the dialog is closed, since reading the corpus takes a while."""
     corpus = tmp_path / "own.csv"
     corpus.write_text("nonsense\n")
+    texts = {"corpus": str(corpus), "run": "mine", "settings": "seed=7"}
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        for is_again in (False, True):
-            await pilot.press("ctrl+t")
-            await until(pilot, lambda: isinstance(app.screen, NewTrainingDialog))
-            await pilot.pause()
-            if is_again:
-                break
-            await pilot.press("up")
-            fill(pilot, corpus=str(corpus), run="mine", settings="seed=7")
-            await pilot.press("enter")
-            await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.failure)
-            await until(pilot, lambda: not app.state.is_training)
-            assert isinstance(app.screen, SessionScreen)
-        texts = {field.id: field.value for field in app.screen.query(Input)}
-        assert texts == {"corpus": str(corpus), "run": "mine", "epochs": "", "settings": "seed=7"}
-        presets = app.screen.query_one("#answers", OptionList)
-        assert str(presets.get_option_at_index(presets.highlighted).prompt).startswith("default")
+        await open_dialog(pilot, "ctrl+t", NewTrainingDialog)
+        await pilot.press("up")
+        await submit(pilot, lambda: app.state.training_view is not None and app.state.training_view.failure, **texts)
+        await until(pilot, lambda: not app.state.is_training)
+        assert isinstance(app.screen, SessionScreen)
+        await open_dialog(pilot, "ctrl+t", NewTrainingDialog)
+        await until(pilot, lambda: app.screen.query("#settings"))
+        assert {each.id: each.value for each in app.screen.query(Input)} == {**texts, "epochs": ""}
+        assert highlighted(pilot) == "default"
 
 
-async def test_a_corpus_with_speakers_is_offered_a_conversation_first(make_app, tmp_path):
-    corpus = tmp_path / "play.txt"
-    corpus.write_text("ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n")
-    app = make_app()
-    async with app.run_test(size=(100, 40)) as pilot:
-        await pilot.press("ctrl+t")
-        await until(pilot, lambda: isinstance(app.screen, NewTrainingDialog))
-        presets = app.screen.query_one("#answers", OptionList)
-        assert str(presets.get_option_at_index(presets.highlighted).prompt).startswith("tiny")
-        assert "lora" in str(presets.get_option_at_index(0).prompt)  # tiny is suggested: SmolLM2 is not there
-        await pilot.press("escape")
-    assert names_speakers(DataConfig(corpus=str(corpus), corpus_format="text"))
-    for text in ("a,char\nx,y\n", "A line.\nAnother one.\n"):
-        corpus.write_text(text)
-        assert names_speakers(DataConfig(corpus=str(corpus))) == ("char" in text)
-    assert not names_speakers(DataConfig(corpus=str(corpus), corpus_format="text"))
-    assert not names_speakers(DataConfig(corpus="/no/such\0file"))
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("play.txt", "ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n", True), ("story.txt", "A line.\nAnother one.\n", False),
+        ("script.csv", "a,char\nx,y\n", True), ("lines.csv", "A line.\nAnother one.\n", False), ("a\0b", None, False),
+    ],
+)  # fmt: skip
+def test_speakers_are_found_in_a_corpus(tmp_path, name, text, expected):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    corpus_format = "text" if name.endswith(".txt") else "csv"
+    assert names_speakers(DataConfig(corpus=str(tmp_path / name), corpus_format=corpus_format)) == expected
 
 
-async def test_the_conversation_is_suggested_where_smollm2_is_there(make_host, tmp_path):
-    base_folder(SMOLLM2).mkdir(parents=True)
-    (base_folder(SMOLLM2) / BASE_FILE).touch()
+async def test_a_conversation_comes_first_and_is_suggested_where_smollm2_is_there(make_host, tmp_path):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        await pilot.app.push_screen(NewTrainingDialog("", tmp_path, has_speakers=True))
-        await pilot.press("enter")
-        await until(pilot, lambda: "smollm2 is damaged" in problem(pilot))
+        await show(pilot, tmp_path, has_speakers=True)
+        assert highlighted(pilot) == "tiny"
+        await pilot.press("home")
+        assert highlighted(pilot) == "lora"
+        base_folder(SMOLLM2).mkdir(parents=True)
+        (base_folder(SMOLLM2) / BASE_FILE).touch()
+        await show(pilot, tmp_path, has_speakers=True)
+        await submit(pilot, lambda: "smollm2 is damaged" in problem(pilot))

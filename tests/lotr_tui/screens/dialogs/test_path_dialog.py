@@ -7,13 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from textual.widgets import Static
 
 from engine.errors import InvalidInputError
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog, FieldInput
 from lotr_tui.screens.dialogs.paths import ExportDialog, list_names
 from lotr_tui.session.export import check_export_target
-from tests.support.pilot import notices, text_of, until
+from tests.support.lists import answer, problem
+from tests.support.pilot import lines_of, notices, until
 
 BAD_PATHS = ("folder", "x" * 10_000, "a\ud800b")
 
@@ -46,24 +46,12 @@ def path_input(pilot):
     return pilot.app.screen.query_one(FieldInput)
 
 
-def problem(pilot):
-    return text_of(pilot.app.screen.query_one("#problem", Static)).replace("\n", "")
-
-
-def ghost(pilot):
-    """Return the line with the grey completion, as it is painted."""
-    return path_input(pilot).render_line(0).text.strip()
-
-
-# Completion
-
-
 async def test_tab_takes_the_ghost_text(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         for typed, completed in (("fol", "folder/"), ("le", "letter one.txt"), (".", ".hidden")):
             await show_export(pilot)
             await pilot.press("ctrl+u", *typed)
-            await until(pilot, lambda: ghost(pilot) == completed)  # noqa: B023
+            await until(pilot, lambda: lines_of(path_input(pilot)).strip() == completed)  # noqa: B023  # in grey
             await pilot.press("tab")
             await until(pilot, lambda: path_input(pilot).value == completed)  # noqa: B023
             await pilot.press("ctrl+u", *"Oth", "tab")  # before the ghost text is shown
@@ -79,9 +67,6 @@ def test_names_of_a_folder_are_sorted_and_unprintable_ones_left_out():
         assert list_names(unreadable) == []
 
 
-# Writing
-
-
 async def test_bad_paths_stay_in_the_dialog_with_their_problem(make_host):
     async with make_host().run_test(size=(60, 20)) as pilot:
         results = await show_export(pilot)
@@ -91,7 +76,7 @@ async def test_bad_paths_stay_in_the_dialog_with_their_problem(make_host):
             await until(pilot, lambda: problem(pilot))
             assert path_input(pilot).value in (path, path[:4096])
             assert path != "folder" or "is a folder" in problem(pilot)
-            pilot.app.screen.query_one("#problem", Static).update("")
+            pilot.app.screen.show_problem("")
         assert not results
 
 
@@ -106,16 +91,11 @@ async def test_export_suggests_a_new_name_and_asks_before_it_replaces_or_creates
         for path in ("Other.md", "a/b/x.md"):
             results = await show_export(pilot)
             path_input(pilot).value = path
-            before = (folder / path).read_text() if (folder / path).exists() else None
-            for answer in ("n", "y"):
-                await pilot.press("enter")
-                await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
-                await pilot.press(answer)
-                if answer == "n":
-                    await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
-                    assert path_input(pilot).value == path
-                    assert not (folder / "a").exists()
-                    assert before is None or (folder / path).read_text() == before
+            await answer(pilot, "enter", ConfirmDialog, "n")
+            assert path_input(pilot).value == path
+            assert not (folder / "a").exists()
+            assert (folder / "Other.md").read_text() != "exported" or path != "Other.md"
+            await answer(pilot, "enter", ConfirmDialog, "y")
             await until(pilot, lambda: results == [folder / path])  # noqa: B023
             assert (folder / path).read_text() == "exported"
 
