@@ -232,10 +232,7 @@ def change_config(run, **values):
         (lambda run: change_reference(run, name=3), r"base\.json is damaged: name: expected str, got int"),
         (lambda run: change_config(run, lora_rank=8), r"adapter_model\.safetensors: .*the run is damaged$"),
         (lambda run: change_config(run, lora_targets="q_proj"), r"adapter_model\.safetensors: .*tensors do not match"),
-        (
-            lambda run: change_tensor(run, lambda tensor: tensor * np.nan),
-            r"safetensors: .* not finite .*damaged$",
-        ),
+        (lambda run: change_tensor(run, lambda tensor: tensor * np.nan), r"safetensors: .* not finite .*damaged$"),
         (lambda run: change_tensor(run, lambda tensor: tensor[1:]), r"adapter_model\.safetensors: .*run is damaged$"),
         (lambda run: (run / ADAPTER_FILE).unlink(), "is missing; the run has not saved a model yet$"),
     ],
