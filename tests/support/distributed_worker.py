@@ -15,7 +15,9 @@ from engine.config import Config
 from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
 from engine.events import Evaluated, Finished, Snapshot, Step
+from engine.runs.directory import MODEL_FILE, RESUME_FILE
 from engine.runtime.distributed import distributed_context
+from engine.storage.tensor_file import serialize_weights
 from engine.training import TrainingInput, trainer
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train
@@ -23,8 +25,8 @@ from tests.support.networks import random_base
 
 
 @patch.object(trainer, "REPORT_INTERVAL", 0.0)
-def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), checkpoint=None):
-    """Train, at most until step `stop_after`; the checkpoint of that step is `result["snapshot"]`."""
+def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), checkpoint=None, folder=None):
+    """Train, at most until step `stop_after`; checkpoints and best models are written into `folder`."""
     result = {"steps": [], "evaluated": []}
     step = 0
 
@@ -40,8 +42,10 @@ def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), c
             result["steps"].append([event.step, event.train_perplexity, event.gradient_norm, event.lr])
         elif isinstance(event, Evaluated):
             result["evaluated"].append([event.step, event.valid_perplexity, event.is_best])
-        elif isinstance(event, Snapshot):
-            result["snapshot"] = event.content
+            if folder is not None and event.is_best and event.adapter is None:
+                (folder / MODEL_FILE).write_bytes(serialize_weights(event.model.weights))
+        elif isinstance(event, Snapshot) and folder is not None:
+            (folder / RESUME_FILE).write_bytes(event.content)
         elif isinstance(event, Finished):
             result["test"] = event.test_perplexity
             weights = sorted(event.model.weights.items())
@@ -58,11 +62,10 @@ def main(folder):
         for config in configs:
             whole = train_and_summarize(config, dataset, distributed)
             middle = distributed.broadcast_object(lambda whole=whole: len(whole["steps"]) // 2)
-            first = train_and_summarize(config, dataset, distributed, stop_after=middle)
-            if distributed.process.rank == 0:
-                (folder / "resume").write_bytes(first.pop("snapshot"))
+            written_to = folder if distributed.process.rank == 0 else None
+            first = train_and_summarize(config, dataset, distributed, stop_after=middle, folder=written_to)
             distributed.broadcast_object(lambda: "the checkpoint is written")
-            rest = train_and_summarize(config, dataset, distributed, checkpoint=folder / "resume")
+            rest = train_and_summarize(config, dataset, distributed, checkpoint=folder / RESUME_FILE)
             results.append({"whole": whole, "first": first, "rest": rest})
             step_counts.append(len(whole["steps"]))
         if distributed.process.rank == 0:
