@@ -30,7 +30,7 @@ main()
     ("function", "keys"),
     [
         ("lotr_tui.session.session_model.load_session_model", []),
-        pytest.param("lotr_tui.screens.runs.screen.list_selectable_runs", [CTRL_O], marks=pytest.mark.slow),
+        pytest.param("lotr_tui.monitor.run_list.list_selectable_runs", [CTRL_O], marks=pytest.mark.slow),
         ("engine.training.job.prepare_job", [CTRL_T, b"\r"]),
     ],
     ids=lambda value: value.rpartition(".")[2] if isinstance(value, str) else "",

@@ -1,16 +1,17 @@
-"""Parts of the dashboard that show text: progress and figures, metrics with their last minute, samples and the log."""
+"""Panes of the dashboard: progress and figures, metrics with their last minute, curves, samples and the log."""
 
 import math
 import textwrap
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from rich.segment import Segment
+from textual import events
 from textual.content import Content
 from textual.geometry import Size
 from textual.strip import Strip
@@ -24,6 +25,7 @@ from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_bytes, format_count, format_duration
 from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets import charts
 from lotr_tui.widgets.bars import sparkline
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 from lotr_tui.widgets.line_list import LineList
@@ -37,6 +39,7 @@ WINDOW_SECONDS = 60.0  # of a history
 MIN_SPARKLINE_WIDTH, MAX_SPARKLINE_WIDTH = 8, 60
 TILE_GAP = 3
 MAX_TILE_LINES = 8  # a machine with many GPUs shows only the first ones
+MIN_VISIBLE_STEPS = 8  # in the smallest visible range, about
 
 
 class TrainingMetrics(StripWidget):
@@ -247,6 +250,86 @@ class MetricTiles(StripWidget):
             columns = math.ceil(len(same) / math.ceil(len(same) / fitting))  # the lines are about equally long
             rows += [(columns, same[start : start + columns]) for start in range(0, len(same), columns)]
         return rows[:MAX_TILE_LINES]
+
+
+class TrainingChart(charts.PerplexityChart):
+    """Perplexity chart that can be zoomed, and has a cursor at an epoch, which a click moves."""
+
+    def set_cursor(self, epoch: float | None) -> None:
+        self.cursor = None if epoch is None else min(epoch, self._view.epoch)  # records may have any
+        self.redraw_changes()
+
+    def zoom(self, factor: float) -> None:
+        """Multiply the visible width by `factor`; 0.5 zooms in, and 0 shows the whole curve."""
+        left, right = self.x_range
+        smallest = self.x_end * min(1, MIN_VISIBLE_STEPS / max(1, len(self._view.steps)))
+        width = max((right - left) * factor, smallest)
+        self.visible_epochs = width if factor and width < self.x_end else None
+        self.redraw_changes()
+
+    def epoch_beside(self, columns: int) -> float | None:
+        """Return the epoch some columns from the cursor; None for the latest one."""
+        left, right = self.x_range
+        epoch = self._view.epoch if self.cursor is None else self.cursor
+        epoch += columns * (right - left) / max(1, self.size.width - charts.Y_LABEL_WIDTH)
+        return max(0.0, epoch) if epoch < self._view.epoch else None
+
+    async def on_click(self, event: events.Click) -> None:
+        if (offset := event.get_content_offset(self)) is not None and self._view.evaluations:
+            left, right = self.x_range
+            columns = max(1, self.size.width - charts.Y_LABEL_WIDTH - 1)
+            epoch = max(0.0, left + (offset.x - charts.Y_LABEL_WIDTH) / columns * (right - left))
+            await self.run_action(f"screen.select_epoch({epoch if epoch < self._view.epoch else None})")
+
+    def _y_range(self, curves: Mapping[str, charts.LogCurve]) -> tuple[float, float]:
+        """Return the range, rounded outwards so that it changes rarely; after a zoom, all visible values fit."""
+        visible = [bound for curve in curves.values() for bound in charts.perplexity_bounds(curve)]
+        (low, high), steps_per_decade = super()._y_range(curves), 40
+        if self.visible_epochs is not None and visible:
+            low, high, steps_per_decade = min(visible), max(visible), 200
+        return (
+            10 ** (math.floor(math.log10(low) * steps_per_decade) / steps_per_decade),
+            10 ** (math.ceil(math.log10(high) * steps_per_decade) / steps_per_decade),
+        )
+
+    def _empty_lines(self) -> list[Strip]:
+        """Return the reason why there is no curve."""
+        view = self._view
+        texts = {"preparing": f"{printable(view.activity)} …", "failed": printable(view.failure)}
+        text = texts.get(view.phase, "The curve starts with the first validation.")
+        return [Strip([]), Strip([Segment(text, self.get_component_rich_style("chart--axis"))])]
+
+    def _label_curves(self, plot: charts.Plot, cells_by_style: Mapping[str, charts.BrailleCells]) -> None:
+        """Draw the name of each curve near its end, for terminals without colour."""
+        for name in ("valid", "train"):
+            cells = cells_by_style[f"chart--{name}"]
+            for column in np.flatnonzero(cells.any(axis=0))[-1:].tolist():
+                row, after, before = int(np.flatnonzero(cells[:, column])[0]), column + 2, column - len(name) + 1
+                places = ((row, after), (row - 1, before), (row + 1, before), (row - 2, before), (row + 2, before))
+                free = (place for place in places if plot.is_free(place[0], place[1] - 1, len(name) + 1))
+                if place := next(free, None):
+                    plot.draw_text(*place, name, f"chart--{name}")
+
+    def _legend(self) -> list[tuple[str, str, str]]:
+        """Return the figures at the cursor, or the latest figures without a cursor."""
+        if (cursor := self.cursor) is None:
+            return super()._legend()
+        steps, unit = self._view.steps, self._view.unit
+        count = int(np.searchsorted(steps.column("epoch"), cursor, "right"))
+        evaluation = next((event for event in reversed(self._view.evaluations) if event.epoch <= cursor), None)
+        step, seconds, train, lr = 0.0, 0.0, math.nan, "-"
+        if count:
+            step, seconds = (float(steps.column(name)[count - 1]) for name in ("step", "seconds"))
+            train = 10.0 ** float(self._smoothed_train.compute(steps)[count - 1])
+            lr = f"{steps.column('lr')[count - 1]:.3g}"
+        return [
+            ("chart--cursor", "│ epoch", f"{cursor:.2f}"),
+            ("chart--valid", "━ valid", unit.format(evaluation.valid_perplexity if evaluation else None)),
+            ("chart--train", "━ train", unit.format(train)),
+            ("chart--axis", "lr", lr),
+            ("chart--axis", "step", f"{step:,.0f}"),
+            ("chart--axis", "time", format_duration(seconds)),
+        ]
 
 
 class SampleTimeline(Widget):

@@ -24,8 +24,7 @@ from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingMetrics
+from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingChart, TrainingMetrics
 from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
 from lotr_tui.session.session_model import SessionModel

@@ -8,8 +8,7 @@ from textual.widgets import Input, OptionList
 from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.monitor.run_list import RUN_COLUMNS
-from lotr_tui.screens.runs.comparison import CURVE_MARKS
-from lotr_tui.screens.runs.screen import RunsScreen
+from lotr_tui.screens.runs.screen import CURVE_MARKS, RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
 from tests.support.bindings import Row, Stage, closes, focused, keys, moves, of, opens, scroll_y

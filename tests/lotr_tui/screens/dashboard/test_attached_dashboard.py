@@ -8,8 +8,7 @@ from engine.control import ControlCommand
 from engine.errors import RunError
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
 from lotr_tui.app_state import TrainingChanged
-from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
+from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline, TrainingChart
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.pilot import lines_of, notices, text_of, until
