@@ -2,11 +2,6 @@
 
 from lotr_tui.screens.session.side import WhoAnswersBars
 from tests.support import pilot as ui
-from tests.support.dialogues import dialogue_session_model
-
-
-def make_speaking_app(make_app, **options):
-    return make_app(session_model=dialogue_session_model(), **options)
 
 
 async def say(pilot, text="the lamp was lit", seed="7"):

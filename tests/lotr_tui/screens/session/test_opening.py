@@ -1,6 +1,7 @@
 """The session before its model is loaded, and a model that cannot be loaded."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -54,8 +55,8 @@ def loader(loaded):
 
 
 @pytest.fixture
-def opening(make_app, loader):
-    return make_app(session_model=None, load_session_model=loader)
+def opening(opened, loader):
+    return partial(opened, session_model=None, load_session_model=loader)
 
 
 def is_ready(app):
@@ -67,8 +68,7 @@ def status(app):
 
 
 async def test_prompt_sent_before_the_model_is_loaded_waits_and_typed_text_stays(opening, loader):
-    async with opening.run_test(size=(120, 30)) as pilot:
-        app = pilot.app
+    async with opening(size=(120, 30)) as (pilot, app):
         prompt = app.screen.query_one("#prompt", PromptInput)
         assert app.focused is prompt
         await type_text(pilot, "bilbo is")
@@ -86,9 +86,7 @@ async def test_prompt_sent_before_the_model_is_loaded_waits_and_typed_text_stays
 
 async def test_keys_and_commands_that_need_a_model_do_nothing_before_it_is_loaded(opening, loader):
     update_settings(SettingsStore(), reply_mode="reply")
-    opening.state.settings = SettingsStore()
-    async with opening.run_test(size=(80, 24)) as pilot:
-        app = pilot.app
+    async with opening(size=(80, 24)) as (pilot, app):
         keys = {binding.key for binding in app.screen.BINDINGS if binding.key.startswith("ctrl+")}
         assert {"ctrl+o", "ctrl+t"} < keys
         for key in keys - {"ctrl+o", "ctrl+t"}:
@@ -110,8 +108,7 @@ async def test_keys_and_commands_that_need_a_model_do_nothing_before_it_is_loade
 async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_path):
     run = write_run(tmp_path / "runs" / "mine")
     append_events(run, [Evaluated(1, 1.0, 50.0, True, 1.0), Checkpointed(1, MODEL_FILE)])
-    async with opening.run_test(size=(80, 24)) as pilot:
-        app = pilot.app
+    async with opening(size=(80, 24)) as (pilot, app):
         loader.release(RunError("model.safetensors is [damaged]" + 60 * " x"))
         await ui.until(pilot, lambda: "No model" in ui.text_of(app.screen.query_one("#loading")))
         for text in ("model.safetensors is [damaged]", "ctrl+o", "ctrl+t"):
@@ -132,8 +129,7 @@ async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_pat
 
 
 async def test_last_of_several_models_wins(opening, loader, tmp_path):
-    async with opening.run_test(size=(80, 24)) as pilot:
-        app = pilot.app
+    async with opening(size=(80, 24)) as (pilot, app):
         await pilot.pause()
         for name in ("first", "second"):
             app.screen.set_session_model(SessionModel.from_loaded(load_model(write_run(tmp_path / "runs" / name))))
@@ -142,13 +138,6 @@ async def test_last_of_several_models_wins(opening, loader, tmp_path):
         await ui.until(pilot, lambda: not any(worker.group == "open" for worker in app.workers))
         assert len(app.screen.query(ConversationView)) == 1
         assert "second" in status(app)
-
-
-async def test_quitting_before_the_model_is_loaded_is_clean(opening, loader):
-    async with opening.run_test(size=(80, 24)) as pilot:
-        await pilot.press(*"bilbo", "enter", "ctrl+q")
-        loader.release()
-    assert opening.return_code == 0
 
 
 # Models by others
@@ -169,10 +158,9 @@ def pretrained(monkeypatch, tmp_path):
     loader.release()
 
 
-async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_handled(make_app, pretrained):
+async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_handled(opened, pretrained):
     loader, name = pretrained
-    app = make_app(session_model=None, load_session_model=ModelLoader([name]))
-    async with app.run_test(size=(120, 35)) as pilot:
+    async with opened(session_model=None, load_session_model=ModelLoader([name]), size=(120, 35)) as (pilot, app):
         await ui.until(pilot, lambda: app.screen.query("#loading"))
         await ui.until(pilot, lambda: "reading the weights" in ui.text_of(app.screen.query_one("#loading")))
         text = ui.text_of(app.screen.query_one("#loading"))
@@ -190,12 +178,11 @@ async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_h
 
 
 async def test_session_continues_while_another_model_is_loaded_and_a_chosen_run_ends_its_progress(
-    make_app, pretrained, tmp_path
+    opened, pretrained, tmp_path
 ):
     loader, name = pretrained
     write_run(tmp_path / "runs" / "mine")
-    async with make_app().run_test(size=(120, 35)) as pilot:
-        app = pilot.app
+    async with opened(size=(120, 35)) as (pilot, app):
         await ui.send(pilot, "/model hf:/no/such/folder")
         await ui.until(pilot, lambda: "hf:/no/such/folder" in ui.notices(app))
         await ui.send(pilot, f"/model {name}")

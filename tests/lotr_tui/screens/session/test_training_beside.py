@@ -46,11 +46,10 @@ def help_line(app):
     return ui.lines_of(app.screen.query_one(HelpLine))
 
 
-async def test_a_training_leaves_the_conversation_its_model_and_offers_each_new_one(make_app, use_job):
+async def test_a_training_leaves_the_conversation_its_model_and_offers_each_new_one(opened, use_job):
     events = training_events()
     job = use_job(FakeJob([*events, finished(make_decoder(99))]).release(3))
-    async with make_app().run_test(size=(160, 45)) as pilot:
-        app = pilot.app
+    async with opened() as (pilot, app):
         session = app.screen
         own = (await ui.reply_to(pilot)).session_model
         await pilot.press("ctrl+t")
@@ -78,10 +77,9 @@ async def test_a_training_leaves_the_conversation_its_model_and_offers_each_new_
         await ui.until(pilot, lambda: noted(app, "now using lstm"))
 
 
-async def test_failed_training_is_reported_and_the_session_stays(make_app, use_job):
+async def test_failed_training_is_reported_and_the_session_stays(opened, use_job):
     use_job(FakeJob(training_events()[:2], failure=RuntimeError("out of [memory]")).release())
-    async with make_app().run_test(size=(160, 45)) as pilot:
-        app = pilot.app
+    async with opened() as (pilot, app):
         await ui.until(pilot, lambda: app.screen.query(PerplexityChart))
         app.screen.training.start(PRESETS["tiny"])
         await ui.until(pilot, lambda: noted(app, "out of [memory]"))
@@ -106,7 +104,7 @@ async def choose_training(pilot, name):
     return rows
 
 
-async def test_of_two_trainings_a_list_chooses_the_one_that_all_speak_of(make_app, folder, use_job):
+async def test_of_two_trainings_a_list_chooses_the_one_that_all_speak_of(opened, folder, use_job):
     """One is of this process, the other one of another process, as its lock says."""
     recorded = RecordedJob(folder, 3, "other").recorded
     recording = record_events(recorded, iter([*training_events(3), finished(make_decoder(3))]))
@@ -114,8 +112,7 @@ async def test_of_two_trainings_a_list_chooses_the_one_that_all_speak_of(make_ap
         if isinstance(event, Sampled) and event.epoch == 1:
             break
     job = use_job(FakeJob([*training_events(5), finished(make_decoder(99))]).release(4))
-    async with make_app().run_test(size=(160, 45)) as pilot:
-        app = pilot.app
+    async with opened() as (pilot, app):
         own = (await ui.reply_to(pilot)).session_model
         assert "training" not in status(app)
         app.screen.training.start(PRESETS["tiny"])
