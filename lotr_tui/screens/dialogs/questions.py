@@ -92,7 +92,8 @@ class CastDialog(Dialog[Roles]):
         role, nobody, offered = "speaking_as", A_STRANGER, roles
         if column == "answering":
             role, nobody, offered = "speaker", MODEL_CHOOSES, answerers
-        names = list(dict.fromkeys(["", *offered, getattr(current, role)]))
+        likeliest_first = sorted(offered, key=lambda name: -probs.get(name, 0.0))
+        names = list(dict.fromkeys(["", *likeliest_first, getattr(current, role)]))
         answers = []
         for name in names:
             style = f"bold ${speaker_style(name, cast)}" if name in cast else "bold"
