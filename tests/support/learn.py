@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from textual.widgets import Static
+from textual.widgets import Input
 
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
@@ -70,9 +70,14 @@ async def until_done(pilot):
     await until(pilot, lambda: chapter_screen(pilot).is_done)
 
 
-def task_text(screen):
-    return text_of(screen.query_one("#task", Static))
+async def type_line(pilot, text):
+    """Replace the line of a figure, with the text cursor at its end, and wait until the figure follows it."""
+    field = pilot.app.screen.query_one(Input)
+    field.value, field.cursor_position = text, len(text)
+    await pilot.pause()
+    await until(pilot, lambda: chapter_screen(pilot).is_idle)
+    await pilot.pause()
 
 
-def sentences(screen):
-    return text_of(screen.query_one("#sentences", Static))
+def shown(pilot, id):
+    return text_of(pilot.app.screen.query_one(f"#{id}"))

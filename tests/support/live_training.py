@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 
 from engine.events import Evaluated, Sampled, Started, Step
-from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import VOCABULARY, FakeJob, make_decoder
 
 STARTED = Started("live", "class-live", 400_000, 2249, 111_538, 13_894, 5, "cpu", "", 285.8, 110.2)
@@ -33,27 +32,3 @@ def live_job(events, failure=None):
     job = FakeJob(events, failure).release()
     job.dataset = SimpleNamespace(train=np.arange(700) % len(VOCABULARY))
     return job
-
-
-class FakeTraining:
-    """Training whose events have all come, and which runs until it is stopped."""
-
-    def __init__(self, events, config, train=()):
-        self.view, self.config = TrainingView(), config
-        for event in events:
-            self.view.apply(event)
-        self.train_scores = {event.step: score for event, score in zip(self.view.evaluations, train, strict=False)}
-        self.commands = []
-        self.is_stopped = False
-
-    def poll(self):
-        return [], self.is_stopped
-
-    def send_command(self, command):
-        self.commands.append(command)
-
-    def stop(self):
-        self.is_stopped = True
-
-    def join(self, timeout):
-        return self.is_stopped

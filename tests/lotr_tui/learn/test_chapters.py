@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 from operator import attrgetter
 
 import pytest
@@ -32,10 +31,6 @@ def test_source_link_leads_to_a_definition_of_readable_length(chapter):
     assert len(lines) <= 150
 
 
-def record(**changes):
-    return json.dumps({"version": 1, "done": [], "last": "", **changes})
-
-
 def test_next_session_reads_the_saved_progress(home):
     store = ProgressStore()
     assert (store.current, store.notice) == (Progress(), "")
@@ -63,7 +58,11 @@ def test_reset_begins_the_class_again_for_all_sessions(home):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "not valid JSON"), (record(version=2), "newer"), (record(done="tokens"), "done: expected array, got str")],
+    [
+        ("", "not valid JSON"),
+        ('{"version": 2, "done": [], "last": ""}', "newer"),
+        ('{"version": 1, "done": "tokens", "last": ""}', "done: expected array, got str"),
+    ],
 )
 def test_damaged_or_newer_file_is_set_aside_and_reported_in_one_line(home, content, message):
     home.mkdir()

@@ -8,33 +8,21 @@ from lotr_tui.learn.compared_models import ScoredModel, load_comparison
 from lotr_tui.learn.material import Material, bundled_data_config
 from tests.support.files import run_to_end
 
-
-@pytest.fixture(autouse=True, scope="module")
-def without_smollm2(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOTR_TUI_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+pytestmark = pytest.mark.usefixtures("home")  # without SmolLM2
 
 
 def comparison_of(material):
     return run_to_end(load_comparison(material))[0]
 
 
-@pytest.fixture(scope="module")
-def scored():
-    """Return the comparison on the bundled dialogues, with all models scored."""
-    comparison = comparison_of(Material())
+def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch():
+    comparison, bits = comparison_of(Material()), {}
     for index in comparison.wanted:
         list(comparison.score(index, lambda: False))
-    return comparison
-
-
-def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch(scored):
-    bits = {scored.models[index].name: outcome.bits.bits_per_character for index, outcome in scored.outcomes.items()}
-    assert sorted(bits, key=bits.get) == [
-        *("LSTM, pre-trained", "LSTM, from scratch", "LSTM of words", "Transformer of words", "5-gram of words")
-    ]
-    assert scored.models[scored.best].name == "LSTM, pre-trained"
+        bits[comparison.models[index].name] = comparison.outcomes[index].bits.bits_per_character
+    names = ["LSTM, pre-trained", "LSTM, from scratch", "LSTM of words", "Transformer of words", "5-gram of words"]
+    assert sorted(bits, key=bits.get) == names
+    assert comparison.models[comparison.best].name == names[0]
 
 
 def test_models_that_have_read_the_held_out_lines_of_another_split_are_not_compared():

@@ -1,10 +1,10 @@
 """Live trainings: their numbers, verdicts and temporary folders, and the run without regularization."""
 
-import json
 import math
 import tempfile
 import threading
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +25,9 @@ SMALL_MODEL = ModelConfig(embedding_size=8, hidden_size=8, subword_embeddings=Fa
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def temporary(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+    return Path(tempfile.tempdir)
 
 
 @pytest.fixture
@@ -41,14 +39,9 @@ def short_config(monkeypatch):
     return live_training.live_config(data, 3000, epochs=2, evaluations_per_epoch=2, model=SMALL_MODEL, lr=0.02)
 
 
-def rows_of(run, event):
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["event"] == event]
-
-
-def test_numbers_of_a_real_training_are_those_of_its_run_directory(short_config, tmp_path, monkeypatch):
+def test_real_training_scores_both_texts_and_follows_the_learning_rate(short_config, tmp_path, monkeypatch):
     monkeypatch.setattr(live_training, "TemporaryDirectory", lambda **_: nullcontext(tmp_path / "kept"))
-    run, training = tmp_path / "kept" / live_training.RUN_NAME, LiveTraining(short_config)
+    training = LiveTraining(short_config)
     training.scale_lr(0.5)
     for event in training.events(lambda: False):
         training.view.apply(event)
@@ -56,16 +49,12 @@ def test_numbers_of_a_real_training_are_those_of_its_run_directory(short_config,
     view, dataset = training.view, limit_dataset(load_dataset(bundled_data_config()))
     assert view.finished is not None
     assert training.has_ended.is_set()
-    evaluated = [(row["step"], row["epoch"], row["valid_perplexity"]) for row in rows_of(run, "evaluated")]
-    assert [(event.step, event.epoch, event.valid_perplexity) for event in view.evaluations] == evaluated
-    assert len(evaluated) == 5
-    steps = rows_of(run, "step")
-    assert view.steps.column("train_perplexity").tolist() == [row["train_perplexity"] for row in steps]
-    assert steps[-1]["lr"] == pytest.approx(0.25 * 0.02)
-    best = load_model(run).model
+    assert view.steps.column("lr")[-1] == pytest.approx(0.25 * 0.02)
+    best = load_model(tmp_path / "kept" / live_training.RUN_NAME).model
     assert view.best is not None
     assert evaluate(best, dataset.valid).perplexity == pytest.approx(view.best.valid_perplexity, rel=1e-4)
     assert list(training.train_scores) == [event.step for event in view.evaluations]
+    assert len(training.train_scores) == 5
     assert training.train_scores[view.best.step] == pytest.approx(train_perplexity(best, dataset), rel=1e-6)
     assert view.started is not None
     assert view.started.train_tokens == 3000

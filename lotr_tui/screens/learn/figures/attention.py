@@ -87,7 +87,9 @@ class AttentionFigure(ChapterFigure[AttentionData]):
     AttentionFigure #models { height: 1fr; display: none; }
     AttentionFigure #header { color: $muted; text-style: $muted-style; }
     AttentionFigure #details { height: 2; }
-    AttentionFigure OptionList { height: 1fr; padding: 0; border: none; background: $background; }
+    AttentionFigure OptionList, AttentionFigure OptionList:focus {
+        height: 1fr; padding: 0; border: none; background: $background;
+    }
     AttentionFigure.-models #heads { display: none; }
     AttentionFigure.-models #models { display: block; }
     AttentionFigure.-both #heads { display: block; height: auto; max-height: 60%; margin: 1 0; }

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from textual.widgets import Input
 
 from engine.data.tokenizers import EOS_ID
@@ -11,11 +12,12 @@ from lotr_tui.formatting import format_percent
 from lotr_tui.learn.compared_models import Comparison, load_comparison
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
+from lotr_tui.screens.learn.figures.attention import NO_STORY, tell_head
 from lotr_tui.session.session_model import SessionModel
 from tests.support.files import run_to_end
-from tests.support.learn import open_chapter, until_done
+from tests.support.learn import open_chapter, shown, type_line, until_done
 from tests.support.networks import random_transformer
-from tests.support.pilot import lines_of, text_of, until
+from tests.support.pilot import lines_of, until
 from tests.support.references import reference_layers
 
 LINE = "where is the ring and where is frodo"
@@ -30,20 +32,24 @@ def with_few_models(material, *, on_request=False):
     return material
 
 
-async def type_line(pilot, screen, text):
-    screen.query_one(Input).value = text
-    screen.query_one(Input).cursor_position = len(text)
-    await pilot.pause()
-    await until(pilot, lambda: screen.is_idle)
-    await pilot.pause()
-
-
-def percentages(line):
-    return [int(number) for number in re.findall(r"(\d+) ?%", line)]
-
-
-def painted(screen, widget="#heads"):
+def painted(screen, widget):
     return lines_of(screen.query_one(widget)).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "looks_at", "story"),
+    [
+        ("abcdef", [0, 0, 1, 2, 3, 4, 5], "This head reads pairs: most words look at the word before them"),
+        ("abcdef", [0, 0, 0, 0, 0, 0, 0], "This head rests: most words look at the start, and pass nothing on"),
+        ("abcdef", [0, 1, 2, 3, 4, 5, 6], "This head keeps each word as it is"),
+        ("ababab", [0, 0, 0, 2, 3, 2, 3], "This head remembers what followed the same word before: it can repeat that"),
+        ("ababab", [0, 0, 0, 1, 2, 1, 2], "This head finds the same word earlier in the line"),
+        ("abcdef", [0, 0, 0, 1, 1, 1, 1], 'This head collects: most words look back at "a"'),
+        ("abcdef", [0, 0, 2, 1, 3, 0, 4], NO_STORY),
+    ],
+)
+def test_story_of_a_head_is_what_most_words_do(words, looks_at, story):
+    assert tell_head(["start", *words], np.eye(7, dtype=np.float32)[looks_at]) == story
 
 
 async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loaded_on_request(make_host):
@@ -53,7 +59,7 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
     _, attention = reference_layers(model, np.array([EOS_ID, *model.tokenizer.encode(LINE)]))
     async with make_host().run_test(size=(160, 45)) as pilot:
         screen = await open_chapter(pilot, "attention", lambda: material)
-        await type_line(pilot, screen, LINE)
+        await type_line(pilot, LINE)
         starts = [match.start() for match in re.finditer(r"\S+", painted(screen, HeatStrips)[1])]
         for head in range(6):
             weights = attention[head // 3, head % 3, 8]
@@ -68,19 +74,18 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
             await pilot.press("end", *["ctrl+left"] * (8 - word))
             await pilot.pause()
             expected = attention[head // 3, head % 3, word, : word + 1]
-            title, _ = text_of(screen.query_one("#story")).splitlines()
+            title, story = shown(pilot, "story").splitlines()
+            assert story == tell_head(names, attention[head // 3, head % 3])
             assert painted(screen, HeatStrips)[1].split() == names
             strongest = 1 + int(expected[1:-1].argmax())
             assert f'looks {100 * expected[strongest]:.0f} % at "{names[strongest]}"' in title
             assert f"{100 * expected[-1]:.0f} % at itself" in title
             assert strips.item == strongest
             strips.focus()
-            for item in (0, word):
-                await pilot.press("home" if item == 0 else "end")
-                await pilot.pause()
-                for row in range(6):
-                    shown = painted(screen, HeatStrips)[NUM_HEADING_LINES + row]
-                    assert shown.endswith(f" {format_percent(float(attention[row // 3, row % 3, word, item]))}")
+            await pilot.press("home")
+            await pilot.pause()
+            for row, line in enumerate(painted(screen, HeatStrips)[NUM_HEADING_LINES : NUM_HEADING_LINES + 6]):
+                assert line.endswith(f" {format_percent(float(attention[row // 3, row % 3, word, 0]))}")
 
         comparison = material.results[Comparison]
         screen.query_one("#list").focus()
@@ -97,28 +102,27 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "attention", lambda: material)
         comparison = material.results[Comparison]
-        heads, models, line = screen.query_one("#heads"), screen.query_one("#models"), screen.query_one(Input)
-        strips = screen.query_one(HeatStrips)
+        heads, models, strips = (screen.query_one(each) for each in ("#heads", "#models", HeatStrips))
         await pilot.press("down", "left", "up", "right")
         assert not screen.finished_parts  # the example alone does not count
-        await type_line(pilot, screen, f"{line.value} lamp")
+        await type_line(pilot, "Frodo has the Ring, and Sam has the lamp")
         await pilot.press("e", *["up"] * 12)
         for _ in range(8):
             await pilot.press(*["down"] * 12, *["up"] * 12, "ctrl+left")
         await until(pilot, lambda: screen.finished_parts == {0})
         assert (heads.display, models.display) == (True, False)
 
-        await type_line(pilot, screen, LINE)
+        await type_line(pilot, LINE)
         assert await pilot.click(strips, offset=(5, NUM_HEADING_LINES + 1))
         await pilot.pause()
         assert painted(screen, HeatStrips)[NUM_HEADING_LINES + 1].strip().startswith("▸")
-        await type_line(pilot, screen, "the ring " * 40)
+        await type_line(pilot, "the ring " * 40)
         assert "▲ " in lines_of(strips)
         assert len(strips.rows[0].values) == 32  # the context of the small Transformer
-        await type_line(pilot, screen, "the")
-        assert "first word" in text_of(screen.query_one("#story"))
+        await type_line(pilot, "the")
+        assert "first word" in shown(pilot, "story")
 
-        await type_line(pilot, screen, "")
+        await type_line(pilot, "")
         assert "Type a word" in lines_of(strips)
         assert comparison.best == 1
         strips.focus()
@@ -127,7 +131,7 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
         await pilot.press("down")
         assert (heads.display, models.display) == (False, True)
         assert not screen.is_done  # the models do not count on an empty line
-        await type_line(pilot, screen, "Where is the")
+        await type_line(pilot, "Where is the")
         await pilot.press("home", "down")
         await until_done(pilot)
         await pilot.press("home")
@@ -136,10 +140,9 @@ async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard
         assert (heads.display, models.display) == (True, True)
         lines = painted(screen, "#list")
         for row, model, outcome in zip(lines, comparison.models, comparison.outcomes.values(), strict=False):
-            assert model.name in row
+            assert row.split("  ")[0].strip() == model.name
             assert f" {outcome.bits.bits_per_character:.2f}  " in row
-        details = text_of(screen.query_one("#details"))
-        bits = comparison.outcomes[0].bits
+        details, bits = shown(pilot, "details"), comparison.outcomes[0].bits
         assert f"{bits.token_bits / bits.num_characters:.2f} words" in details
         assert f"{bits.orthography_bits / bits.num_characters:.2f} capitals" in details
         assert lines[0].rstrip().endswith("ring now ¶")

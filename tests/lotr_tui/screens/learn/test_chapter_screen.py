@@ -1,11 +1,9 @@
 """Screen of a chapter: layouts, keys, task, progress and failures, with a small figure in place of the real one."""
 
-from pathlib import Path
-
 import pytest
 from textual.widgets import OptionList
 
-from lotr_tui.learn.chapters import CHAPTERS, find_chapter
+from lotr_tui.learn.chapters import CHAPTERS, ROOT, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog
@@ -13,134 +11,121 @@ from lotr_tui.screens.learn import screen as screen_module
 from lotr_tui.screens.learn.screen import ChapterScreen, ContentsDialog
 from lotr_tui.widgets.slider import Slider
 from tests.support import learn
-from tests.support.pilot import lines_of, notices, text_of, until
+from tests.support.learn import chapter_screen, open_chapter, shown, until_chapter, until_done
+from tests.support.pilot import lines_of, notices, until
 
 pytestmark = pytest.mark.usefixtures("slider_figure")
-
 TRAINING = find_chapter("training")
-CHAPTER = CHAPTERS[TRAINING]
-NUM_PARTS = len(CHAPTER.task)
+CHAPTER, NEXT_CHAPTER = CHAPTERS[TRAINING : TRAINING + 2]
 
 
 async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await learn.open_chapter(pilot, "tokens")
+        screen = await open_chapter(pilot, "tokens")
         await pilot.press("b")
         for index, chapter in enumerate(CHAPTERS):
-            if index:
-                await pilot.press("n")
-                await learn.until_chapter(pilot, index)
+            await until_chapter(pilot, index)
             assert f"{index + 1} of 8" in lines_of(screen.query_one("#status"))
-            assert learn.sentences(screen) == chapter.text
+            assert shown(pilot, "sentences") == chapter.text
             assert ProgressStore().current.last == chapter.name
             assert isinstance(pilot.app.focused, Slider)
             assert screen.query_one("#text").max_scroll_y == 0
             assert screen.query_one("#figure-place").size.height >= 9
-        await pilot.press("n")
+            await pilot.press("n")
         assert screen.index == len(CHAPTERS) - 1
         await pilot.press(*["right"] * len(CHAPTERS[-1].task))
-        await learn.until_done(pilot)
-        assert learn.task_text(screen).strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
-        await pilot.press("b")
-        await learn.until_chapter(pilot, len(CHAPTERS) - 2)
+        await until_done(pilot)
+        assert shown(pilot, "task").strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
 
 
 async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         ProgressStore().path.write_text(Progress(("tokens", "memory")).to_json())
         await pilot.app.push_screen(ChapterScreen(Material))
-        screen = await learn.until_chapter(pilot, 1)  # the first one that is not done
+        screen = await until_chapter(pilot, 1)  # the first one that is not done
         await pilot.press("g")
         chapters = pilot.app.screen.query_one(OptionList)
         assert chapters.highlighted == 1
         done = [str(option.prompt) for option in chapters.options if "✓" in str(option.prompt)]
         assert done == [f"1 ✓ {CHAPTERS[0].title}", f"4 ✓ {CHAPTERS[3].title}"]
         await pilot.press("enter")
-        assert learn.chapter_screen(pilot).is_idle  # the open chapter stays as it is
+        assert chapter_screen(pilot).is_idle  # the open chapter stays as it is
         await pilot.press("g", "up", "enter")
-        await learn.until_chapter(pilot, 0)
-        assert screen.is_done
-        await pilot.press("right", "g", "r", "enter")
-        assert pilot.app.screen is screen
+        await until_chapter(pilot, 0)
         await pilot.press("g", "r")
         assert isinstance(pilot.app.screen, ConfirmDialog)
-        await pilot.press("n")
+        await pilot.press("enter")  # no
         assert screen.is_done
         await pilot.press("g", "r", "y")
-        await learn.until_chapter(pilot, 0)
-        assert "✓" not in learn.task_text(screen)
+        await until_chapter(pilot, 0)
+        assert "✓" not in shown(pilot, "task")
         await until(pilot, lambda: ProgressStore().current == Progress((), "tokens"))
         await pilot.press("g", "r")
         assert isinstance(pilot.app.screen, ContentsDialog)  # nothing to forget
         await pilot.press("escape", *["right"] * 2)
-        await learn.until_done(pilot)
+        await until_done(pilot)
 
 
-async def test_parts_of_the_task_get_a_mark_the_last_one_ends_the_chapter_and_work_is_asked_for(make_host, monkeypatch):
+async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await learn.open_chapter(pilot, "training")
+        screen = await open_chapter(pilot, "training")
         place = screen.query_one("#figure-place").region
         for text in (f"Hint  {CHAPTER.hint}", CHAPTER.text):
             await pilot.press("h")
-            assert learn.sentences(screen) == text
+            assert shown(pilot, "sentences") == text
             assert screen.query_one("#figure-place").region == place
-        assert "✓" not in learn.task_text(screen)
-        for part in range(NUM_PARTS - 1):
+        for part, text in enumerate(CHAPTER.task[:-1]):
+            assert shown(pilot, "task").count("✓") == part
             await pilot.press("right")
-            await until(pilot, lambda: f"{CHAPTER.task[part]} ✓" in learn.task_text(screen))  # noqa: B023
-            assert learn.task_text(screen).count("✓") == part + 1
-        await pilot.press("n")
-        await learn.until_chapter(pilot, TRAINING + 1)
-        assert not screen.finished_parts
-        await pilot.press("b")
-        await learn.until_chapter(pilot, TRAINING)
-        assert f"{CHAPTER.task[0]} ✓" in learn.task_text(screen)  # finished parts are kept
+            await until(pilot, lambda text=text: f"{text} ✓" in shown(pilot, "task"))
+        for key, index in (("n", TRAINING + 1), ("b", TRAINING)):
+            await pilot.press(key)
+            await until_chapter(pilot, index)
+        assert f"{CHAPTER.task[0]} ✓" in shown(pilot, "task")  # finished parts are kept
         assert not ProgressStore().current.done
-        await pilot.press(*["right"] * NUM_PARTS)
-        await learn.until_done(pilot)
-        assert learn.task_text(screen) == f"✓ Done  {CHAPTER.conclusion} n goes on."
-        parts = {"training": tuple(range(NUM_PARTS))}
+        await pilot.press(*["right"] * len(CHAPTER.task))
+        await until_done(pilot)
+        assert shown(pilot, "task") == f"✓ Done  {CHAPTER.conclusion} n goes on."
+        parts = {"training": tuple(range(len(CHAPTER.task)))}
         await until(pilot, lambda: ProgressStore().current == Progress(("training",), "training", parts))
         assert lines_of(screen.query_one("#status")).count("●") == 1
         assert not notices(pilot.app)
         await pilot.press("h")
-        assert learn.sentences(screen).startswith(f"▸ Task  3 of 3  {CHAPTER.task[0]} ✓")
+        assert shown(pilot, "sentences").startswith(f"▸ Task  3 of 3  {CHAPTER.task[0]} ✓")
 
-        await pilot.press("n")
-        await learn.until_chapter(pilot, TRAINING + 1)
-        await pilot.resize_terminal(60, 20)
-        await pilot.press("tab", *["right"] * len(CHAPTERS[TRAINING + 1].task))
-        await learn.until_done(pilot)
-        assert notices(pilot.app) == f"Done. {CHAPTERS[TRAINING + 1].conclusion}"  # the task is hidden
+
+async def test_hidden_task_is_reported_and_a_training_is_not_left_by_accident(make_host, monkeypatch):
+    async with make_host().run_test(size=(60, 20)) as pilot:
+        screen = await open_chapter(pilot, NEXT_CHAPTER.name)
+        await pilot.press("tab", *["right"] * len(NEXT_CHAPTER.task))
+        await until_done(pilot)
+        assert notices(pilot.app) == f"Done. {NEXT_CHAPTER.conclusion}"
         monkeypatch.setattr(learn.SliderFigure, "is_training", True)
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, ConfirmDialog)
         await pilot.press("n", "n")
-        await learn.until_chapter(pilot, TRAINING + 2)
+        await until_chapter(pilot, TRAINING + 2)
         assert "The training was stopped, because you left its chapter." in notices(pilot.app)
         await pilot.press("escape", "y")
         await until(pilot, lambda: pilot.app.screen is not screen)
 
 
-async def test_damaged_progress_begins_again_and_progress_that_cannot_be_saved_is_kept(
-    make_host, monkeypatch, tmp_path
-):
+async def test_damaged_progress_begins_again_and_unsaved_progress_is_kept(make_host, monkeypatch, tmp_path):
     async with make_host().run_test(size=(80, 24)) as pilot:
         progress_file().write_text("{")
         await pilot.app.push_screen(ChapterScreen(Material))
-        await learn.until_chapter(pilot, 0)
+        await until_chapter(pilot, 0)
         assert "set aside as learn.json.damaged-1; the class begins again" in notices(pilot.app)
         await pilot.press("escape")
         monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "file"))
         (tmp_path / "file").write_text("")
-        screen = await learn.open_chapter(pilot, "tokens")
+        screen = await open_chapter(pilot, "tokens")
         await pilot.press("right", "right")
-        await learn.until_done(pilot)
+        await until_done(pilot)
         await until(pilot, lambda: "progress is not saved" in notices(pilot.app))
-        await pilot.press("n")
-        await learn.until_chapter(pilot, 1)
-        await pilot.press("b")
-        await learn.until_chapter(pilot, 0)
+        for key, index in (("n", 1), ("b", 0)):
+            await pilot.press(key)
+            await until_chapter(pilot, index)
         assert notices(pilot.app).count("progress is not saved") == 1
         assert screen.is_done
 
@@ -155,37 +140,34 @@ async def test_failures_of_figure_and_material_are_one_line_and_tried_again(make
 
     async with make_host().run_test(size=(80, 24)) as pilot:
         await pilot.app.push_screen(ChapterScreen(make_material, 0))
-        screen = learn.chapter_screen(pilot)
+        screen = chapter_screen(pilot)
         await until(pilot, lambda: screen.query("#figure-failure"))
-        assert "no space" in text_of(screen.query_one("#figure-failure"))
+        assert "no space" in shown(pilot, "figure-failure")
         monkeypatch.setattr(screen_module, "import_figure", lambda chapter: learn.FailingFigure)
         await pilot.press("n")
-        await until(pilot, lambda: screen.query("#figure-message"))
-        await until(pilot, lambda: "broken" in text_of(screen.query_one("#figure-message")))
-        assert "\n" not in text_of(screen.query_one("#figure-message"))
+        await until(pilot, lambda: "broken" in shown(pilot, "figure-message"))
+        assert "\n" not in shown(pilot, "figure-message")
         assert not screen.query("#figure-failure")
         monkeypatch.setattr(screen_module, "import_figure", lambda chapter: learn.SliderFigure)
         await pilot.press("n")
-        await learn.until_chapter(pilot, 2)
+        await until_chapter(pilot, 2)
 
 
 async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_progress_is_saved(make_app):
     app = make_app(make_screen=lambda: ChapterScreen(Material, 0, exit_on_close=True))
     async with app.run_test(size=(80, 24)) as pilot:
-        await learn.until_chapter(pilot, 0)
+        await until_chapter(pilot, 0)
         await pilot.press("right", "right", "escape")
-        await until(pilot, lambda: not app.is_running or app.return_code is not None)
+        await until(pilot, lambda: app.return_code is not None)
     assert ProgressStore().current == Progress(("tokens",), "tokens", {"tokens": (0, 1)})
 
 
 async def test_v_shows_the_code_with_the_numbers_of_its_lines(make_host):
     async with make_host().run_test(size=(140, 35)) as pilot:
-        await learn.open_chapter(pilot, "counting")
-        chapter = CHAPTERS[1]
+        await open_chapter(pilot, "counting")
+        source = CHAPTERS[1].source
         await pilot.press("v")
         painted = lines_of(pilot.app.screen.query_one("#source")).splitlines()
-        row = next(row for row in painted if "def advance(" in row)
-        number, definition = row.strip().split(maxsplit=1)
-        source = (Path(__file__).parents[4] / chapter.source.split()[0]).read_text().splitlines()
-        assert definition.strip() == source[int(number) - 1].strip()
-        assert chapter.source in lines_of(pilot.app.screen.query_one("#status"))
+        number, definition = next(row for row in painted if "def advance(" in row).strip().split(maxsplit=1)
+        assert definition == (ROOT / source.split()[0]).read_text().splitlines()[int(number) - 1].strip()
+        assert source in lines_of(pilot.app.screen.query_one("#status"))

@@ -11,16 +11,6 @@ from tests.support.learn import chapter_screen
 from tests.support.pilot import conversation_of, notices, reply_to, send, text_of, until
 
 
-def help_text(pilot):
-    return text_of(pilot.app.screen.query_one(HelpLine))
-
-
-async def until_ready(pilot):
-    screen = pilot.app.screen
-    await until(pilot, lambda: screen.is_ready)
-    await pilot.pause()
-
-
 async def until_figure(pilot):
     """Wait until the class is open, and its figure is shown."""
     await until(pilot, lambda: isinstance(pilot.app.screen, ChapterScreen) and pilot.app.screen.is_idle, 30)
@@ -31,10 +21,11 @@ async def until_figure(pilot):
 async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_session(make_app):
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        await until_ready(pilot)
-        assert help_text(pilot) == CLASS_HINT
+        await until(pilot, lambda: app.screen.is_ready)
+        await pilot.pause()
+        help_line, prompt = app.screen.query_one(HelpLine), app.screen.query_one("#prompt", PromptInput)
+        assert text_of(help_line) == CLASS_HINT
         assert len(CLASS_HINT) <= 58  # fits a terminal of 60 columns
-        prompt = app.screen.query_one("#prompt", PromptInput)
         await pilot.press(*"/learn cou", "tab")
         assert prompt.value == "/learn counting"
         await pilot.press("escape")
@@ -47,7 +38,7 @@ async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_
             await pilot.press("escape")
             assert prompt.value == ""
         reply = await reply_to(pilot)
-        assert help_text(pilot).startswith("Next:")
+        assert text_of(help_line).startswith("Next:")
         prompt.value = "half a"
         app.screen.action_learn()
         screen = await until_figure(pilot)

@@ -10,16 +10,16 @@ from textual.widgets import Input
 
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
-from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from lotr_tui.formatting import format_percent
 from lotr_tui.learn.material import Material, bundled_data_config, class_data_config
 from lotr_tui.screens.learn.figures.next_words import COUNTING_SAMPLE_TOKENS
 from lotr_tui.screens.learn.screen import ChapterScreen
-from tests.support.learn import chapter_screen, open_chapter, until_done
-from tests.support.pilot import text_of, until
+from tests.support.learn import open_chapter, shown, until_chapter, until_done
+from tests.support.pilot import until
 from tests.support.references import ReferenceKneserNey
+from tests.support.sampling import generate_tokens
 
 DATASET = cache(lambda: load_dataset(bundled_data_config()))
 
@@ -37,25 +37,23 @@ def occurrences(words):
     return f" {' '.join(map(str, DATASET().train.tolist()))} ".count(f" {' '.join(map(str, encode(words)))} ")
 
 
-def rows(screen):
-    return text_of(screen.query_one("#backoff")).splitlines()
+def rows(pilot):
+    return shown(pilot, "backoff").splitlines()
 
 
 async def test_counts_probabilities_and_sampled_texts_are_those_of_plain_implementations(make_host):
     async with make_host().run_test(size=(200, 50)) as pilot:
         screen = await open_chapter(pilot, "counting")
-        heading, *samples = text_of(screen.query_one("#samples")).splitlines()
+        heading, *samples = shown(pilot, "samples").splitlines()
         assert "r: again" in heading
         for order, sample in zip((1, 2, 3, 4, 5), samples, strict=True):
             model = KneserNey(DATASET().train, DATASET().tokenizer, order)
             settings = SamplerSettings(temperature=1.0, max_tokens=COUNTING_SAMPLE_TOKENS)
             assert f"order {order}, seed {order} " in sample
-            ids = encode("What should I do? Bilbo, I am afraid of the")
-            generated = generate(TextInProgress(model, ids, settings, order))
-            words = [event.text for event in generated if isinstance(event, TokenEvent)]
-            assert sample.split("… ")[1].split(" ¶")[0].strip() == " ".join(words)
+            tokens, _ = generate_tokens(model, settings, order, encode("What should I do? Bilbo, I am afraid of the"))
+            assert sample.split("… ")[1].split(" ¶")[0].strip() == " ".join(token.text for token in tokens)
 
-        longest, *middle, anything, _, total = rows(screen)[1:]
+        longest, *middle, anything, _, total = rows(pilot)[1:]
         assert "never" in longest
         assert occurrences("am afraid of the") == 0
         train = DATASET().train.tolist()
@@ -70,15 +68,15 @@ async def test_counts_probabilities_and_sampled_texts_are_those_of_plain_impleme
 
         await pilot.press("e", "left", "left", "left")
         known = {*DATASET().tokenizer.tokens[2:40], "the", "you", "it", "a"}  # frequent words, not all of them likely
-        assert f"{occurrences('I am afraid of')}×" in rows(screen)[1]
-        assert f"{occurrences('I am afraid of the')}×" in rows(screen)[1]
+        assert f"{occurrences('I am afraid of')}×" in rows(pilot)[1]
+        assert f"{occurrences('I am afraid of the')}×" in rows(pilot)[1]
         for order in (5, 2):
             await pilot.press(*["down"] * (5 - order))
             await until(pilot, lambda: screen.is_idle)
             context = encode("I am afraid of")[5 - order :]
-            assert rows(screen)[-1].endswith(format_percent(reference(order).prob(the, context)))
-            assert rows(screen)[-2 - order].split()[0] == {5: "i", 2: "of"}[order]
-            for bar in text_of(screen.query_one("#bars")).splitlines()[1:7]:
+            assert rows(pilot)[-1].endswith(format_percent(reference(order).prob(the, context)))
+            assert rows(pilot)[-2 - order].split()[0] == {5: "i", 2: "of"}[order]
+            for bar in shown(pilot, "bars").splitlines()[1:7]:
                 word, percent = bar[1:].split()[0], re.findall(r"[<\d.]+ %", bar)[-1]
                 assert word not in known or percent == format_percent(reference(order).prob(encode(word)[0], context))
 
@@ -93,11 +91,11 @@ async def test_task_is_done_by_keyboard_and_unknown_words_are_shown_as_such(make
         await pilot.click(screen.query_one("#line Input", Input), offset=(12, 0))
         assert screen.finished_parts == {0}
         await pilot.press("ctrl+u", *"zorblax zorblax the", *["left"] * 4)
-        assert "<unk>" in rows(screen)[-4]
+        assert "<unk>" in rows(pilot)[-4]
         await pilot.press("home")
-        assert " +<unk> " in rows(screen)[0]
+        assert " +<unk> " in rows(pilot)[0]
         await pilot.press("ctrl+right")
-        assert rows(screen)[1].strip() == "too near the start"
+        assert rows(pilot)[1].strip() == "too near the start"
         await pilot.press("ctrl+k", *"what should I do", *["left"] * 4)
         await pilot.press(*["down"] * 4)
         assert screen.finished_parts == {0, 1}
@@ -115,27 +113,23 @@ async def test_another_corpus_has_its_own_line_and_counts(make_host, tmp_path):
         assert screen.query_one("#line Input", Input).value.startswith("the small red house")
         await pilot.press("tab", "ctrl+u")
         await until(pilot, lambda: screen.is_idle)
-        assert "start" in rows(screen)[-4]
+        assert "start" in rows(pilot)[-4]
         await pilot.press(*"the small red")
-        assert "▸house " in text_of(screen.query_one("#bars"))
-        assert f"{len(load_dataset(class_data_config(data)).splits.train)}×" in rows(screen)[1]  # "start the small red"
+        assert "▸house " in shown(pilot, "bars")
+        assert f"{len(load_dataset(class_data_config(data)).splits.train)}×" in rows(pilot)[1]  # "start the small red"
 
 
-@pytest.mark.parametrize("keys", ["ering and hobbit", "neand then the ring"])
-async def test_text_that_is_typed_in_a_burst_is_in_the_line(make_host, keys):
-    chapter = "counting" if keys[0] == "e" else "tokens"
+@pytest.mark.parametrize(
+    ("chapter", "keys"), [("counting", "ering and hobbit"), ("tokens", "neand then the ring"), (None, "eand")]
+)
+async def test_text_that_is_typed_in_a_burst_is_in_the_line(make_host, chapter, keys):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, chapter, lambda: Material())
+        if chapter is None:  # before the first paint
+            pilot.app.push_screen(ChapterScreen(Material, 1))
+        else:
+            await open_chapter(pilot, chapter, Material)
         for key in keys:  # as they come from a terminal: none waits for what the one before does
             pilot.app.post_message(events.Key("space" if key == " " else key, key))
-        await until(pilot, lambda: screen.index == 1 and screen.is_idle, 30)
-        await until(pilot, lambda: screen.query_one("#line Input", Input).value.endswith(f"the{keys.lstrip('n')[1:]}"))
-
-
-async def test_text_that_is_typed_before_the_first_paint_is_in_the_line(make_host):
-    async with make_host().run_test(size=(60, 20)) as pilot:
-        pilot.app.push_screen(ChapterScreen(Material, 1))
-        for key in "eand":
-            pilot.app.post_message(events.Key(key, key))
-        await until(pilot, lambda: chapter_screen(pilot).is_idle, 30)
-        await until(pilot, lambda: pilot.app.screen.query_one("#line Input", Input).value.endswith("theand"))
+        await until_chapter(pilot, 1)
+        line = pilot.app.screen.query_one("#line Input", Input)
+        await until(pilot, lambda: line.value.endswith(f"the{keys.lstrip('n')[1:]}"))

@@ -15,38 +15,21 @@ from lotr_tui.screens.learn.figures.memory import EXAMPLE, MAX_CHARACTERS
 from lotr_tui.session.session_model import SessionModel, load_session_model
 from lotr_tui.widgets.slider import Slider
 from tests.support.files import run_to_end
-from tests.support.learn import bundled_material, open_chapter, until_done
+from tests.support.learn import bundled_material, open_chapter, shown, type_line, until_done
 from tests.support.models import random_lstm
 from tests.support.pilot import lines_of, text_of
 from tests.support.references import plain_cells, plain_next_probs
 
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring", "is", "mine", "frodo", "sam", "where", "go"))
-NUMBER = r"[-+]?\d+\.\d{3}"
 
 
-def small_lstm():
-    """Return an LSTM of two layers, of 6 and 5 units, whose products are not rounded to 8 bits."""
-    return random_lstm(ModelConfig(embedding_size=5, hidden_size=6, num_layers=2), WORDS, seed=4, scale=0.9)
-
-
-async def type_line(pilot, text):
-    field = pilot.app.screen.query_one(Input)
-    field.value = text
-    field.cursor_position = len(text)
-    await pilot.pause()
-
-
-def step_names(pilot):
-    return lines_of(pilot.app.screen.query_one(HeatStrips)).split("\n")[1].split()
-
-
-def equations(pilot):
-    return text_of(pilot.app.screen.query_one("#equations"))
+def strips(pilot):
+    return lines_of(pilot.app.screen.query_one(HeatStrips)).split("\n")
 
 
 def equation_numbers(pilot):
     """Return the numbers in the equations: cell, forget, cell before, input, candidate; hidden, output, cell."""
-    return list(map(float, re.findall(NUMBER, equations(pilot))))
+    return list(map(float, re.findall(r"[-+]?\d+\.\d{3}", shown(pilot, "equations"))))
 
 
 def expected_numbers(row, unit):
@@ -54,26 +37,22 @@ def expected_numbers(row, unit):
     return [float(row[name][unit]) for name in names]
 
 
-def shown_rows(pilot):
-    return text_of(pilot.app.screen.query_one("#next-tokens")).split("\n")
-
-
-def probs_shown(rows, name):
+def probs_shown(pilot, name):
     """Return the percentages beside a word; "<1 %" counts as 0."""
-    row = next(row for row in rows if row[1:].startswith(f"{name} "))
+    row = next(row for row in shown(pilot, "next-tokens").split("\n") if row[1:].startswith(f"{name} "))
     return [0.0 if number[0] == "<" else float(number) for number in re.findall(r"(<?[\d.]+) %", row)]
 
 
 async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
-    lstm = small_lstm()
+    # The products of a random LSTM are not rounded to 8 bits. It has two layers, of 6 and 5 units.
+    lstm = random_lstm(ModelConfig(embedding_size=5, hidden_size=6, num_layers=2), WORDS, seed=4, scale=0.9)
     async with make_host().run_test(size=(120, 40)) as pilot:
         screen = await open_chapter(pilot, "memory", lambda: Material(session_model=SessionModel("mine", "", lstm)))
         await type_line(pilot, "where is the ring")
         rows = plain_cells(lstm, [EOS_ID, *WORDS.encode("where is the ring").tolist()])
         slider = screen.query_one(Slider)
         for word in (4, 2):
-            for index, (layer, unit) in {0: (0, 0), 5: (0, 5), 6: (1, 0), 10: (1, 4)}.items():
-                slider.index = index
+            for slider.index, (layer, unit) in {0: (0, 0), 5: (0, 5), 6: (1, 0), 10: (1, 4)}.items():
                 await pilot.pause()
                 expected = expected_numbers(rows[word][layer], unit)
                 assert equation_numbers(pilot) == pytest.approx(expected, abs=6e-4)
@@ -83,37 +62,27 @@ async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
         await type_line(pilot, "frodo go")
         slider.index = 2
         await pilot.pause()
-        lines = lines_of(screen.query_one(HeatStrips)).replace("▸", " ").split("\n")
-        assert lines[1].split() == ["<eos>", "frodo", "go"]
+        _, names, *lines, _ = strips(pilot)
+        assert names.split() == ["<eos>", "frodo", "go"]
         rows = [each[0] for each in plain_cells(lstm, [EOS_ID, *WORDS.encode("frodo go").tolist()])]
-        scale = max(1.0, *(abs(row["cell"][2]) for row in rows))
-        for line, name in zip(lines[2:8], ("forget", "input", "candidate", "cell", "output", "hidden"), strict=True):
-            label, *_, number = line.split()
-            assert label == name
-            assert float(number) == pytest.approx(rows[-1][name][2], abs=6e-4)
-            for cells, row in zip(line.split()[-4:-1], rows, strict=True):
-                value = float(row[name][2])
-                if name in ("forget", "input", "output"):
-                    expected = "▁▂▃▄▅▆▇█"[min(int(8 * value), 7)]
-                else:
-                    level = min(round(4 * abs(value) / (scale if name == "cell" else 1)), 4)
-                    expected = ("·▂▄▆█" if value > 0 else "·-░▒▓")[level]
-                assert set(cells) == {expected}
-        assert f"cell ±{scale:.1f}" in lines[5]
+        for line, name in zip(lines, ("forget", "input", "candidate", "cell", "output", "hidden"), strict=True):
+            assert line.strip("▸ ").startswith(name)
+            assert float(line.split()[-1]) == pytest.approx(rows[-1][name][2], abs=6e-4)
+        assert f"cell ±{max(1.0, *(abs(row['cell'][2]) for row in rows)):.1f}" in lines[3]
 
         await type_line(pilot, "where is sam")
         ids = [EOS_ID, *WORDS.encode("where is sam").tolist()]
         kept, reset = plain_next_probs(lstm, ids), plain_next_probs(lstm, ids[-1:])
         names = ["<unk>", "end of line", *WORDS.tokens[2:]]
         for name, prob in zip(names, kept, strict=True):
-            assert probs_shown(shown_rows(pilot), name)[0] == pytest.approx(100 * prob, abs=0.51)
+            assert probs_shown(pilot, name)[0] == pytest.approx(100 * prob, abs=0.51)
         slider.focus()
         await pilot.press("x")
         await pilot.pause()
-        rows = shown_rows(pilot)
         for name, *probs in zip(names, kept, reset, strict=True):
-            assert probs_shown(rows, name) == pytest.approx([100 * prob for prob in probs], abs=0.51)
-        assert f"KL divergence {float((kept * np.log2(kept / reset)).sum()):.2f} bits" in rows
+            assert probs_shown(pilot, name) == pytest.approx([100 * prob for prob in probs], abs=0.51)
+        divergence = float((kept * np.log2(kept / reset)).sum())
+        assert f"KL divergence {divergence:.2f} bits" in shown(pilot, "next-tokens")
         row = plain_cells(lstm, ids[-1:])[0][0]  # the last word is read from a state of zeros
         assert equation_numbers(pilot) == pytest.approx(expected_numbers(row, 2), abs=6e-4)
         assert equation_numbers(pilot)[2] == 0
@@ -123,45 +92,44 @@ async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
     async with make_host().run_test(size=(160, 45)) as pilot:
         screen = await open_chapter(pilot, "memory")
         slider, choice = screen.query_one("#unit", Slider), screen.query_one("#state", Slider)
-        table, lstm = screen.query_one(HeatStrips), run_to_end(bundled_material().model(lambda: False))[0].model
+        lstm = run_to_end(bundled_material().model(lambda: False))[0].model
         rows = plain_cells(lstm, [EOS_ID, *lstm.tokenizer.encode(EXAMPLE).tolist()])
         changes = np.abs(rows[-1][0]["cell"] - rows[-1][0]["cell_before"])
-        assert changes[slider.index] > 0.97 * changes.max()
+        liveliest = slider.index
+        assert changes[liveliest] > 0.97 * changes.max()
         # The products of the bundled model are computed in 8 bits, so its numbers differ a little.
-        assert equation_numbers(pilot) == pytest.approx(expected_numbers(rows[-1][0], slider.index), abs=0.05)
-        assert "/: changes most here" in equations(pilot)
+        assert equation_numbers(pilot) == pytest.approx(expected_numbers(rows[-1][0], liveliest), abs=0.05)
+        assert "/: changes most here" in shown(pilot, "equations")
         weights, [to] = lstm.weights["embedding.weight"], lstm.tokenizer.encode("to").tolist()
         similar = weights @ weights[to] / np.linalg.norm(weights, axis=1)
         similar[[to, EOS_ID]] = -np.inf
         alike = ", ".join(lstm.tokenizer.tokens[id] for id in np.argsort(-similar)[:5])
-        assert text_of(screen.query_one("#embedding")).endswith(f"alike: {alike}")
-        liveliest = slider.index
+        assert shown(pilot, "embedding").endswith(f"alike: {alike}")
         await pilot.press("up", "up", "down")
         assert slider.index == liveliest + 1
-        assert "/" not in equations(pilot)
+        assert "/" not in shown(pilot, "equations")
         await pilot.press("/")
         assert slider.index == liveliest
 
         await type_line(pilot, "What did you")
         assert not screen.finished_parts  # without a reset
         await type_line(pilot, EXAMPLE)
-        assert "reset" not in shown_rows(pilot)[0]
+        assert " reset" not in shown(pilot, "next-tokens").split("\n")[0]
         await pilot.click(choice, offset=(text_of(choice).index("┤") - 1, 0))
-        assert choice.index == 1
         await pilot.pause()
         assert screen.finished_parts == {0}
-        assert "both expect “the”" in shown_rows(pilot)
+        assert "both expect “the”" in shown(pilot, "next-tokens")
         await pilot.click(choice, offset=(text_of(choice).index("├") + 1, 0))
         await pilot.pause()
         assert choice.index == 0
-        assert "reset" in shown_rows(pilot)[0]  # both predictions stay
-        line, field = lines_of(table).split("\n")[1], screen.query_one(Input)
-        await pilot.click(table, offset=(1 + line.index("taking"), 2))
+        assert "reset" in shown(pilot, "next-tokens").split("\n")[0]  # both predictions stay
+        await pilot.click(HeatStrips, offset=(1 + strips(pilot)[1].index("taking"), 2))
         await pilot.pause()
+        field = screen.query_one(Input)
         assert field.value[: field.cursor_position] == "They are taking"
         await type_line(pilot, "What did you")
         await until_done(pilot)
-        assert "disagree: “say” or “have”" in shown_rows(pilot)
+        assert "disagree: “say” or “have”" in shown(pilot, "next-tokens")
 
 
 async def test_any_line_can_be_typed_and_names_are_read_before_it(make_host):
@@ -173,14 +141,12 @@ async def test_any_line_can_be_typed_and_names_are_read_before_it(make_host):
             screen.query_one(Slider).focus()
             await pilot.press("x", "e", "home", "right", "end")
             assert equation_numbers(pilot)
-            assert num_steps in (None, len(step_names(pilot)))
-            assert (shown_rows(pilot) == ["No word yet: type a line."]) == (not text)
-        field = screen.query_one(Input)
+            assert num_steps in (None, len(strips(pilot)[1].split()))
+            assert (shown(pilot, "next-tokens") == "No word yet: type a line.") == (not text)
         await type_line(pilot, "GANDALF: You shall not")
-        assert step_names(pilot) == ["<eos>", "G", "and", "al", "f", ":", "·You", "·shall", "·not"]
-        for position, cursor in ((0, 0), (3, 5), (10, 6), (12, 6), (13, 7)):
-            field.cursor_position = position
+        assert strips(pilot)[1].split() == ["<eos>", "G", "and", "al", "f", ":", "·You", "·shall", "·not"]
+        for screen.query_one(Input).cursor_position, cursor in ((0, 0), (3, 5), (10, 6), (12, 6), (13, 7)):
             await pilot.pause()
-            assert pilot.app.screen.query_one(HeatStrips).item == cursor
+            assert screen.query_one(HeatStrips).item == cursor
         await type_line(pilot, "You shall")
-        assert step_names(pilot) == ["<eos>", "S", "ome", "one", ":", "·You", "·shall"]
+        assert strips(pilot)[1].split() == ["<eos>", "S", "ome", "one", ":", "·You", "·shall"]
