@@ -55,8 +55,7 @@ class LotrApp(TextualFixesApp):
     def __init__(
         self,
         *,
-        session_model: "SessionModel | None" = None,
-        load_session_model: ModelLoader | None = None,
+        session_model: "SessionModel | ModelLoader | None" = None,
         job: "TrainingJob | None" = None,
         make_screen: "Callable[[], Screen[Any]] | None" = None,
         runs_dir: Path | None = None,
@@ -65,14 +64,14 @@ class LotrApp(TextualFixesApp):
     ) -> None:
         """Open a session, with `job` the dashboard of a training, or the screen that `make_screen` returns.
 
-        Without a model, `load_session_model` loads it after the first paint, in a thread. `pace`, in words per second,
-        and `theme` are for this session; None takes the saved ones.
+        A thread loads the model of a loader after the first paint. `pace`, in words per second, and `theme` are for
+        this session; None takes the saved ones.
         """
         super().__init__()
         self.state = AppState(self, runs_dir, job)
-        settings, self.session_model = self.state.settings, session_model
+        settings, self.session_model = self.state.settings, session_model or ModelLoader()
         self.pace = settings.current.pace if pace is None else pace
-        self._load_session_model, self._make_screen = load_session_model, make_screen
+        self._make_screen = make_screen
         self.terminal_closed = False  # the training then continues
         self.exit_code, self._exit_requested = 0, False  # 128 plus the number of a signal that has ended the app
         if self.no_color:
@@ -96,7 +95,7 @@ class LotrApp(TextualFixesApp):
             return DashboardScreen(TrainingView(), self.state.send_command, exit_on_close=True)
         from lotr_tui.screens.session.screen import SessionScreen
 
-        return SessionScreen(self.session_model or self._load_session_model or ModelLoader(), self.pace)
+        return SessionScreen(self.session_model, self.pace)
 
     def on_open_session(self, message: OpenSession) -> None:
         from lotr_tui.screens.session.screen import SessionScreen
@@ -108,10 +107,11 @@ class LotrApp(TextualFixesApp):
         from lotr_tui.screens.session.screen import SessionScreen
 
         view, path = self.state.training_view, message.path
-        if path is not None and (view is None or path != self.state.run_path):
-            watched = DashboardScreen.following(path)
-        elif view is not None:
+        if view is not None and path in (None, self.state.run_path):
             watched = DashboardScreen(view, self.state.send_command)
+        else:
+            assert path is not None
+            watched = DashboardScreen.following(path)
         for screen in self.screen_stack:
             if isinstance(screen, SessionScreen):
                 screen.training.attach(path)

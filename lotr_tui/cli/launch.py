@@ -37,7 +37,7 @@ def open_session(
     # A named run must exist before the screen is drawn. Loading a large model takes seconds and follows that.
     is_slow = len(runs) == 1 and combination is None and _is_slow(runs[0], runs_dir)
     session_model = load() if (runs or combination) and not is_slow else None
-    app = LotrApp(session_model=session_model, load_session_model=load, runs_dir=runs_dir, pace=pace, theme=theme)
+    app = LotrApp(session_model=session_model or load, runs_dir=runs_dir, pace=pace, theme=theme)
     return run_app(app, mouse=mouse)
 
 

@@ -44,7 +44,7 @@ def test_generate_answers_a_line_with_it(command):
 
 @pytest.mark.usefixtures("home")
 async def test_session_paints_before_it_is_loaded_and_a_prompt_sent_before_waits():
-    app = LotrApp(session_model=None, load_session_model=ModelLoader(), pace=0)
+    app = LotrApp(session_model=ModelLoader(), pace=0)
     async with app.run_test(size=(120, 35)) as pilot:
         assert app.focused is app.screen.query_one("#prompt", PromptInput)
         assert not app.screen.is_ready

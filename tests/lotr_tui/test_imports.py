@@ -101,7 +101,7 @@ def test_a_command_that_needs_a_missing_package_says_so_in_one_line(run_python, 
 
 
 FIRST_PAINT = """
-import asyncio, json, pathlib, sys
+import asyncio, json, pathlib, sys, threading
 from textual.screen import Screen
 from lotr_tui.cli.launch import LotrApp
 
@@ -110,6 +110,8 @@ reports = []
 def report_imports(screen=None, work=None, **_):
     reports.append([name for name in watched if name in sys.modules])
 Screen.run_worker = report_imports  # with the work that follows the first paint
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (thread.name == "run-in-thread" and report_imports(), start(thread))
 
 async def paint(**options):
     async with LotrApp(**options).run_test(size=(80, 24)) as pilot:

@@ -65,7 +65,7 @@ def start(make_app, fetcher, loaded, monkeypatch):
 
     @asynccontextmanager
     async def start(*keys):
-        app = make_app(session_model=None, load_session_model=ModelLoader())
+        app = make_app(session_model=ModelLoader())
         async with app.run_test(size=(120, 30)) as pilot:
             if keys:
                 await asked(pilot, *keys)

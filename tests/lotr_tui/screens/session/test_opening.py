@@ -56,7 +56,7 @@ def loader(loaded):
 
 @pytest.fixture
 def opening(opened, loader):
-    return partial(opened, session_model=None, load_session_model=loader)
+    return partial(opened, session_model=loader)
 
 
 def is_ready(app):
@@ -160,7 +160,7 @@ def pretrained(monkeypatch, tmp_path):
 
 async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_handled(opened, pretrained):
     loader, name = pretrained
-    async with opened(session_model=None, load_session_model=ModelLoader([name]), size=(120, 35)) as (pilot, app):
+    async with opened(session_model=ModelLoader([name]), size=(120, 35)) as (pilot, app):
         await ui.until(pilot, lambda: app.screen.query("#loading"))
         await ui.until(pilot, lambda: "reading the weights" in ui.text_of(app.screen.query_one("#loading")))
         text = ui.text_of(app.screen.query_one("#loading"))
