@@ -192,10 +192,9 @@ class SidePane(containers.Vertical):
         self.who, self.next = WhoAnswersBars(view.slot), TokenBars(self.branch)
         self.chart = charts.PerplexityChart(id="training")
         self.chart.can_focus = True
-        num_rows = read_text.MAX_CANDIDATES, MIN_ROWS
-        self.preview = Preview(self, reader, self._show_candidates, *num_rows, on_completion)
-        num_rows = NUM_TOP_TOKENS, NUM_TOP_TOKENS
-        self._inspection = Preview(self, reader, lambda *shown: self.next.inspect(shown[-1]), *num_rows, pause=0)
+        self.preview = Preview(self, reader, self._show_candidates, read_text.MAX_CANDIDATES, MIN_ROWS, on_completion)
+        number = NUM_TOP_TOKENS
+        self._inspection = Preview(self, reader, lambda *shown: self.next.inspect(shown[-1]), number, number, pause=0)
         self._shown_text: tuple[NextTokenContext, PreviewUnit] | None = None  # with the unit of the bars
         self._updated_at = 0.0  # when the bars were asked for
         self._is_opening = False  # before anything is said or typed, when the people of the welcome line are shown

