@@ -31,6 +31,7 @@ from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 DataT = TypeVar("DataT")
+Range = tuple[float, float]
 CLOSE_TIMEOUT = 1.0  # seconds to wait for the end of the training, after its current step, when the chapter is left
 MAX_SECONDS = 60.0  # of training on a slow computer
 # A small LSTM that begins with equally likely words, and not with their frequencies. On two cores, the five epochs take
@@ -68,18 +69,11 @@ class CurveChart(StripWidget):
     CurveChart > .chart--baseline { color: $secondary; }
     CurveChart > .chart--axis { color: $muted; text-style: $muted-style; }
     """
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        VALID, TRAIN, OTHER_VALID, OTHER_TRAIN, "chart--baseline", "chart--axis",
-    }  # fmt: skip
-
+    COMPONENT_CLASSES: ClassVar = {VALID, TRAIN, OTHER_VALID, OTHER_TRAIN, "chart--baseline", "chart--axis"}
     _curves: tuple[Curve, ...] | None = None
 
     def show(
-        self,
-        curves: Sequence[Curve],
-        baselines: Sequence[tuple[str, float]],
-        num_epochs: float,
-        y_range: tuple[float, float],
+        self, curves: Sequence[Curve], baselines: Sequence[tuple[str, float]], num_epochs: float, y_range: Range
     ) -> None:
         """Draw curves, and horizontal lines with names; a curve outside of `y_range` runs along its edge."""
         self._curves = tuple(curve for curve in curves if curve.epochs)

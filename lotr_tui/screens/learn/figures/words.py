@@ -74,8 +74,8 @@ class TokensFigure(ChapterFigure[Tokenizers]):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        self._words: tuple[int, WordTokenizer] | None = None  # by the cut-off that is shown
-        self._has_moved = False  # the slider
+        self._cutoff, self._has_moved = 0, False  # the one that is shown, and whether another one was
+        self._words: WordTokenizer  # by the cut-off
         self._judging = Debounce(self, REST_SECONDS, self._judge)
 
     def compose_figure(self) -> ComposeResult:
@@ -103,9 +103,9 @@ class TokensFigure(ChapterFigure[Tokenizers]):
 
     def show_view(self) -> None:
         text, cutoffs, cutoff = self.line.text, self.data.cutoffs, CUTOFFS[self.query_one(Slider).index]
-        if self._words is None or self._words[0] != cutoff:
-            self._has_moved = self._words is not None
-            self._words = cutoff, cutoffs.tokenizer(cutoff)
+        if cutoff != self._cutoff:
+            self._has_moved = self._cutoff > 0
+            self._cutoff, self._words = cutoff, cutoffs.tokenizer(cutoff)
             self.query_one("#unknown", Static).update(
                 Content.assemble(
                     (f"{cutoffs.vocabulary_size(cutoff):,}", "bold"),
@@ -114,7 +114,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
                     (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
                 )
             )
-        tokenizers, width = (("words", self._words[1]), *self.data.open), self.query_one("#tokens").content_size.width
+        tokenizers, width = (("words", self._words), *self.data.open), self.query_one("#tokens").content_size.width
         rows = [describe_tokens(name, each, text, width) for name, each in tokenizers]
         rows.insert(-1, describe_merges(self.data.merges, text))
         gap = "\n\n" if self.has_class("-roomy") else "\n"
@@ -123,17 +123,15 @@ class TokensFigure(ChapterFigure[Tokenizers]):
 
     def _judge(self) -> None:
         """Check the task once line and cut-off rest: a word that is half typed is no answer."""
-        if self._words is not None:
-            cutoff, tokenizer = self._words
-            unknown, before = (
-                {text[span.start : span.end] for span in tokenizer.unknown_spans(text) if span.text}
-                for text in (self.line.text, self.line.example)
-            )
-            rate = self.data.cutoffs.unknown_rate
-            if unknown - before:
-                self.finish_part(0)
-            if self._has_moved and cutoff == next((each for each in CUTOFFS if rate(each) > UNKNOWN_GOAL), None):
-                self.finish_part(1)
+        unknown, before = (
+            {text[span.start : span.end] for span in self._words.unknown_spans(text) if span.text}
+            for text in (self.line.text, self.line.example)
+        )
+        if unknown - before:
+            self.finish_part(0)
+        rate = self.data.cutoffs.unknown_rate
+        if self._has_moved and self._cutoff == next((each for each in CUTOFFS if rate(each) > UNKNOWN_GOAL), None):
+            self.finish_part(1)
 
 
 def describe_tokens(name: str, tokenizer: Tokenizer, text: str, width: int) -> Content:
@@ -141,17 +139,16 @@ def describe_tokens(name: str, tokenizer: Tokenizer, text: str, width: int) -> C
     spans = tokenizer.spans(text)
     is_words = isinstance(tokenizer, WordTokenizer)
     vocabulary = f"{len(tokenizer) - 2:,} + {UNK}, {EOS}" if is_words else f"{len(tokenizer):,}"
-    parts: list[tuple[str, str]] = []
-    used = -2
+    parts, used = list[tuple[str, str]](), width
     for index, span in enumerate(spans):
         is_unknown = span.id == tokenizer.unk_id  # `glorfindel→<unk>`; `·is` for a token after a space
         written = f"{text[span.start : span.end]}→{UNK}" if is_unknown else format_lone_token(tokenizer.tokens[span.id])
-        cells = cell_len(f"{written} {span.id}")
-        fits = used + 2 + cells <= width
-        used = used + 2 + cells if fits else cells
+        cells = cell_len(f"  {written} {span.id}")
+        fits = used + cells <= width
+        used = used + cells if fits else cells - 2
         parts += [("  " if fits else "\n", ""), (written, "$accent" if index % 2 else ""), (f" {span.id}", MUTED)]
-    heading = f"  {formatting.plural(len(spans), 'token')} · vocabulary of {vocabulary}\n"
-    return Content.assemble((name, "bold"), (heading, MUTED), *parts[1:])
+    heading = f"  {formatting.plural(len(spans), 'token')} · vocabulary of {vocabulary}"
+    return Content.assemble((name, "bold"), (heading, MUTED), *parts)
 
 
 def describe_merges(merges: tuple[tuple[str, str], ...], text: str) -> Content:

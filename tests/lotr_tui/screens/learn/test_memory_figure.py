@@ -121,7 +121,6 @@ async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
         assert "both expect “the”" in shown(pilot, "next-tokens")
         await pilot.click(choice, offset=(text_of(choice).index("├") + 1, 0))
         await pilot.pause()
-        assert choice.index == 0
         assert "reset" in shown(pilot, "next-tokens").split("\n")[0]  # both predictions stay
         await pilot.click(HeatStrips, offset=(1 + strips(pilot)[1].index("taking"), 2))
         await pilot.pause()
