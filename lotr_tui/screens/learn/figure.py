@@ -174,7 +174,7 @@ class ChapterFigure(Vertical, Generic[DataT]):
     def show_failure(self, error: BaseException) -> None:
         self.show_note(Content.styled(describe_error(error), "$text-error"))
 
-    # Loading, and what follows it
+    # Loading, then changes of the line, the sliders and the size
 
     @property
     def is_idle(self) -> bool:
@@ -205,6 +205,7 @@ class ChapterFigure(Vertical, Generic[DataT]):
     def _end_work(self) -> None:
         if self.is_loaded:
             self.show_view()
+            self.screen.refresh_bindings()
             return
         self.is_loaded = True
         self.show_note("")

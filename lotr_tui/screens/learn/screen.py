@@ -41,7 +41,7 @@ LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 MIN_COLUMNS, MIN_ROWS = 40, 12
 BEGIN_AGAIN = -1  # result of the list of chapters if the progress is to be forgotten
 FOOTER_KEYS = (  # the most important first
-    "learn-live.train", "learn-samples.again", "learn-memory.reset", "learn-memory.find",
+    "learn-live.train", "learn-live.stop", "learn-samples.again", "learn-memory.reset", "learn-memory.find",
     *(f"learn.{name}" for name in ("pane", "edit", "next", "previous", "hint", "code", "contents", "close")),
 )  # fmt: skip
 
@@ -311,16 +311,10 @@ class ChapterScreen(AppScreen[None]):
         self.app.push_screen(dialog, open_choice)
 
     def action_close(self) -> None:
-        def close() -> None:
-            if self._exit_on_close:
-                self.app.exit()
-            else:
-                self.dismiss()
-
-        if self._figure is not None and self._figure.is_training:
-            confirm(self.app, "Leave the class? The training stops.", close)
+        if self._exit_on_close:
+            self.app.exit()
         else:
-            close()
+            self.dismiss()
 
 
 def _unbroken(text: str) -> Content:

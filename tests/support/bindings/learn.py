@@ -58,6 +58,6 @@ LEARN_APPS = {
         Stage(chapter("attention", "Input"), keys("learn-figure", head, up=moves(-1), down=moves(1))),
     ],
     "chapter on overfitting": [
-        Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=True))
+        Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=True, stop=False))
     ],
 }

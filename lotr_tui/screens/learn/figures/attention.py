@@ -112,7 +112,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        # By model: the line and how it goes on, or a line feed and what is being done to load it.
+        # By model: the line and its continuation, or a line feed and the progress of its loading.
         self._continuations: dict[int, tuple[str, str]] = {}
 
     def compose_figure(self) -> ComposeResult:
@@ -126,7 +126,9 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             yield HeatStrips(LABEL_WIDTH, lambda: help_line, self._name_of, first_label=label, is_zoomed=True)
         with Vertical(id="models"):
             yield Drawing(id="header")
-            yield RobustOptionList(id="list")
+            models = RobustOptionList(id="list")
+            models.HELP_LINE = "↑ ↓ choose a model; enter loads a large one"  # type: ignore[attr-defined]
+            yield models
             yield Drawing(id="details")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, AttentionData]:
@@ -163,7 +165,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         self._show_models()
 
     def _read(self, line: str) -> None:
-        """Read a line, score the models that are not scored yet, and let each go on with the line."""
+        """Read a line, score the models that are not scored yet, and let each continue the line."""
         self._line, data, known = line, self.data, self._continuations
 
         def read(cancelled: Cancellation) -> Iterator[LineAttention | tuple[int, tuple[str, str]] | None]:

@@ -107,7 +107,12 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     DEFAULT_CSS = "LiveTrainingFigure #train-line { height: 1; }"
     BINDING_GROUP_TITLE = "Live training"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "learn-live", "train | enter | toggle_training | train | Start or stop the training", show=True
+        "learn-live",
+        """
+        train | enter         | toggle_training | train | Start or stop the training
+        stop  | escape,ctrl+c | stop_training   | stop  | Stop the training
+        """,
+        show=True,
     )
     POLL_INTERVAL: ClassVar[float] = 0.05
     training: live_training.LiveTraining | None = None  # the current one or the last one
@@ -130,27 +135,31 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     @on(events.Click, "#train-line")
     def action_toggle_training(self) -> None:
         if self.is_training:
-            self._end_training("stopped")
-        else:
-            config = self.make_config()
-            if self.app.state.is_training:  # type: ignore[attr-defined]
-                # The number of threads for matrix products belongs to the process: that training keeps its own.
-                config = config.with_values(threads=0)
-                self.show_note("The training of the session runs too, so both are slower.")
-            self.training, self._end_note = live_training.LiveTraining(config), ""
-            self.work.start(self.training.events)
+            self.action_stop_training()
+            return
+        config = self.make_config()
+        if self.app.state.is_training:  # type: ignore[attr-defined]
+            # The number of threads for matrix products belongs to the process: that training keeps its own.
+            config = config.with_values(threads=0)
+            self.show_note("The training of the session runs too, so both are slower.")
+        self.training, self._end_note = live_training.LiveTraining(config), ""
+        self.work.start(self.training.events)
         self.show_view()
+        self.screen.refresh_bindings()
 
-    def _end_training(self, note: str) -> None:
+    def action_stop_training(self, note: str = "stopped") -> None:
         self._end_note = self._end_note or note
         self.work.stop()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.is_training if action == "stop_training" else self.is_loaded
 
     def receive(self, items: list[Any]) -> None:
         assert self.training is not None
         for event in items:
             self.training.view.apply(event)
         if self.training.view.seconds > MAX_SECONDS:
-            self._end_training(f"ended after {MAX_SECONDS:.0f} s")
+            self.action_stop_training(f"ended after {MAX_SECONDS:.0f} s")
         self.show_view()
 
     def show_failure(self, error: BaseException) -> None:

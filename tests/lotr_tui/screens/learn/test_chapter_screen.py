@@ -94,20 +94,16 @@ async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(ma
         assert shown(pilot, "sentences").startswith(f"▸ Task  3 of 3  {CHAPTER.task[0]} ✓")
 
 
-async def test_hidden_task_is_reported_and_a_training_is_not_left_by_accident(make_host, monkeypatch):
+async def test_end_of_a_hidden_task_and_of_a_training_is_reported(make_host, monkeypatch):
     async with make_host().run_test(size=(60, 20)) as pilot:
-        screen = await open_chapter(pilot, NEXT_CHAPTER.name)
+        await open_chapter(pilot, NEXT_CHAPTER.name)
         await pilot.press("tab", *["right"] * len(NEXT_CHAPTER.task))
         await until_done(pilot)
         assert notices(pilot.app) == f"Done. {NEXT_CHAPTER.conclusion}"
         monkeypatch.setattr(learn.SliderFigure, "is_training", True)
-        await pilot.press("escape")
-        assert isinstance(pilot.app.screen, ConfirmDialog)
-        await pilot.press("n", "n")
+        await pilot.press("n")
         await until_chapter(pilot, TRAINING + 2)
         assert "The training was stopped, because you left its chapter." in notices(pilot.app)
-        await pilot.press("escape", "y")
-        await until(pilot, lambda: pilot.app.screen is not screen)
 
 
 async def test_damaged_progress_begins_again_and_unsaved_progress_is_kept(make_host, monkeypatch, tmp_path):

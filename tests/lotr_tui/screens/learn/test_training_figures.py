@@ -11,7 +11,6 @@ from lotr_tui.learn.chapters import find_chapter
 from lotr_tui.learn.live_training import TEMPORARY_PREFIX, load_overfitting_run, train_perplexity
 from lotr_tui.learn.material import Material, bundled_data_config
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.screens.dialogs.dialog import ConfirmDialog
 from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, CurveChart, LiveTrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from tests.support.app import make_decoder
@@ -155,8 +154,10 @@ async def test_leaving_stops_the_training_and_keeps_the_progress(make_host, use_
         assert list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
         await pilot.press(leave)
         if leave == "escape":
-            await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-            await pilot.press("y")
+            await until(pilot, lambda: not figure_of(pilot).is_training)
+            assert "▶ enter trains again · stopped" in shown(pilot, "train-line")
+            await pilot.press("escape")
+            assert not isinstance(app.screen, ChapterScreen)
         await until(pilot, lambda: job.stopped.is_set() or app.return_code is not None)
     assert job.stopped.wait(1)
     assert not list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
