@@ -106,7 +106,7 @@ class BackgroundTask(Generic[T]):
 
 
 class Debounce:
-    """Call of `callback`, `delay` seconds after the last `request`, if `owner` is still open."""
+    """Call of `callback`, `delay` seconds after the last `request`, not 0 (Textual #6370), if `owner` is still open."""
 
     def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], object]) -> None:
         self._owner, self._delay, self._callback = owner, delay, callback
@@ -114,9 +114,9 @@ class Debounce:
         self.is_waiting = False
 
     def request(self) -> None:
-        if self._timer is not None:
+        if self._timer:
             self._timer.stop()
-        self._timer, self.is_waiting = self._owner.set_timer(self._delay, self._call), True
+        self._timer, self.is_waiting = self._owner.set_timer(self._delay or 1e-3, self._call), True
 
     def _call(self) -> None:
         self.is_waiting = False

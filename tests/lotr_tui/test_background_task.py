@@ -7,7 +7,7 @@ from functools import partial
 from textual.app import App
 from textual.screen import Screen
 
-from lotr_tui.background_task import BackgroundTask, is_closed
+from lotr_tui.background_task import BackgroundTask, Debounce, is_closed
 from tests.support.pilot import until
 
 
@@ -91,3 +91,14 @@ async def test_nothing_is_delivered_to_a_screen_that_was_closed():
         assert not is_closed(app.screen)
     assert app.delivered == []
     assert seen == [True]  # at the exit, screens are closed before their parts are gone
+
+
+async def test_a_debounce_without_a_delay_calls_once_and_lets_the_app_end():
+    app, calls = App(), []
+    async with app.run_test() as pilot:
+        debounce = Debounce(app, 0, partial(calls.append, "called"))
+        debounce.request()
+        debounce.request()
+        await until(pilot, lambda: calls)
+        await pilot.pause(0.05)
+    assert calls == ["called"]
