@@ -35,9 +35,14 @@ def finish_reply(conversation):
     return conversation.current_reply
 
 
+def written(start, *arguments):
+    """Start a reply by a method of a conversation, and return it once it is complete."""
+    start(*arguments)
+    return finish_reply(start.__self__)
+
+
 def branch_off(conversation, reply, index, token_id, settings, seed):
-    conversation.branch(reply, index, [] if token_id is None else [token_id], request(settings, seed))
-    return finish_reply(conversation)
+    return written(conversation.branch, reply, index, [] if token_id is None else [token_id], request(settings, seed))
 
 
 def restored(session, session_model):

@@ -3,7 +3,7 @@
 import pytest
 
 from lotr_tui.session.conversation import Conversation
-from tests.support.conversations import SETTINGS, finish_reply, request
+from tests.support.conversations import SETTINGS, request, written
 
 
 @pytest.fixture
@@ -20,7 +20,6 @@ def ask(conversation, session_model):
     """Function that sends a prompt to the session model, and returns the complete reply."""
 
     def ask(text, reply_mode="continue", *, seed=1, previous=None, settings=SETTINGS):
-        conversation.say(text, request(settings, seed, session_model, reply_mode, previous))
-        return finish_reply(conversation)
+        return written(conversation.say, text, request(settings, seed, session_model, reply_mode, previous))
 
     return ask

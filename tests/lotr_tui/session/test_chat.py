@@ -13,7 +13,7 @@ from lotr_tui.session.export import to_json, to_text
 from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_file import parse_session
 from lotr_tui.session.transcript import speaker_labels
-from tests.support.conversations import branch_off, finish_reply, only_session, request, restored
+from tests.support.conversations import branch_off, only_session, request, restored, written
 from tests.support.sessions import session_bytes
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
@@ -31,8 +31,11 @@ def session_model(model):
 
 
 def say(conversation, session_model, text, previous=None, system=""):
-    conversation.say(text, request(SETTINGS, 3, session_model, "conversation", previous, Roles(system_prompt=system)))
-    return finish_reply(conversation)
+    return written(
+        conversation.say,
+        text,
+        request(SETTINGS, 3, session_model, "conversation", previous, Roles(system_prompt=system)),
+    )
 
 
 def test_earlier_turns_are_messages(conversation, session_model, model):
@@ -55,8 +58,7 @@ def test_earlier_turns_are_messages(conversation, session_model, model):
 
 def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
-    conversation.continue_reply(reply, request(SETTINGS, 4))
-    longer = finish_reply(conversation)
+    longer = written(conversation.continue_reply, reply, request(SETTINGS, 4))
     assert longer.tokens[: len(reply.tokens)] == reply.tokens
     longer.reason = "eos"
     with pytest.raises(InvalidInputError, match="the answer has ended"):

@@ -12,7 +12,7 @@ from lotr_tui.session.session_file import parse_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import entry_blocks, token_index_at, token_span
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import branch_off, finish_reply, request, restored
+from tests.support.conversations import branch_off, finish_reply, request, restored, written
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.sessions import session_bytes
 
@@ -27,13 +27,11 @@ GREEDY = SamplerSettings(max_tokens=12, temperature=0)
 
 
 def ask_greedily(conversation, model, prompt, settings=GREEDY):
-    conversation.say(prompt, request(settings, 1, model))
-    return finish_reply(conversation)
+    return written(conversation.say, prompt, request(settings, 1, model))
 
 
 def shown_text(reply):
-    (block,) = [block for block in entry_blocks(reply) if block.is_reply]
-    return block.text
+    return next(block.text for block in entry_blocks(reply) if block.is_reply)
 
 
 def assert_ids_spell_the_text(reply):
@@ -103,11 +101,9 @@ def test_character_of_several_tokens_is_shown_once_it_is_complete(conversation):
     tokenizer = character_tokenizer()
     ids = [2 + byte - 1 for byte in "日".encode()]
     assert [tokenizer.tokens[id] for id in ids] == ["<0xE6>", "<0x97>", "<0xA5>"]
-    reply = ask_greedily(
-        conversation, SessionModel("test", "", open_model(tokenizer)), "The lamp", SamplerSettings(max_tokens=1)
-    )
-    conversation.branch(reply, 1, ids, request(SamplerSettings(max_tokens=1)))
-    branch = finish_reply(conversation)
+    model, one_token = SessionModel("test", "", open_model(tokenizer)), SamplerSettings(max_tokens=1)
+    reply = ask_greedily(conversation, model, "The lamp", one_token)
+    branch = written(conversation.branch, reply, 1, ids, request(SamplerSettings(max_tokens=1)))
     assert [token.piece for token in branch.tokens[1:4]] == ["", "", "日"]
     shown = shown_text(branch)
     start, end = token_span(branch, 3)
@@ -121,26 +117,23 @@ def test_control_characters_that_a_model_generates_do_not_reach_the_terminal(con
     session_model = SessionModel("test", "", open_model(tokenizer))
     reply = ask_greedily(conversation, session_model, "The lamp", SamplerSettings(max_tokens=1))
     for text, shown in (("\x1b[2J", "�[2J"), ("\u202eab", "�ab"), ("\t\r", "  "), ("\x00", "�")):
-        conversation.branch(reply, 1, tokenizer.encode(text).tolist(), request(SamplerSettings(max_tokens=1)))
-        branch = finish_reply(conversation)
+        branch = written(
+            conversation.branch, reply, 1, tokenizer.encode(text).tolist(), request(SamplerSettings(max_tokens=1))
+        )
         assert text in branch.full_text()
         assert shown in shown_text(branch)
 
 
 def restore(replies, session_model):
     """Return a conversation with replies as they are read from a file."""
-    session = parse_session("name", session_bytes(*replies))
-    return restored(session, session_model)
+    return restored(parse_session("name", session_bytes(*replies)), session_model)
 
 
 @TOKENIZERS
 def test_other_vocabulary_shows_and_answers_a_saved_reply_but_cannot_branch(conversation, tokenizer):
-    open_session_model, word_model = (
-        SessionModel("open", "", open_model(tokenizer)),
-        SessionModel("w", "", make_decoder()),
-    )
-    conversation.say("the lamp", request(GREEDY, 1, open_session_model, "reply"))
-    saved = finish_reply(conversation)
+    open_session_model = SessionModel("open", "", open_model(tokenizer))
+    word_model = SessionModel("w", "", make_decoder())
+    saved = written(conversation.say, "the lamp", request(GREEDY, 1, open_session_model, "reply"))
     (by_words,) = restore([saved], word_model).replies.values()
     assert by_words.text() == conversation.current_reply.text()
     assert "splits text into other tokens" in by_words.read_only_reason

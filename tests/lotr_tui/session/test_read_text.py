@@ -10,6 +10,7 @@ from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session import read_text
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.read_text import NextTokenContext, PromptContext, TextReader, find_turn, read_next_token
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS, finish_scene, request
@@ -17,19 +18,15 @@ from tests.support.dialogues import ANSWERING, dialogue_session_model, say, text
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.slow_models import FakeSlowModel
 
-OPEN_TOKENIZERS = pytest.mark.parametrize(
-    "tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"]
-)
+OPEN_TOKENIZERS = pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()])
 TEXT = "Bilbo Baggins is a very old friend of mine, and I think he knows it. Where is the wiz"
 
 
 def read(session_model, draft, reply_mode, previous=None, roles=None, *, conversation=None, reader=None):
     """Return the text whose next token is shown for a draft, after it was read."""
     conversation = conversation or Conversation(0)
-    latest, context = conversation.current_reply, read_text.PromptContext(reply_mode, previous, roles or Roles())
-    return read_text.read_next_token(
-        reader or read_text.TextReader(), read_text.find_context(session_model, latest, draft, context)
-    )
+    latest, context = conversation.current_reply, PromptContext(reply_mode, previous, roles or Roles())
+    return read_next_token(reader or TextReader(), read_text.find_context(session_model, latest, draft, context))
 
 
 # The next token
@@ -38,7 +35,7 @@ def read(session_model, draft, reply_mode, previous=None, roles=None, *, convers
 @OPEN_TOKENIZERS
 def test_growing_draft_has_the_distribution_of_its_reply(tokenizer):
     session_model = SessionModel("open", "", open_model(tokenizer))
-    reader, text = read_text.TextReader(), "Where is the wizard"
+    reader, text = TextReader(), "Where is the wizard"
     for end in range(1, len(text) + 1):
         draft = text[:end]
         context = read(session_model, draft, "continue", reader=reader)
@@ -67,13 +64,10 @@ def session_model():
 def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_again(conversation, session_model):
     previous = say(conversation, session_model, "where is frodo")
     before = [Turn("STRANGER", "where is frodo"), Turn("GANDALF", text_of(previous))]
-    text, model, reader = "bilbo is a friend", session_model.model, read_text.TextReader()
+    text, model, reader = "bilbo is a friend", session_model.model, TextReader()
     for end in range(1, len(text) + 1):
-        speakers = read_text.read_next_token(
-            reader,
-            read_text.find_turn(
-                session_model, text[:end], read_text.PromptContext("conversation", previous, Roles("FRODO"))
-            ),
+        speakers = read_next_token(
+            reader, find_turn(session_model, text[:end], PromptContext("conversation", previous, Roles("FRODO")))
         ).speakers
         state = read_turns(model, [*before, Turn("FRODO", text[:end])])
         expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
@@ -86,9 +80,8 @@ def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
     expected = next_speaker_probs(session_model.model, prefill(session_model.model, ()), ANSWERING)
     assert [each.name for each in opening] == [each.name for each in expected]
     previous = say(conversation, session_model, "where is frodo")
-    speakers = read_text.read_next_token(
-        read_text.TextReader(),
-        read_text.find_turn(session_model, "", read_text.PromptContext("conversation", previous)),
+    speakers = read_next_token(
+        TextReader(), find_turn(session_model, "", PromptContext("conversation", previous))
     ).speakers
     conversation.go_on(None, 1, request(SETTINGS, 3, session_model, previous=previous))
     (turn,) = finish_scene(conversation)
@@ -126,8 +119,8 @@ def test_without_a_draft_the_next_token_after_an_ended_line_is_that_of_the_next_
 # The rest of a word
 
 
-def complete(model, text):
-    return read_text.WordCompleter().complete(model, text)
+def complete(model, text, cancelled=lambda: False):
+    return read_text.WordCompleter().complete(model, text, cancelled)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +160,7 @@ def test_word_of_an_open_vocabulary_is_completed_token_by_token(text, rest):
     session_model = dialogue_session_model()
     session_model.model.model.weights["output.bias"][tokenizer.tokens.index(" wizard")] = 20
     assert complete(session_model.model, text) == rest
+    assert complete(model, text, lambda: True) == ""
 
 
 # Texts of slow models
@@ -178,11 +172,11 @@ def model():
 
 
 def unread(model, text, *, is_chat=False, reopens=False):
-    return read_text.NextTokenContext(model, model.tokenizer.encode(text).tolist(), is_chat, reopens)
+    return NextTokenContext(model, model.tokenizer.encode(text).tolist(), is_chat, reopens)
 
 
 def test_only_what_follows_the_common_beginning_is_read(model):
-    reader = read_text.TextReader()
+    reader = TextReader()
     for length in range(20, len(TEXT)):  # as it is typed
         reader.read(unread(model, TEXT[:length], reopens=True))
     num_tokens = len(unread(model, TEXT).ids)
@@ -196,7 +190,7 @@ def test_only_what_follows_the_common_beginning_is_read(model):
 
 
 def test_cancelled_text_is_continued_where_it_was_left(model):
-    reader = read_text.TextReader()
+    reader = TextReader()
     item = unread(model, TEXT * 10)
     assert reader.read(item, lambda: model.num_passes >= 3) is None
     assert model.num_read < len(item.ids)
@@ -207,21 +201,8 @@ def test_cancelled_text_is_continued_where_it_was_left(model):
 
 @pytest.mark.parametrize("is_chat", [False, True])
 def test_text_that_was_read_is_known_to_this_model_only(model, is_chat):
-    reader = read_text.TextReader()
-    item = unread(model, TEXT, is_chat=is_chat, reopens=not is_chat)
-    expected = reader.read(item)
-    known = reader.find(unread(model, TEXT, is_chat=is_chat, reopens=not is_chat))
-    assert known.state is expected
-    for other in (
-        unread(model, TEXT, is_chat=not is_chat, reopens=not is_chat),
-        unread(FakeSlowModel(), TEXT, is_chat=is_chat, reopens=not is_chat),
-    ):
-        assert reader.find(other) is None
-
-
-def test_word_of_a_slow_model_is_completed_only_inside_of_a_word(model):
-    model.prefer(" wizard", 20)
-    completer = read_text.WordCompleter()
-    assert completer.complete(model, "the wiz") == "ard"
-    assert completer.complete(model, "the wizard ") == ""
-    assert completer.complete(model, "the wiz", lambda: True) == ""
+    reader, forms = TextReader(), {"is_chat": is_chat, "reopens": not is_chat}
+    expected = reader.read(unread(model, TEXT, **forms))
+    assert reader.find(unread(model, TEXT, **forms)).state is expected
+    assert reader.find(unread(model, TEXT, is_chat=not is_chat, reopens=not is_chat)) is None
+    assert reader.find(unread(FakeSlowModel(), TEXT, **forms)) is None

@@ -4,15 +4,11 @@ import random
 import re
 import shutil
 
-import numpy as np
 import pytest
 
-from engine.config import ModelConfig
 from engine.data.tokenizers import EOS, EOS_ID, UNK, WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
-from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.weights import weight_shapes
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.reply import encode_lines
@@ -22,6 +18,7 @@ from lotr_tui.session.transcript import entry_blocks, reply_figures
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, finish_scene, ids_of, only_session, request
 from tests.support.dialogues import dialogue_session_model, say
+from tests.support.open_models import open_model
 from tests.support.sessions import records_of
 
 PROMPTS = (
@@ -68,13 +65,19 @@ def describe_all(conversation):
     return [describe(reply) for reply in conversation.replies.values()]
 
 
+def visible_replies(conversation):
+    return [reply for reply in conversation.replies.values() if reply in reply.turn.replies]
+
+
+def random_settings(rng):
+    return SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 2.0]))
+
+
 def act_randomly(conversation, session_model, rng, seed):
-    """Prompt, answer, edit a prompt, branch, regenerate or continue; perhaps name the branch; then select a reply."""
-    visible = [reply for reply in conversation.replies.values() if reply in reply.turn.replies]
-    reply = rng.choice(visible) if visible else None
+    """Prompt, answer, edit a prompt, branch, regenerate or continue; then select a reply."""
+    reply, settings = rng.choice(visible_replies(conversation) or [None]), random_settings(rng)
     actions = ["continue", "reply", "edit", "branch", "branch", "again", "more", "more"]
     action = rng.choice(actions) if reply else "reply"
-    settings = SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 2.0]))
     if reply is None or action in ("continue", "reply"):
         current = conversation.current_reply
         previous = current if action == "reply" and current and current.reply_mode == "reply" else None
@@ -90,8 +93,24 @@ def act_randomly(conversation, session_model, rng, seed):
     else:
         conversation.branch(reply, 0, (), request(settings, seed))
     finish_reply(conversation)
-    visible = [other for other in conversation.replies.values() if other in other.turn.replies]
-    conversation.select_reply(rng.choice(visible))
+    conversation.select_reply(rng.choice(visible_replies(conversation)))
+
+
+def assert_restored(conversation, session_model, home, act, seed):
+    """Assert that a resumed copy of a session has the same replies, also after the same further actions."""
+    restored = Conversation.resume(copy_session(conversation, home), session_model, 0)
+    assert not restored.notice
+    assert restored.current_reply.id == conversation.current_reply.id
+    for reply in restored.replies.values():  # selections off the visible path are not saved
+        reply.turn.selected_reply = restored.replies[conversation.replies[reply.id].turn.selected_reply.id]
+    assert describe_all(restored) == describe_all(conversation)
+    for each in (conversation, restored):
+        rng = random.Random(seed)
+        for number in range(10):
+            act(each, session_model, rng, 100_000 + 1000 * number)
+    assert describe_all(restored) == describe_all(conversation)
+    restored.close()
+    assert load_session(home / "copy.jsonl").replies.keys() == conversation.replies.keys()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -103,19 +122,7 @@ def test_any_tree_of_replies_is_restored_and_continued_as_if_never_closed(conver
     assert any(token.text == EOS for reply in conversation.replies.values() for token in reply.tokens)
     for reply in conversation.replies.values():  # the text is exactly what the model has read and written
         assert encode_lines(VOCABULARY, reply.full_text()) == reply.token_ids()
-    restored = Conversation.resume(copy_session(conversation, tmp_path), session_model, 0)
-    assert not restored.notice
-    assert describe_all(restored) == describe_all(conversation)
-    assert restored.current_reply is not None
-    assert conversation.current_reply is not None
-    assert restored.current_reply.id == conversation.current_reply.id
-    for each in (conversation, restored):
-        rng = random.Random(seed)
-        for number in range(10):
-            act_randomly(each, session_model, rng, 100 + number)
-    assert describe_all(restored) == describe_all(conversation)
-    restored.close()
-    assert load_session(tmp_path / "copy.jsonl").replies.keys() == {reply.id for reply in conversation.replies.values()}
+    assert_restored(conversation, session_model, tmp_path, act_randomly, seed)
 
 
 def test_session_that_another_window_has_open_continues_in_a_new_file(conversation, session_model, tmp_path, ask):
@@ -136,24 +143,15 @@ def test_session_that_another_window_has_open_continues_in_a_new_file(conversati
     assert [token.text for token in session.replies[1].own_tokens] == [token.text for token in branch.tokens[4:]]
 
 
-def make_other_model():
-    """Return a model with the vocabulary of the tests in another order and without "tower"."""
-    words = [word for word in reversed(VOCABULARY.tokens[2:]) if word != "tower"]
-    tokenizer = WordTokenizer((UNK, EOS, *words))
-    config = ModelConfig(embedding_size=4, hidden_size=4)
-    rng = np.random.default_rng(0)
-    shapes = weight_shapes(config, len(tokenizer))
-    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return SessionModel("other", "", NumpyLSTM(config, tokenizer, weights))
-
-
 def test_another_model_continues_only_replies_whose_tokens_it_knows(conversation, tmp_path, ask):
     greedy = SamplerSettings(max_tokens=3, temperature=0)
     original = ask("bilbo is", settings=greedy)
     assert "tower" not in original.text()
     branch_off(conversation, original, 1, ids_of("tower")[0], SETTINGS, 2)
     session = load_session(only_session(tmp_path))
-    restored = Conversation.resume(copy_session(conversation, tmp_path), make_other_model(), 0)
+    words = [word for word in reversed(VOCABULARY.tokens[2:]) if word != "tower"]
+    other = SessionModel("other", "", open_model(WordTokenizer((UNK, EOS, *words))))
+    restored = Conversation.resume(copy_session(conversation, tmp_path), other, 0)
     readable, unreadable = restored.replies.values()
     assert [entry_blocks(reply) for reply in (readable, unreadable)] == [
         entry_blocks(reply) for reply in conversation.replies.values()
@@ -179,9 +177,7 @@ def speaking_model():
 
 def speak_randomly(conversation, speaking_model, rng, seed):
     """Say a line, let the scene go on, answer as another speaker, branch, or continue a line; then select a reply."""
-    visible = [reply for reply in conversation.replies.values() if reply in reply.turn.replies]
-    reply = rng.choice(visible) if visible else None
-    settings = SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 2.0]))
+    reply, settings = rng.choice(visible_replies(conversation) or [None]), random_settings(rng)
     best_of = rng.choice([1, 1, 3])
     action = rng.choice(["say", "say", "edit", "scene", "answer", "branch", "more"]) if reply else "say"
     if reply is None or action == "say":
@@ -203,8 +199,7 @@ def speak_randomly(conversation, speaking_model, rng, seed):
     elif not reply.has_ended_line:
         conversation.continue_reply(reply, request(settings, seed))
     finish_scene(conversation)
-    visible = [other for other in conversation.replies.values() if other in other.turn.replies]
-    conversation.select_reply(rng.choice(visible))
+    conversation.select_reply(rng.choice(visible_replies(conversation)))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -212,22 +207,7 @@ def test_any_conversation_is_restored_and_continued_as_if_never_closed(conversat
     rng = random.Random(seed)
     for number in range(20):
         speak_randomly(conversation, speaking_model, rng, 1000 * number)
-    restored = Conversation.resume(copy_session(conversation, tmp_path), speaking_model, 0)
-    assert not restored.notice
-    assert restored.current_reply is not None
-    assert conversation.current_reply is not None
-    assert restored.current_reply.id == conversation.current_reply.id
-    # Selections off the visible path are not saved.
-    for reply in restored.replies.values():
-        original = next(each for each in conversation.replies.values() if each.id == reply.id)
-        reply.turn.selected_reply = restored.replies[original.turn.selected_reply.id]
-    assert describe_all(restored) == describe_all(conversation)
-    for each in (conversation, restored):
-        rng = random.Random(seed)
-        for number in range(8):
-            speak_randomly(each, speaking_model, rng, 100_000 + 1000 * number)
-    assert describe_all(restored) == describe_all(conversation)
-    restored.close()
+    assert_restored(conversation, speaking_model, tmp_path, speak_randomly, seed)
 
 
 def test_a_model_with_another_cast_continues_the_conversation_of_any_speakers(conversation, speaking_model, tmp_path):

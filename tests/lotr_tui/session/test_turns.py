@@ -4,21 +4,13 @@ import pytest
 
 from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
+from engine.generation import turns as engine_turns
 from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import (
-    TurnStart,
-    answer_score,
-    begin_turn,
-    generate_scene,
-    next_speaker_probs,
-    read_turns,
-    sample_speaker,
-    stream_answers,
-)
+from engine.generation.turns import begin_turn, next_speaker_probs
 from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.transcript import reply_figures
-from tests.support.conversations import SETTINGS, finish_reply, finish_scene, request
+from tests.support.conversations import SETTINGS, finish_reply, finish_scene, request, written
 from tests.support.dialogues import ANSWERING, dialogue_session_model, generated_text, say, text_of
 from tests.support.sampling import script_of
 
@@ -40,12 +32,9 @@ def test_who_is_called_by_name_answers(line, called):
     assert answering_cast(NAMES, "", line) == called
 
 
-def test_the_user_does_not_answer():
+def test_the_user_does_not_answer_and_names_are_no_patterns():
     assert answering_cast(NAMES, "SAM", "Sam, I say!") == ("GANDALF", "KING OF THE DEAD", "URUK-HAI", "GOLLUM")
     assert answering_cast(("SAM", "SOMEONE"), "SAM", "Hello!") == ("SAM", "SOMEONE")
-
-
-def test_names_are_no_patterns():
     cast = ("A.B", "C++", "(D", "SOMEONE")
     assert answering_cast(cast, "", "axb, come") == ("A.B", "C++", "(D")
     assert answering_cast(cast, "", "hello A.B!") == ("A.B",)
@@ -80,8 +69,8 @@ def test_context_of_an_answer_is_the_script_up_to_the_name_of_its_speaker(conver
 def test_model_chooses_who_answers_by_the_seed(conversation, session_model, seed):
     reply = say(conversation, session_model, "where is frodo", "", seed=seed)
     model = session_model.model
-    probs = next_speaker_probs(model, read_turns(model, [Turn("STRANGER", "where is frodo")]), ANSWERING)
-    expected = sample_speaker(probs, model.cast, SETTINGS.temperature, seed)
+    probs = next_speaker_probs(model, engine_turns.read_turns(model, [Turn("STRANGER", "where is frodo")]), ANSWERING)
+    expected = engine_turns.sample_speaker(probs, model.cast, SETTINGS.temperature, seed)
     assert (reply.speaker, reply.speaker_prob) == (expected.name, expected.prob)
     assert text_of(reply) == generated_text(reply)
     assert f" · {expected.name.title()} by the model, {100 * expected.prob:.0f} % · " in reply_figures(reply)
@@ -90,9 +79,9 @@ def test_model_chooses_who_answers_by_the_seed(conversation, session_model, seed
 def test_scene_is_the_one_that_the_engine_generates(conversation, session_model):
     conversation.go_on(None, 6, request(SETTINGS, 7, session_model))
     turns = finish_scene(conversation)
-    events = list(generate_scene(session_model.model, ANSWERING, 6, SETTINGS, 7))
+    events = list(engine_turns.generate_scene(session_model.model, ANSWERING, 6, SETTINGS, 7))
     assert [Turn(turn.speaker, text_of(turn).strip()) for turn in turns] == script_of(events)
-    starts = [event for event in events if isinstance(event, TurnStart)]
+    starts = [event for event in events if isinstance(event, engine_turns.TurnStart)]
     assert [(turn.seed, turn.speaker_prob) for turn in turns] == [(start.seed, start.prob) for start in starts]
     assert [turn.turn.previous_reply for turn in turns] == [None, *turns[:-1]]
     assert not any(turn.prompt for turn in turns)
@@ -100,11 +89,8 @@ def test_scene_is_the_one_that_the_engine_generates(conversation, session_model)
 
 
 def test_any_name_can_be_typed_and_the_nearest_one_of_the_cast_is_mentioned():
-    assert [read_name(typed, NAMES) for typed in ("gollum", "Uruk hai", "tom  bombadil")] == [
-        "GOLLUM",
-        "URUK-HAI",
-        "TOM BOMBADIL",
-    ]
+    typed = "gollum", "Uruk hai", "tom  bombadil"
+    assert [read_name(each, NAMES) for each in typed] == ["GOLLUM", "URUK-HAI", "TOM BOMBADIL"]
     assert describe_unknown_name("GOLUM", NAMES).endswith("; did you mean GOLLUM?")
     assert describe_unknown_name("GOLLUM", NAMES) == describe_unknown_name("", NAMES) == ""
     with pytest.raises(InvalidInputError, match="is not a name"):
@@ -121,14 +107,12 @@ def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_mode
 def test_a_line_of_a_speaker_is_continued_up_to_its_end_and_then_on_the_next_line(conversation):
     session_model = dialogue_session_model(end_bias=8.0)
     roles = Roles(speaker="GOLLUM")
-    line = conversation.say("we wants", request(SETTINGS, 1, session_model, roles=roles))
-    finish_reply(conversation)
+    line = written(conversation.say, "we wants", request(SETTINGS, 1, session_model, roles=roles))
     tokenizer = session_model.model.tokenizer
     assert line.token_ids(0) == [*encode_speaker(tokenizer, "GOLLUM"), *tokenizer.encode(" we wants").tolist()]
     assert line.has_ended_line
     assert "\n" not in text_of(line)
-    script = conversation.continue_reply(line, request(SETTINGS, 2))
-    finish_reply(conversation)
+    script = written(conversation.continue_reply, line, request(SETTINGS, 2))
     assert script.full_text().startswith(f"Gollum: we wants{text_of(line)}\n")
     assert script.full_text() == tokenizer.decode(script.token_ids())
 
@@ -139,15 +123,13 @@ def test_a_line_of_a_speaker_is_continued_up_to_its_end_and_then_on_the_next_lin
 def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
     before = say(conversation, session_model, "where is frodo")
     first = say(conversation, session_model, "bilbo is", previous=before)
-    second = conversation.answer_as(first, "GOLLUM", request(SETTINGS, 5))
-    finish_reply(conversation)
+    second = written(conversation.answer_as, first, "GOLLUM", request(SETTINGS, 5))
     assert second.turn.replies == [first, second]
     assert second.turn.selected_reply is second
     assert (second.speaker, second.prompt, second.turn.previous_reply) == ("GOLLUM", "bilbo is", before)
     assert second.prompt_ids == first.prompt_ids
     assert text_of(second) == generated_text(second)
-    third = conversation.answer_as(second, "", request(SETTINGS, 6))
-    finish_reply(conversation)
+    third = written(conversation.answer_as, second, "", request(SETTINGS, 6))
     assert third.speaker in ANSWERING
     assert third.speaker_prob is not None
     assert text_of(third) == generated_text(third)
@@ -156,10 +138,8 @@ def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
 def test_line_that_was_stopped_is_continued_and_an_ended_one_is_not(conversation):
     session_model = dialogue_session_model(end_bias=8.0)
     asked = request(SamplerSettings(max_tokens=1), 1, session_model, "conversation", roles=Roles("", "GANDALF"))
-    stopped = conversation.say("where is frodo", asked)
-    finish_reply(conversation)
-    continued = conversation.continue_reply(stopped, request(SETTINGS, 2))
-    finish_reply(conversation)
+    stopped = written(conversation.say, "where is frodo", asked)
+    continued = written(conversation.continue_reply, stopped, request(SETTINGS, 2))
     assert continued.tokens[0].id == stopped.tokens[0].id
     assert continued.speaker == "GANDALF"
     assert continued.has_ended_line
@@ -173,27 +153,26 @@ def test_line_that_was_stopped_is_continued_and_an_ended_one_is_not(conversation
 def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_model):
     first = say(conversation, session_model, "where is frodo")
     reply = say(conversation, session_model, "bilbo is", "GOLLUM", previous=first, seed=40, best_of=5)
-    model = session_model.model
-    lines = reply.prompt_ids
-    *_, answers = stream_answers(begin_turn(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, lines), 5)
+    model, lines = session_model.model, reply.prompt_ids
+    *_, answers = engine_turns.stream_answers(
+        begin_turn(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, lines), 5
+    )
     replies = reply.turn.replies
     assert [text_of(each).strip() for each in replies] == [answer.text for answer in answers]
     assert [each.seed for each in replies] == [answer.done.seed for answer in answers]
     assert sorted(each.seed for each in replies) == [40, 41, 42, 43, 44]
     scores = [each.score for each in replies]
-    figures = [answer_score(each.log_prob - each.log_prob_alone, each.num_tokens) for each in scores]
+    figures = [engine_turns.answer_score(each.log_prob - each.log_prob_alone, each.num_tokens) for each in scores]
     assert [score and score.rank for score in scores] == [1, 2, 3, 4, 5]
     assert figures == pytest.approx([answer.score for answer in answers])
     assert reply.turn.selected_reply is reply
     assert conversation.current_reply is reply
-    assert "best of 5" in reply_figures(reply)
-    assert f"seed {reply.seed}" in reply_figures(reply)
+    assert f"seed {reply.seed} · T 0.80 · best of 5 (" in reply_figures(reply)
     for each in replies:  # every answer has the seed that gives it again
         assert text_of(each) == generated_text(each)
 
 
-def test_no_answer_is_shown_if_the_choice_is_stopped(conversation):
-    session_model = dialogue_session_model()
+def test_no_answer_is_shown_if_the_choice_is_stopped(conversation, session_model):
     settings, roles = SamplerSettings(max_tokens=5000), Roles("", "GANDALF")
     reply = conversation.say("bilbo is", request(settings, 3, session_model, "conversation", None, roles, 64))
     conversation.stop()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.tokenizers import EOS, EOS_ID
-from engine.generation.generate import Done, TextInProgress, TokenEvent, generate
+from engine.generation.generate import Done, TextInProgress, generate
 from engine.generation.settings import SamplerSettings
 from engine.runtime.process import Cancellation
 from lotr_tui.session import comparison
@@ -15,40 +15,23 @@ from lotr_tui.session.comparison import GenerationColumn, generate_columns, gene
 from tests.support.dialogues import dialogue_model
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times
 
-TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
-CHAOTIC_MODEL = FixedModel(history_dependent_probs)
-"""A model whose texts stay different once they differ, since its distribution depends on the whole history."""
+CHAOTIC_MODEL = FixedModel(history_dependent_probs)  # whose texts stay different once they differ
 PROMPT_IDS = (2, 3)
 
 
-def temperature_columns(model, temperatures, words=20):
-    return [GenerationColumn(model, PROMPT_IDS, SamplerSettings(temperature=t, max_tokens=words)) for t in temperatures]
-
-
-def texts(events, columns):
-    return [[event for number, event in events if number == column] for column in range(columns)]
-
-
 def run(columns, seed=0):
-    return texts(list(generate_columns(columns, seed, Cancellation())), len(columns))
+    events = list(generate_columns(columns, seed, Cancellation()))
+    return [[event for number, event in events if number == column] for column in range(len(columns))]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=4), st.integers(0, 2**32))
 def test_each_column_equals_the_text_generated_alone(temperatures, seed):
-    columns = temperature_columns(CHAOTIC_MODEL, temperatures, words=8)
+    chains = [SamplerSettings(temperature=each, max_tokens=8) for each in temperatures]
+    columns = [GenerationColumn(CHAOTIC_MODEL, PROMPT_IDS, chain) for chain in chains]
     for column, events in zip(columns, run(columns, seed), strict=True):
         alone = generate(TextInProgress(CHAOTIC_MODEL, PROMPT_IDS, column.settings, seed))
         assert without_times(events) == without_times(alone)
-
-
-def test_columns_take_turns_until_each_has_ended():
-    columns = [GenerationColumn(CHAOTIC_MODEL, PROMPT_IDS, SamplerSettings(max_tokens=n)) for n in (2, 5, 3)]
-    events = list(generate_columns(columns, 5, Cancellation()))
-    assert [number for number, _ in events] == [0, 1, 2] * 3 + [1, 2] + [1] * 2
-    for events_of_one in texts(events, 3):
-        assert isinstance(events_of_one[-1], Done)
-        assert not any(isinstance(event, Done) for event in events_of_one[:-1])
 
 
 def test_continued_text_of_a_dialogue_model_ends_with_its_line():
@@ -57,14 +40,6 @@ def test_continued_text_of_a_dialogue_model_ends_with_its_line():
     *tokens, done = run([GenerationColumn(model, tuple(ids), SamplerSettings(max_tokens=100))])[0]
     assert done.reason == "eos"
     assert not any("\n" in token.piece for token in tokens)
-
-
-def test_cancelling_ends_every_column():
-    cancellation = Cancellation()
-    events = generate_columns(temperature_columns(CHAOTIC_MODEL, TEMPERATURES, words=1000), 0, cancellation)
-    assert all(isinstance(next(events)[1], TokenEvent) for _ in range(10))
-    cancellation.set()
-    assert [(number, event.reason) for number, event in events] == [(number, "cancelled") for number in range(5)]
 
 
 def test_generated_words_are_the_words_of_the_text_its_line_feeds_and_its_end():
