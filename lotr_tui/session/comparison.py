@@ -10,23 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from engine.analysis import evaluation, memorization, tokenized_text
-from engine.data.dataset import Dataset
-from engine.data.speakers import SOMEONE
-from engine.data.tokenizers import EOS, Tokenizer
+from engine.data import dataset, speakers, tokenizers
 from engine.errors import LotrError, RunError, printable
-from engine.generation import generate as generation
+from engine.generation import generate
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
-from engine.models.base import LanguageModel
-from engine.models.ngram import KneserNey
+from engine.models import base, ngram
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs import combine, directory, loading
 from engine.runtime.process import Cancellation, throttle
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
-from lotr_tui.session import session_model as models
-from lotr_tui.session.model_loading import ModelLoader
-from lotr_tui.session.read_text import PromptContext, to_prompt_line
-from lotr_tui.session.transcript import word_to_continue
+from lotr_tui.session import model_loading, read_text, session_model, transcript
 
 _WORD = re.compile(r"\n|\S+")
 MAX_CACHED_RUNS = 2  # whose training data stay in memory
@@ -36,7 +30,7 @@ MAX_CACHED_RUNS = 2  # whose training data stay in memory
 class GenerationColumn:
     """A model, a text for it to continue, and how to sample: columns of a model differ in texts and settings only."""
 
-    model: LanguageModel
+    model: base.LanguageModel
     ids: tuple[int, ...]
     settings: SamplerSettings
     is_chat: bool = False  # True for a text by a chat template, whose last word is complete
@@ -45,7 +39,7 @@ class GenerationColumn:
 
 def generate_columns(
     columns: Sequence[GenerationColumn], seed: int, cancellation: Cancellation, pace: float = 0
-) -> Iterator[generation.IndexedEvent]:
+) -> Iterator[generate.IndexedEvent]:
     """Continue the text of every column of one model, one token of each in turn, until every column has its `Done`.
 
     All columns use the noise of one seed. `pace` is the maximum number of tokens per second in each; 0 for no limit.
@@ -53,26 +47,26 @@ def generate_columns(
     model, is_chat = columns[0].model, columns[0].is_chat
     is_complete = is_chat or columns[0].lines_before is not None  # else the last word may be left to its continuation
     texts = {column.ids for column in columns}
-    ends = {ids: len(ids) if is_complete else generation.last_word_start(model.tokenizer, ids) for ids in texts}
+    ends = {ids: len(ids) if is_complete else generate.last_word_start(model.tokenizer, ids) for ids in texts}
     tokens = zip(*(ids[:end] for ids, end in ends.items()), strict=False)
     start = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, tokens)]
-    common = generation.prefill(model, start, models.chat_start(model) if is_chat else None)
-    read = generation.prefill if is_complete else generation.prefill_prompt
+    common = generate.prefill(model, start, session_model.chat_start(model) if is_chat else None)
+    read = generate.prefill if is_complete else generate.prefill_prompt
     states = {ids: read(model, ids[len(start) :], common) for ids in texts}
     in_progress = [
-        generation.TextInProgress(
+        generate.TextInProgress(
             model, each.ids, each.settings, seed, states[each.ids], noise_context=each.lines_before or ()
         )
         for each in columns
     ]
-    for step in throttle(generation.generate_batch(in_progress, cancellation), pace, cancellation):
+    for step in throttle(generate.generate_batch(in_progress, cancellation), pace, cancellation):
         yield from step
 
 
 def generated_words(events: Sequence[TokenEvent | Done]) -> list[str]:
     """Return the words of a text with punctuation, and `<eos>` if the model ended it; a line feed counts as a word."""
     words = _WORD.findall("".join(event.piece for event in events if isinstance(event, TokenEvent)))
-    return [*words, *(EOS for event in events if isinstance(event, Done) and event.reason == "eos")]
+    return [*words, *(tokenizers.EOS for event in events if isinstance(event, Done) and event.reason == "eos")]
 
 
 def first_difference(words: Sequence[str], other_words: Sequence[str]) -> int | None:
@@ -84,14 +78,14 @@ def first_difference(words: Sequence[str], other_words: Sequence[str]) -> int | 
 def fraction_differing(words: Sequence[str], other_words: Sequence[str]) -> float:
     """Return the fraction of positions with different words; those after the shorter text count if it has ended."""
     shorter, longer = sorted((words, other_words), key=len)
-    num_positions = len(longer) if shorter and shorter[-1] == EOS else len(shorter)
+    num_positions = len(longer) if shorter and shorter[-1] == tokenizers.EOS else len(shorter)
     num_equal = sum(word == other for word, other in zip(shorter, longer, strict=False))
     return (num_positions - num_equal) / num_positions if num_positions else 0.0
 
 
 def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
     """Return the mean surprisal per word of a text in bits, by the model's own distribution; None without words."""
-    num_words = sum(word not in ("\n", EOS) for word in generated_words(events))
+    num_words = sum(word not in ("\n", tokenizers.EOS) for word in generated_words(events))
     log_probs = [event.logprob for event in events if isinstance(event, TokenEvent)]
     return -math.fsum(log_probs) / num_words / math.log(2) if num_words else None
 
@@ -101,7 +95,7 @@ class Column:
     """Column of a comparison: its model and temperature, its heading, and the text that was generated so far."""
 
     title: str
-    model: LanguageModel | None = None  # None while the model is being loaded
+    model: base.LanguageModel | None = None  # None while the model is being loaded
     temperature: float = 0.0
     speaker: str = ""  # who says the text; empty for the speaker of the context
     description: str = ""  # of the model, in parts separated by " · "
@@ -112,18 +106,18 @@ class Column:
     marks_line_ends: bool = True  # True if a line end is an `<eos>`; False if it is an ordinary line break
     noun: str = "word"
 
-    def prepare(self, prompt: str, context: PromptContext, settings: SamplerSettings) -> GenerationColumn:
+    def prepare(self, prompt: str, context: read_text.PromptContext, settings: SamplerSettings) -> GenerationColumn:
         """Return what to generate to continue or answer a prompt; one that the model cannot read is an error."""
         model = self.model
         assert model is not None
         if prompt.strip():
-            generation.encode_prompt(prompt, model.tokenizer)  # has a word that the model knows
-        self.noun, self.marks_line_ends = token_noun(model.tokenizer), not models.reads_line_ends(model)
-        self.continued_prompt = "" if context.is_answer else to_prompt_line(prompt, model.tokenizer)
-        speaker, lines_before = self.speaker or context.roles.speaker or SOMEONE, None
+            generate.encode_prompt(prompt, model.tokenizer)  # has a word that the model knows
+        self.noun, self.marks_line_ends = token_noun(model.tokenizer), not session_model.reads_line_ends(model)
+        self.continued_prompt = "" if context.is_answer else read_text.to_prompt_line(prompt, model.tokenizer)
+        speaker, lines_before = self.speaker or context.roles.speaker or speakers.SOMEONE, None
         context = replace(context, roles=context.roles._replace(speaker=speaker))
-        text = context.text_before_reply(model, to_prompt_line(prompt, model.tokenizer, context.reply_mode))
-        if models.find_cast(model) and context.is_answer:
+        text = context.text_before_reply(model, read_text.to_prompt_line(prompt, model.tokenizer, context.reply_mode))
+        if session_model.find_cast(model) and context.is_answer:
             lines_before, text = tuple(text.ids), text.begin_line(speaker)
         settings = replace(settings, temperature=self.temperature)
         return GenerationColumn(model, tuple(text.ids), settings, text.is_chat, lines_before)
@@ -148,7 +142,7 @@ class Column:
         tokens = self.token_events
         line_end = LINE_END_MARK if self.marks_line_ends else "\n"
         words = [line_end if word == "\n" else displayable(word) for word in generated_words(tokens)]
-        lead = word_to_continue(self.continued_prompt, [token.piece for token in tokens])
+        lead = transcript.word_to_continue(self.continued_prompt, [token.piece for token in tokens])
         return [lead + word for word in words[:1]] + words[1:]
 
     def words_to_compare(self, other: "Column") -> list[str]:
@@ -174,7 +168,7 @@ class Column:
 
 
 @lru_cache(MAX_CACHED_RUNS)
-def load_training_data(run: Path) -> Dataset:
+def load_training_data(run: Path) -> dataset.Dataset:
     """Load the dataset of a run, in a thread. A damaged run and a missing corpus raise a LotrError."""
     return combine.load_run_dataset(loading.load_model(run))
 
@@ -186,7 +180,7 @@ def load_training_index(run: Path) -> memorization.TrainingIndex:
 
 
 def find_memorized_passages(
-    run: Path, tokenizer: Tokenizer, tokens: tokenized_text.TokenizedText
+    run: Path, tokenizer: tokenizers.Tokenizer, tokens: tokenized_text.TokenizedText
 ) -> memorization.MemorizationReport:
     """Find the passages of a text that are copied from the training text of a run, or raise a LotrError."""
     if load_training_data(run).tokenizer != tokenizer:
@@ -225,20 +219,20 @@ class ModelChoice:
         return "loading …" if self.kind == "run" else f"counting the n-grams of the training text{weights} …"
 
 
-def load_kneser_ney(run: Path) -> KneserNey:
+def load_kneser_ney(run: Path) -> ngram.KneserNey:
     """Build the Kneser-Ney baseline of a run from its training split; see `load_training_data`."""
     return combine.ModelCombiner([loading.load_model(run)]).kneser_ney
 
 
-def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> models.SessionModel:
+def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> session_model.SessionModel:
     """Load or build a model, in a thread. One that is missing or damaged raises a LotrError."""
     if is_pretrained_name(choice.run):
-        return ModelLoader([choice.run])()
+        return model_loading.ModelLoader([choice.run])()
     loaded = loading.load_model(directory.resolve_run(choice.run, runs_dir), choice.epoch)
     if choice.kind == "run":
-        return models.SessionModel.from_loaded(loaded)
+        return session_model.SessionModel.from_loaded(loaded)
     combiner = combine.ModelCombiner([loaded])
-    model: LanguageModel
+    model: base.LanguageModel
     if choice.kind == "mixture":
         combined = combiner.combine(combine.CombinationOptions(mixture=True))
         model, valid, description = combined.model, math.nan, combined.description
@@ -249,4 +243,4 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> models.Sess
     if not math.isfinite(valid):
         valid = evaluation.evaluate(model, combiner.dataset.valid).perplexity
     model, corpus = loaded.with_cast(model), loaded.config.data.corpus
-    return models.SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)
+    return session_model.SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)

@@ -10,7 +10,6 @@ Text and Markdown read like a script. The JSON has all replies and their figures
 import json
 import os
 import re
-import stat
 from collections.abc import Callable
 from datetime import datetime
 from itertools import count
@@ -165,25 +164,24 @@ def check_export_target(text: str, *, is_folder: bool) -> ExportTarget:
         raise InvalidInputError("type a path, or press esc")
     try:
         path = Path(text).expanduser().resolve()
-        status = path.stat() if path.exists() else None
-        is_directory = status is not None and stat.S_ISDIR(status.st_mode)
+        exists, is_directory = path.exists(), path.is_dir()
         is_empty = not is_directory or not any(path.iterdir())
     except OSError as error:
         raise InvalidInputError(f"{text} cannot be used: {os_error_reason(error)}; choose another path") from error
     except (RuntimeError, ValueError) as error:  # an unknown user, a zero byte, a lone surrogate
         raise InvalidInputError(f"{text} is not a path; choose another path") from error
     folder, problem = path if is_folder and is_directory else path.parent, ""
-    if is_folder and status is not None and not is_directory:
+    if is_folder and exists and not is_directory:
         problem = "is a file; choose a new folder"
     elif is_folder and not is_empty:
         problem = "is not empty, and nothing in it is replaced; choose a new folder"
     elif not is_folder and (text.endswith(os.sep) or is_directory):
         problem = "is a folder; add the name of a file"
-    elif not is_folder and status is not None and not stat.S_ISREG(status.st_mode):
+    elif not is_folder and exists and not path.is_file():
         problem = "is not a regular file; choose another path"
     if problem:
         raise InvalidInputError(f"{path} {problem}")
-    return ExportTarget(path, not is_folder and status is not None, None if folder.exists() else folder)
+    return ExportTarget(path, not is_folder and exists, None if folder.exists() else folder)
 
 
 def abbreviate_home(path: Path) -> str:

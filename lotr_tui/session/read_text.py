@@ -8,10 +8,9 @@ from itertools import accumulate
 import numpy as np
 
 from engine.data import scripts, speakers, tokenizers
-from engine.data.tokenizers import EOS_ID, ByteTokenizer, Tokenizer
+from engine.data.tokenizers import EOS_ID, ByteTokenizer
 from engine.errors import InvalidInputError
-from engine.generation import generate, turns
-from engine.generation.complete_words import open_word
+from engine.generation import complete_words, generate, turns
 from engine.generation.generate import DecoderState
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel, advance_tokens
@@ -20,7 +19,6 @@ from lotr_tui.formatting import JOINERS
 from lotr_tui.session import session_model as models
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
 from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
-from lotr_tui.session.session_model import NO_LOG_PROBS, SessionModel
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 CHUNK_TOKENS = 32  # that the model reads at once; a cancellation waits for the end of such a chunk
@@ -33,7 +31,7 @@ MAX_LOG_PROBS = 250  # that are kept of their latest tokens: 50 MB of SmolLM2
 REOPENED = -1  # in place of a token id, after a text whose last word was reopened
 
 
-def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: ReplyMode = "continue") -> str:
+def to_prompt_line(text: str, tokenizer: tokenizers.Tokenizer | None = None, reply_mode: ReplyMode = "continue") -> str:
     """Return a typed text as one printable line; a space after the last word stays if an open vocabulary goes on."""
     line = "".join(character if character.isprintable() or character in JOINERS else " " for character in text)
     is_word_complete = tokenizer is not None and tokenizer.is_open and reply_mode == "continue" and line[-1:] == " "
@@ -81,7 +79,7 @@ class NextTokenContext:
         end = len(self.ids)
         while end > 1 and not tokenizer.tokens[self.ids[end - 1]].strip(" "):
             end -= 1
-        word = open_word(tokenizer, self.ids[:end])
+        word = complete_words.open_word(tokenizer, self.ids[:end])
         return word.decode(errors="replace") if word else tokenizer.tokens[self.ids[end - 1]].strip(" ")
 
 
@@ -145,7 +143,7 @@ class PromptContext:
         return NextTokenContext(model, [*before, *ids], reopens_last_word=mode != "conversation")
 
 
-def restore_reply(reply: Reply, session_model: SessionModel) -> None:
+def restore_reply(reply: Reply, session_model: models.SessionModel) -> None:
     """Give a reply that was read from a file a model, and its tokens the ids in the vocabulary of that model."""
     tokenizer, parent, unknown = session_model.model.tokenizer, reply.parent, set[str]()
     reply.session_model = session_model
@@ -198,7 +196,7 @@ class TextReader:
         keys = list(self._written)
         if len(keys) > MAX_LOG_PROBS:
             model, state = self._written[keys[-MAX_LOG_PROBS - 1]]
-            self._written[keys[-MAX_LOG_PROBS - 1]] = model, state._replace(log_probs=NO_LOG_PROBS)
+            self._written[keys[-MAX_LOG_PROBS - 1]] = model, state._replace(log_probs=models.NO_LOG_PROBS)
         if len(keys) > MAX_STATES:
             del self._written[keys[0]]
 
@@ -238,7 +236,7 @@ class TextReader:
                 if cancelled():
                     return None
                 stop = min(settled if num_read < settled else end, num_read + CHUNK_TOKENS)
-                self._latest[keys[num_read]] = state._replace(log_probs=NO_LOG_PROBS)
+                self._latest[keys[num_read]] = state._replace(log_probs=models.NO_LOG_PROBS)
                 state = DecoderState(*advance_tokens(model, state.model_state, ids[num_read:stop]))
                 num_read = stop
                 self._latest[keys[num_read]] = state
@@ -258,7 +256,7 @@ class TextReader:
 
 
 def find_context(
-    session_model: SessionModel, latest: Reply | None, draft: str, context: PromptContext
+    session_model: models.SessionModel, latest: Reply | None, draft: str, context: PromptContext
 ) -> NextTokenContext | None:
     """Return the text whose next token is shown, of the draft or of the `latest` reply; None without one."""
     model, is_conversation = session_model.model, context.reply_mode == "conversation"
@@ -277,7 +275,7 @@ def find_context(
     return NextTokenContext(model, latest.token_ids(), is_first_token=latest.starts_line(len(latest.tokens)))
 
 
-def find_turn(session_model: SessionModel, line: str, context: PromptContext) -> NextTokenContext:
+def find_turn(session_model: models.SessionModel, line: str, context: PromptContext) -> NextTokenContext:
     """Return a line in a context, or without a line the text so far, which a member of the cast answers."""
     names, previous = answering_cast(session_model.cast, context.roles.speaking_as, line), context.previous_reply
     last_speaker = "" if line or previous is None else previous.speaker
