@@ -32,7 +32,7 @@ REOPENED = -1  # in place of a token id, after a text whose last word was reopen
 
 
 def to_prompt_line(text: str, tokenizer: tokenizers.Tokenizer | None = None, reply_mode: ReplyMode = "continue") -> str:
-    """Return a typed text as one printable line; a space after the last word stays if an open vocabulary goes on."""
+    """Return typed text as one printable line; a space after the last word stays if an open vocabulary continues it."""
     line = "".join(character if character.isprintable() or character in JOINERS else " " for character in text)
     is_word_complete = tokenizer is not None and tokenizer.is_open and reply_mode == "continue" and line[-1:] == " "
     return " ".join(line.split()) + (" " if is_word_complete and not line.isspace() else "")
