@@ -65,12 +65,6 @@ def first_output_seconds(command):
     return seconds
 
 
-def _first_paints(options, command=SESSION_COMMAND, name="first paint of the session"):
-    starts = partial(paint_seconds, command, INPUT_READY_TEXT), partial(paint_seconds, BARE_COMMAND, BARE_READY_TEXT)
-    runs = alternate(options.repeat, *starts, warm_up=True)
-    yield from compare(name, "a bare Textual app", "s", *runs)
-
-
 def measure_start(options):
     """Time from a cold start to the first word of `generate` and to the first paint of the session."""
     generate = [*SESSION_COMMAND, "generate", "--seed", "0"]
@@ -83,7 +77,9 @@ def measure_start(options):
             starts = partial(first_output_seconds, [*generate, prompt, "--run", run_name]), import_torch
             runs = alternate(options.repeat, *starts, warm_up=True)
             yield from compare(f"{name}, to the first word", "import torch", "s", *runs)
-    yield from _first_paints(options)
+    programs = (SESSION_COMMAND, INPUT_READY_TEXT), (BARE_COMMAND, BARE_READY_TEXT)
+    runs = alternate(options.repeat, *(partial(paint_seconds, *each) for each in programs), warm_up=True)
+    yield from compare("first paint of the session", "a bare Textual app", "s", *runs)
 
 
 def measure_memory(options):

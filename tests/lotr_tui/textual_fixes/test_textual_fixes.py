@@ -31,11 +31,6 @@ from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 OLD_SIZE, NEW_SIZE = Size(80, 24), Size(100, 30)
 
 
-class InputApp(fixes.TextualFixesApp):
-    def compose(self):
-        yield Input()
-
-
 class ClosingScreen(Screen[None]):
     """Screen that is closed, and its widgets removed, while it is being mounted."""
 
@@ -59,9 +54,9 @@ class Counter(Static, can_focus=True):
 
 class TestApp:
     async def test_queued_keys_and_sizes_do_not_delay_the_exit(self):
-        app = InputApp()
+        app, text_input = fixes.TextualFixesApp(), Input()
         async with app.run_test(size=OLD_SIZE):
-            text_input = app.query_one(Input)
+            await app.mount(text_input.focus())
             for number in range(100):
                 app.post_message(Key("a", "a"))
                 app.post_message(Resize(Size(81 + number, 24), Size(81 + number, 24)))
