@@ -27,6 +27,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingChart, TrainingMetrics
 from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
+from lotr_tui.screens.runs.screen import choose_run
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import KeyFooter, binding_table
@@ -357,7 +358,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.dismiss()
 
     def action_choose_model(self) -> None:
-        self.choose_run(self._load)
+        choose_run(self, self._load)
 
     @work(exclusive=True, group="load")
     async def _load(self, name: str) -> None:

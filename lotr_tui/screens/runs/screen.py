@@ -1,10 +1,10 @@
 """Screen with the runs: filter, sort, compare by curves and settings, play, watch, rename, delete and export."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -120,6 +120,16 @@ class ComparisonPane(Horizontal):
             table.update(DifferenceTables(run_list.compare_runs([run for _, run in chart.runs]), names, styles))
         else:
             table.update("Mark a run with space: the selected run, or other marked ones, are compared with it.")
+
+
+def choose_run(screen: AppScreen[Any], on_chosen: Callable[[str], object]) -> None:
+    """Show the runs, and pass the name or the path of the selected one to `on_chosen`."""
+
+    def choose(name: str | None) -> None:
+        if name is not None:
+            on_chosen(name)
+
+    screen.app.push_screen(RunsScreen(screen.state.runs_dir), choose)
 
 
 class RunsScreen(AppScreen[str | None]):

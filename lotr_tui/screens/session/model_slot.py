@@ -175,7 +175,9 @@ class ModelSlot:
         return fetch.describe() if fetch is not None and fetch.is_running else ""
 
     def choose(self) -> None:
-        self._screen.choose_run(self.load)
+        from lotr_tui.screens.runs.screen import choose_run  # imports numpy, which the first paint does not need
+
+        choose_run(self._screen, self.load)
 
     def load(self, name: str) -> None:
         """Load the model of a run, or a model by others, in a thread; ask first if it has to be fetched."""
