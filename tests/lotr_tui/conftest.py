@@ -1,5 +1,6 @@
 """Fixtures of the app: a small model with random weights, and apps that use it."""
 
+from contextlib import asynccontextmanager
 from functools import cache, partial
 
 import pytest
@@ -71,6 +72,19 @@ def make_app(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
     defaults = {"session_model": SessionModel.from_loaded(loaded), "runs_dir": tmp_path / "runs", "pace": 0}
     return lambda app_type=LotrApp, **options: app_type(**{**defaults, **options})
+
+
+@pytest.fixture
+def opened(make_app):
+    """Return a context with the pilot and the app, in a terminal of `size`; `make_app` gets the other options."""
+
+    @asynccontextmanager
+    async def opened(size=(160, 45), notifications=False, **options):
+        app = make_app(**options)
+        async with app.run_test(size=size, notifications=notifications) as pilot:
+            yield pilot, app
+
+    return opened
 
 
 @pytest.fixture

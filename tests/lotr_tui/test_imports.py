@@ -150,10 +150,9 @@ def test_first_paint_imports_no_heavy_package(run_python, tmp_path, program, wat
     assert run_python(FIRST_PAINT + program, run, stdin=watched) == [[]]
 
 
-async def test_new_training_without_torch_is_refused_before_the_dialog(monkeypatch, make_app):
+async def test_new_training_without_torch_is_refused_before_the_dialog(monkeypatch, opened):
     monkeypatch.setitem(sys.modules, "torch", None)
-    app = make_app()
-    async with app.run_test(size=(100, 30)) as pilot:
+    async with opened((100, 30)) as (pilot, app):
         await pilot.press("ctrl+t")
         await pilot.pause()
         assert notices(app) == "training needs PyTorch; pip install torch"

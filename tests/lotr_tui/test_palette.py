@@ -56,10 +56,9 @@ def palette_lines(palette):
     return [commands.render_line(y).text.strip() for y in range(commands.size.height)]
 
 
-async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_keys(make_app, tmp_path):
+async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_keys(opened, tmp_path):
     settings_file(tmp_path, keymap={"session.temperatures": "alt+l,alt+g"})
-    async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
+    async with opened(SIZE) as (pilot, app):
         session = app.screen
         for key in ("", "alt+l", "c", "l", "ctrl+t", "ctrl+o"):
             if key:
@@ -92,9 +91,8 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
         await until(pilot, lambda: app.screen is session)
 
 
-async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
-    async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
+async def test_palette_runs_actions_and_its_rows_fit_each_terminal(opened):
+    async with opened(SIZE) as (pilot, app):
         for command, screen in (("temperatures", "LadderScreen"), ("f1", "HelpScreen")):
             await run_command(pilot, command)
             await until(pilot, lambda screen=screen: screen_name(app) == screen)
@@ -115,11 +113,10 @@ async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
             await until(pilot, lambda expected=expected: screen_name(app) == expected)
 
 
-async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_together(make_app, tmp_path):
+async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_together(opened, tmp_path):
     path = settings_file(tmp_path, theme="nord")
     before = path.read_bytes()
-    app = make_app(theme="ansi-dark")
-    async with app.run_test(size=SIZE) as pilot:
+    async with opened(SIZE, theme="ansi-dark") as (pilot, app):
         assert app.theme == "ansi-dark"
         for pace in range(1, 21):  # as a slider does
             app.state.update_settings(pace=float(pace))
@@ -160,14 +157,13 @@ async def test_keys_work_while_a_slow_disk_writes_the_settings(make_app, monkeyp
         may_end.set()
 
 
-async def test_a_chosen_theme_is_saved_and_unwritable_settings_are_reported_once(make_app, tmp_path):
+async def test_a_chosen_theme_is_saved_and_unwritable_settings_are_reported_once(make_app, opened, tmp_path):
     app = make_app()
     async with app.run_test(size=SIZE):
         app.state.update_settings(pace=3.0)
         (tmp_path / "settings.json").mkdir()
     assert "settings.json" in app.state.exit_message
-    app = make_app()
-    async with app.run_test(size=SIZE) as pilot:
+    async with opened(SIZE) as (pilot, app):
         app.clear_notifications()
         await run_command(pilot, "theme: gruvbox")
         assert app.theme == "gruvbox"
@@ -185,10 +181,9 @@ async def test_a_chosen_theme_is_saved_and_unwritable_settings_are_reported_once
 
 
 @pytest.mark.parametrize("is_ansi", [False, True])
-async def test_text_is_legible_without_colour(make_app, monkeypatch, is_ansi):
+async def test_text_is_legible_without_colour(opened, monkeypatch, is_ansi):
     monkeypatch.setenv("NO_COLOR", "1")
-    async with make_app(theme="ansi-dark" if is_ansi else None).run_test(size=SIZE) as pilot:
-        app = pilot.app
+    async with opened(SIZE, theme="ansi-dark" if is_ansi else None) as (pilot, app):
         for theme in ("ansi-light", "ansi-dark") if is_ansi else ("shire-light", "shire"):
             app.theme = theme  # applies to a theme chosen later, too
             await pilot.pause(0.1)

@@ -112,10 +112,9 @@ def test_a_stopped_run_is_resumed_to_its_end_with_its_own_configuration_and_corp
 
 
 @pytest.mark.parametrize(("signal_number", "continues"), [(signal.SIGHUP, True), (signal.SIGTERM, False)])
-async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_app, signal_number, continues):
+async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(opened, signal_number, continues):
     job = FakeJob([*training_events(), finished(make_decoder())]).release(20)
-    app = make_app(job=job)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with opened((80, 24), job=job) as (pilot, app):
         await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.evaluations)
         app.handle_signal(signal_number)
         await until(pilot, lambda: app.return_code is not None)
@@ -129,10 +128,9 @@ async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_
     assert (app.state.training_view.finished is not None) == continues
 
 
-async def test_a_user_signal_requests_a_checkpoint_and_a_key_moves_the_training_into_the_background(make_app):
+async def test_a_user_signal_requests_a_checkpoint_and_a_key_moves_the_training_into_the_background(opened):
     job = FakeJob(training_events()).release(8)
-    app = make_app(job=job)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with opened((80, 24), job=job) as (pilot, app):
         await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.started)
         app.handle_signal(signal.SIGUSR1)
         assert [command.kind for command in job.command_queue.drain()] == ["checkpoint"]

@@ -46,10 +46,9 @@ def log_text(app):
     return "\n".join(line.rstrip() for line in lines_of(app.screen.query_one(LogPane)).splitlines())
 
 
-async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(make_app):
+async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(opened):
     job = FakeJob([*training_events(), finished(make_decoder(5))]).release(1)
-    app = make_app(job=job)
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with opened((160, 45), job=job) as (pilot, app):
 
         def visible_actions():
             return {hint.binding.action for side in app.screen.query_one(KeyFooter).visible_keys() for hint in side}
@@ -81,11 +80,13 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
         assert "valid 72.5" in status(app)
 
 
-async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_character(make_app):
+async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_character(opened):
     preparing, started, *later = training_events()
     started = replace(started, base="smollm2", valid_characters=4 * started.valid_tokens)
-    app = make_app(job=FakeJob([preparing, started, *later, finished(make_decoder(5))]).release())
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with opened((160, 45), job=FakeJob([preparing, started, *later, finished(make_decoder(5))]).release()) as (
+        pilot,
+        app,
+    ):
         await until(pilot, lambda: "finished" in dashboard_text(app))
         text = dashboard_text(app)
         assert "tiny-test · pre-trained on other text" in status(app)
@@ -98,17 +99,17 @@ async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_char
         assert "valid 1.545 bits/character, pre-trained on other text" in status(app)
 
 
-async def test_a_failure_is_shown_as_text(make_app):
-    app = make_app(job=FakeJob(training_events()[:9], failure=RuntimeError("no room [left]")).release())
-    async with app.run_test(size=(160, 45)) as pilot:
+async def test_a_failure_is_shown_as_text(opened):
+    async with opened(
+        (160, 45), job=FakeJob(training_events()[:9], failure=RuntimeError("no room [left]")).release()
+    ) as (pilot, app):
         await until(pilot, lambda: "failed: RuntimeError: no room [left]" in dashboard_text(app))
         assert not app.state.is_training
 
 
-async def test_the_machine_is_not_read_while_another_screen_covers_the_dashboard(make_app):
+async def test_the_machine_is_not_read_while_another_screen_covers_the_dashboard(opened):
     job = FakeJob(training_events()).release(8)
-    app = make_app(job=job)
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with opened((160, 45), job=job) as (pilot, app):
         await until(pilot, lambda: "tiny-test" in status(app))
         dashboard, tiles = app.screen, app.screen.query_one(MetricTiles)
         await open_dialog(pilot, "ctrl+o", RunsScreen)
@@ -121,10 +122,9 @@ async def test_the_machine_is_not_read_while_another_screen_covers_the_dashboard
         await until(pilot, lambda: tiles.is_monitoring)
 
 
-async def test_control_keys_send_their_commands_and_a_detached_training_does_not_read_the_machine(make_app):
+async def test_control_keys_send_their_commands_and_a_detached_training_does_not_read_the_machine(opened):
     job = FakeJob(training_events()).release(8)
-    app = make_app(job=job)
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with opened((160, 45), job=job) as (pilot, app):
         await until(pilot, lambda: "tiny-test" in status(app))
         tiles = app.screen.query_one(MetricTiles)
         assert tiles.is_monitoring
@@ -145,11 +145,10 @@ async def test_control_keys_send_their_commands_and_a_detached_training_does_not
     assert job.commands == [ControlCommand(*command) for command in sent]
 
 
-async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_first(make_app):
+async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_first(opened):
     problem = Diagnosed(33, 3.0, "loss_spike", "a problem", "a remedy")
     job = FakeJob([*training_events(3), problem]).release(len(training_events(3)))
-    app = make_app(job=job)
-    async with app.run_test(size=(60, 20)) as pilot:
+    async with opened((60, 20), job=job) as (pilot, app):
 
         def banner():
             widget = app.screen.query_one("#diagnosis")

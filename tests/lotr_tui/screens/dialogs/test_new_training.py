@@ -113,13 +113,12 @@ async def test_settings_are_completed_and_explained(make_host, tmp_path):
         await until(pilot, lambda: f"lr ({PRESETS['tiny'].training.lr}): peak learning rate" in explanation())
 
 
-async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same_texts(make_app, tmp_path):
+async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same_texts(opened, tmp_path):
     """An error in the corpus is found after the dialog is closed, since reading the corpus takes a while."""
     corpus = tmp_path / "own.csv"
     corpus.write_text("nonsense\n")
     texts = {"corpus": str(corpus), "run": "mine", "settings": "seed=7"}
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with opened((80, 24)) as (pilot, app):
         await open_dialog(pilot, "ctrl+t", NewTrainingDialog)
         await pilot.press("up")
         await submit(pilot, lambda: app.state.training_view is not None and app.state.training_view.failure, **texts)

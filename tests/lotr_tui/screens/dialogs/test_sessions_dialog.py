@@ -87,9 +87,8 @@ async def test_sessions_are_renamed_and_deleted_unless_another_window_has_them(m
         assert [each.first_prompt for each in list_sessions(sessions_dir)] == ["", "an older [red]prompt[/]"]
 
 
-async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_reply(make_app):
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_reply(opened):
+    async with opened((80, 24)) as (pilot, app):
         await until(pilot, lambda: app.screen.query(ConversationView))
 
         async def open_sessions():

@@ -149,9 +149,8 @@ async def test_failures_of_figure_and_material_are_one_line_and_tried_again(make
         await until_chapter(pilot, 2)
 
 
-async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_progress_is_saved(make_app):
-    app = make_app(make_screen=lambda: ChapterScreen(Material, 0, exit_on_close=True))
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_progress_is_saved(opened):
+    async with opened((80, 24), make_screen=lambda: ChapterScreen(Material, 0, exit_on_close=True)) as (pilot, app):
         await until_chapter(pilot, 0)
         await pilot.press("right", "right", "escape")
         await until(pilot, lambda: app.return_code is not None)

@@ -18,9 +18,8 @@ async def until_figure(pilot):
 
 
 @pytest.mark.usefixtures("slider_figure")
-async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_session(make_app):
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_session(opened):
+    async with opened((80, 24)) as (pilot, app):
         await until(pilot, lambda: app.screen.is_ready)
         await pilot.pause()
         help_line, prompt = app.screen.query_one(HelpLine), app.screen.query_one("#prompt", PromptInput)
