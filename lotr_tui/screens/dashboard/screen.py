@@ -347,15 +347,13 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     # Navigation
 
     def action_open_session(self) -> None:
-        if not self.view.evaluations:
+        if not self.view.evaluations or not self.view.started:
             self.notify("No model yet. The first evaluation saves one.")
-        elif self._attached and self.view.started:
-            self._load(self.view.started.run if self._follower is None else str(self._follower.path))
-        elif self._exit_on_close:
+        elif self._exit_on_close and not self._attached:
             events = [self.view.finished] if self.view.finished else self.view.evaluations[-1:]
             self.post_message(OpenSession(SessionModel.from_training(self.view, events, self.state.runs_dir)))
         else:
-            self.dismiss()
+            self._load(self.view.started.run if self._follower is None else str(self._follower.path))
 
     def action_choose_model(self) -> None:
         choose_run(self, self._load)

@@ -311,7 +311,9 @@ class ChapterScreen(AppScreen[None]):
         self.app.push_screen(dialog, open_choice)
 
     def action_close(self) -> None:
-        if self._exit_on_close:
+        if isinstance(self.focused, Input):  # first the line that is typed is left
+            self.set_focus(None)
+        elif self._exit_on_close:
             self.app.exit()
         else:
             self.dismiss()

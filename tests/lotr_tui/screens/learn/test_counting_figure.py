@@ -133,3 +133,15 @@ async def test_text_that_is_typed_in_a_burst_is_in_the_line(make_host, chapter, 
         await until_chapter(pilot, 1)
         line = pilot.app.screen.query_one("#line Input", Input)
         await until(pilot, lambda: line.value.endswith(f"the{keys.lstrip('n')[1:]}"))
+
+
+async def test_escape_leaves_the_line_before_it_leaves_the_class(make_host):
+    async with make_host().run_test(size=(120, 35)) as pilot:
+        screen = await open_chapter(pilot, "counting")
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(pilot.app.focused, Input))
+        await pilot.press("escape")
+        await until(pilot, lambda: pilot.app.focused is None)
+        assert pilot.app.screen is screen
+        await pilot.press("escape")
+        await until(pilot, lambda: pilot.app.screen is not screen)
