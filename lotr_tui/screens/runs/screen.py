@@ -35,7 +35,7 @@ from lotr_tui.widgets.keys import FooterKey, KeyFooter, binding_table
 
 FOOTER = (
     ("list.open", "play"), ("runs.watch",), ("runs.mark",), ("runs.compare",), ("list.filter",), ("list.sort",),
-    ("list.rename",), ("list.delete",), ("list.export",), ("list.back",),
+    ("list.rename",), ("list.delete",), ("list.export",), ("list.back",), ("runs.back",),
 )  # fmt: skip
 POLL_INTERVAL = 3.0  # seconds between two refreshes of the list while a run is training
 CURVE_MARKS = "123456789"  # which also distinguish the curves on terminals without colour
@@ -143,6 +143,7 @@ class RunsScreen(AppScreen[str | None]):
         watch   | ctrl+t | watch          | watch   | Watch the training of the selected run
         mark    | space  | toggle_mark    | mark    | Mark the run: the others are compared with the first marked one
         compare | c      | toggle_compare | compare | Settings that differ, and results; tab scrolls them
+        back    | escape | focus_list     | list    | Back from the comparison to the list
         """,
         show=True,
     )
@@ -196,6 +197,9 @@ class RunsScreen(AppScreen[str | None]):
             self.post_message(WatchRun(run.path, closed))
 
     # Comparison
+
+    def action_focus_list(self) -> None:
+        self.query_one("#rows").focus()
 
     @on(OptionList.OptionHighlighted)
     def _compare(self) -> None:

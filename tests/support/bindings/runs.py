@@ -59,6 +59,7 @@ async def runs(pilot):
 RUNS = [
     Row("runs.mark", lambda app: sum(row[1] in CURVE_MARKS for row in rows(app)), moves(1)),
     Row("runs.compare", shows_differences, True, ("up",)),
+    Row("runs.back", focused, "RobustOptionList", ("tab",)),
     Row("list.sort", sorted_by, "size↓", ("down",)),
     *keys("list", suggested_folder, export="first-csv"),
     *opens("list", rename="Dialog", delete="ConfirmDialog"),
