@@ -92,7 +92,7 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> "Settings":
         """Read a settings file, or raise an InvalidInputError; missing fields take their defaults."""
-        return decode_versioned(cls, text, VERSION)
+        return decode_versioned(cls, text, VERSION, gone="baseline_run")
 
     def changed(self, changes: Mapping[str, Any]) -> "Settings":
         """Return the settings after changes; of `models`, the changed ones become the latest."""
@@ -273,12 +273,16 @@ def os_error_reason(error: BaseException | None) -> str:
     return (cause.strerror if isinstance(cause, OSError) else None) or "unknown error"
 
 
-def decode_versioned(type_: type[T], text: str, version: int) -> T:
-    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError."""
+def decode_versioned(type_: type[T], text: str, version: int, gone: str = "") -> T:
+    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError.
+
+    A field that is `gone` since other releases wrote it is left out.
+    """
     record = files.parse_json(text)
     if not isinstance(record, dict):
         raise InvalidInputError("expected an object of JSON")
     check_version(record.pop("version", None), version)
+    record.pop(gone, None)
     return files.decode(type_, record)
 
 

@@ -59,6 +59,10 @@ def record(**changes):
     return json.dumps({"version": 4, **asdict(Settings()), **changes})
 
 
+def test_settings_of_the_release_before_keep_all_that_is_still_there():
+    assert Settings.from_json(record(pace=5.0, baseline_run="lstm")) == Settings(pace=5.0)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
