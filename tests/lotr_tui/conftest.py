@@ -75,12 +75,15 @@ def make_app(loaded, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def opened(make_app):
-    """Return a context with the pilot and the app, in a terminal of `size`; `make_app` gets the other options."""
+def make_host(make_app):
+    """Return a function that creates a `Host` app as `make_app` creates the app."""
+    return partial(make_app, Host)
 
+
+def context_of(make):
     @asynccontextmanager
     async def opened(size=(160, 45), notifications=False, **options):
-        app = make_app(**options)
+        app = make(**options)
         async with app.run_test(size=size, notifications=notifications) as pilot:
             yield pilot, app
 
@@ -88,9 +91,15 @@ def opened(make_app):
 
 
 @pytest.fixture
-def make_host(make_app):
-    """Return a function that creates a `Host` app as `make_app` creates the app."""
-    return partial(make_app, Host)
+def opened(make_app):
+    """Return a context with the pilot and the app, in a terminal of `size`; `make_app` gets the other options."""
+    return context_of(make_app)
+
+
+@pytest.fixture
+def hosted(make_host):
+    """Return a context as `opened`, with a `Host` app."""
+    return context_of(make_host)
 
 
 @pytest.fixture

@@ -262,12 +262,11 @@ def test_later_events_outdate_a_problem(kind, event, is_outdated):
     assert (view.current_diagnoses == []) == is_outdated
 
 
-async def test_a_followed_run_is_shown_while_this_process_trains_another_one(make_host, tmp_path):
+async def test_a_followed_run_is_shown_while_this_process_trains_another_one(hosted, tmp_path):
     path = tmp_path / "followed"
     path.mkdir()
     append_events(path, training_events(3, models=False))
-    app = make_host()
-    async with app.run_test(size=(160, 45)) as pilot:
+    async with hosted((160, 45)) as (pilot, app):
         screen = DashboardScreen.following(path)
         app.push_screen(screen)
         await until(pilot, lambda: screen.query("#status") and "followed" in status(app))

@@ -121,12 +121,11 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
         assert sorted(each.first_prompt for each in list_sessions()) == ["bilbo is", "winter"]
 
 
-async def test_export_asks_for_a_path_and_suggests_the_last_folder(make_host, sessions_dir, monkeypatch):
+async def test_export_asks_for_a_path_and_suggests_the_last_folder(hosted, sessions_dir, monkeypatch):
     monkeypatch.chdir(sessions_dir.parent)
     folder = sessions_dir.parent / "elsewhere"
     folder.mkdir()
-    app = make_host()
-    async with app.run_test(size=(120, 24)) as pilot:
+    async with hosted((120, 24)) as (pilot, app):
         await show(pilot, SessionsScreen(None, sessions_dir))
         for kind, suggested in (("md", sessions_dir.parent), ("json", folder)):
             await open_dialog(pilot, "ctrl+s", ExportDialog)

@@ -72,10 +72,9 @@ def test_a_character_stands_for_a_range_around_its_value(value, gate, scale):
     assert low - 1e-9 <= value <= high + 1e-9
 
 
-async def test_painted_strips_fill_the_width_with_the_activations(make_host, session_model):
+async def test_painted_strips_fill_the_width_with_the_activations(hosted, session_model):
     layers = expected_activations()
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(60, 20)) as pilot:
+    async with hosted((60, 20), session_model=session_model) as (pilot, app):
         await ui.open_activations(pilot, session_model)
         strips = ui.heat_strips(app)
 
@@ -104,9 +103,8 @@ async def test_painted_strips_fill_the_width_with_the_activations(make_host, ses
         check(layers[1])
 
 
-async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(hosted, session_model):
+    async with hosted((80, 24), session_model=session_model) as (pilot, app):
         await ui.open_activations(pilot, session_model)
         strips, layer = ui.heat_strips(app), expected_activations()[0]
         assert (strips.item, gate_of(app)) == (int(np.abs(layer.cell[-1]).argmax()), "cell")
@@ -119,9 +117,8 @@ async def test_keys_and_clicks_move_the_cursor_over_units_and_gates(make_host, s
             assert (strips.item, gate_of(app)) == (expected, gate)
 
 
-async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_strips_and_list_follow_the_cursor_of_the_text(hosted, session_model):
+    async with hosted((80, 24), session_model=session_model) as (pilot, app):
         await ui.open_activations(pilot, session_model)
         text, strips = app.screen.query_one(TextView), ui.heat_strips(app)
         layer = expected_activations()[0]
@@ -145,9 +142,8 @@ async def test_strips_and_list_follow_the_cursor_of_the_text(make_host, session_
         assert ui.selected_value(strips) == pytest.approx(float(expected))
 
 
-async def test_a_pinned_unit_stays_shown_along_the_text(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50)) as pilot:
+async def test_a_pinned_unit_stays_shown_along_the_text(hosted, session_model):
+    async with hosted((200, 50), session_model=session_model) as (pilot, app):
         await ui.open_activations(pilot, session_model)
         await pilot.press("home", "right", "right", "space")
         await pilot.press("right_square_bracket", "right", "up", "up")
@@ -160,9 +156,8 @@ async def test_a_pinned_unit_stays_shown_along_the_text(make_host, session_model
         assert unit_heading(app).startswith("layer 2 unit 3 output along the text")
 
 
-async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(20, 5), notifications=True) as pilot:
+async def test_models_and_texts_that_have_no_activations_or_other_ones(hosted, session_model):
+    async with hosted((20, 5), notifications=True, session_model=session_model) as (pilot, app):
         for model, text, message in [
             (ui.make_kneser_ney(), ui.ACTIVATIONS_TEXT, "no LSTM in this model"),
             (ui.TWO_LAYER_LSTM, "?! \x1b[ …", "the text has no words"),
@@ -214,12 +209,11 @@ async def test_rows_are_tokens_and_the_cursor_marks_whole_characters(make_host):
             await pilot.press("n")
 
 
-async def test_line_of_a_mogrifier_follows_word_and_layer(make_host, session_model):
+async def test_line_of_a_mogrifier_follows_word_and_layer(hosted, session_model):
     config = ModelConfig(embedding_size=6, hidden_size=8, num_layers=2, mogrifier_rounds=2, mogrifier_rank=3)
     lstm = random_lstm(config, VOCABULARY, seed=1)
     layers = expected_activations(lstm)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(92, 24)) as pilot:
+    async with hosted((92, 24), session_model=session_model) as (pilot, app):
         await ui.open_activations(pilot, SessionModel("mogrified", "2 layers", lstm))
         for key, layer, position in ((None, 0, 13), ("N", 0, 12), ("right_square_bracket", 1, 12)):
             await pilot.press(*[key] if key else [])

@@ -42,9 +42,8 @@ def shown(line):
     return [word for word in words if not set(word) <= set("█▉▊▋▌▍▎▏")]
 
 
-async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50)) as pilot:
+async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(hosted, session_model):
+    async with hosted((200, 50), session_model=session_model) as (pilot, app):
         screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         await pilot.press("down", "down", "space")  # pins head 2 of layer 3
         await pilot.press("right_square_bracket", "down", "down")
@@ -68,9 +67,8 @@ async def test_a_pinned_head_shades_the_text_and_is_listed_along_it(make_host, s
             assert words[4:6] == format_percent(float(weights[token, target])).split()
 
 
-async def test_each_layer_shows_its_prediction_of_a_token(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50)) as pilot:
+async def test_each_layer_shows_its_prediction_of_a_token(hosted, session_model):
+    async with hosted((200, 50), session_model=session_model) as (pilot, app):
         screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         record = ui.expected_record(session_model)
         ids = tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids
@@ -90,11 +88,10 @@ async def test_each_layer_shows_its_prediction_of_a_token(make_host, session_mod
             await pilot.pause()
 
 
-async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_predicts_as_it_plays(make_host):
+async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_predicts_as_it_plays(hosted):
     model = random_transformer(VOCABULARY)
     session_model = SessionModel("gpt", "", model)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
+    async with hosted((120, 35), session_model=session_model) as (pilot, app):
         screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         ids = tokenize_with_offsets(ACTIVATIONS_TEXT, VOCABULARY, eos_per_line=True).ids
         weights = model.record_attention(ids).weights
@@ -121,20 +118,18 @@ def test_the_inspector_depends_on_the_model(session_model):
 @pytest.mark.parametrize(
     ("wrapper", "argument", "part"), [(DialogueModel, ("SAM",), ""), (NeuralCache, CacheSettings(), " as trained")]
 )
-async def test_the_title_tells_a_part_that_predicts_otherwise_than_the_model(make_host, wrapper, argument, part):
+async def test_the_title_tells_a_part_that_predicts_otherwise_than_the_model(hosted, wrapper, argument, part):
     model = SessionModel("gpt", "", wrapper(ui.RandomAttentionModel(bpe_tokenizer()), argument))
-    app = make_host(session_model=model)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with hosted((80, 24), session_model=model) as (pilot, app):
         await ui.open_attention(pilot, model, "Sam: the lamp was lit")
         assert f"inside the Transformer{part} · gpt" in status_text(app, "#status")
 
 
-async def test_models_and_texts_without_attention_and_failures_are_reported(make_host, session_model, monkeypatch):
+async def test_models_and_texts_without_attention_and_failures_are_reported(hosted, session_model, monkeypatch):
     def fail(*_):
         raise MemoryError("no room")
 
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(20, 5), notifications=True) as pilot:
+    async with hosted((20, 5), notifications=True, session_model=session_model) as (pilot, app):
         for model, text, message in [
             (SessionModel("x", "", ONE_LAYER_LSTM), ACTIVATIONS_TEXT, "no Transformer in this model"),
             (session_model, "?! \x1b[ …", "the text has no words"),
@@ -162,9 +157,8 @@ async def test_models_and_texts_without_attention_and_failures_are_reported(make
         assert "cannot compute the attention" in ui.strip_lines(app)[0]
 
 
-async def test_strips_show_the_weights_of_each_head(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
+async def test_strips_show_the_weights_of_each_head(hosted, session_model):
+    async with hosted((120, 35), session_model=session_model) as (pilot, app):
         screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         weights = ui.expected_record(session_model).weights
         for layer in (2, 0, 1):  # the last layer first, and from there to the first
@@ -193,9 +187,8 @@ async def test_strips_show_the_weights_of_each_head(make_host, session_model):
         assert ui.strip_lines(app)[4][12:17] == "     "
 
 
-async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(make_host, session_model):
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 35)) as pilot:
+async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(hosted, session_model):
+    async with hosted((120, 35), session_model=session_model) as (pilot, app):
         screen = await ui.open_attention(pilot, session_model, ACTIVATIONS_TEXT)
         strips = ui.heat_strips(app)
         weights = ui.expected_record(session_model).weights

@@ -66,12 +66,11 @@ def test_a_text_survives_the_one_line_input(text):
 
 
 async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_are_browsed(
-    make_host, bundled, training_lines
+    hosted, bundled, training_lines
 ):
     first, second, third = training_lines
     text = f"{first} zyzzyva {second} zyzzyva pony pony pony {third}"
-    app = make_host(session_model=bundled)
-    async with app.run_test(size=(200, 50)) as pilot:
+    async with hosted((200, 50), session_model=bundled) as (pilot, app):
         screen = await ui.open_memorization(pilot, bundled, text)
         copied, passages = copied_words(text, bundled), screen.passages
         view = app.screen.query_one(TextView)
@@ -110,10 +109,9 @@ async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_ar
 
 
 async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
-    make_host, bundled, training_lines, loaded, tmp_path
+    hosted, bundled, training_lines, loaded, tmp_path
 ):
-    app = make_host(session_model=bundled)
-    async with app.run_test(size=(200, 50)) as pilot:
+    async with hosted((200, 50), session_model=bundled) as (pilot, app):
         for session_model, text, message in [
             (SessionModel("x", "", bundled.model), "the lamp", "no training text: this model has no run"),
             (SessionModel("x", "", bundled.model, run=tmp_path / "gone"), "the lamp", "no training text: "),
@@ -135,12 +133,11 @@ async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
         await pilot.press("escape")
 
 
-async def test_passages_of_byte_pairs_are_whole_words_as_written(make_host, monkeypatch, tmp_path):
+async def test_passages_of_byte_pairs_are_whole_words_as_written(hosted, monkeypatch, tmp_path):
     tokenizer = bpe_tokenizer()
     use_training_text(monkeypatch, tokenizer)
     session_model = open_session_model(tokenizer, tmp_path)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50)) as pilot:
+    async with hosted((200, 50), session_model=session_model) as (pilot, app):
         text = "But the wizard is older. É 😀, night with our pony,” said Frodo?\nWhere is Frodo? The lamps"
         await ui.open_memorization(pilot, session_model, text)
         shown = " ".join(ui.painted(app.screen.query_one(TextView)).split())

@@ -131,11 +131,10 @@ async def test_stopping_keeps_the_generated_words(make_host):
         assert screen not in pilot.app.screen_stack
 
 
-async def test_ladder_reads_the_conversation_once_and_line_breaks_begin_lines(make_host):
+async def test_ladder_reads_the_conversation_once_and_line_breaks_begin_lines(hosted):
     model, settings = FakeSlowModel(), SamplerSettings(max_tokens=20)
     model.prefer("\n", 14)
-    app = make_host()
-    async with app.run_test(size=(120, 35)) as pilot:
+    async with hosted((120, 35)) as (pilot, app):
         screen = LadderScreen(slow_session_model(model), "bilbo is", settings, 7, 0, PromptContext("conversation"))
         await app.push_screen(screen)
         await until_columns_ended(pilot, screen)

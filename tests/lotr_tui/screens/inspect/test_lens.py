@@ -45,9 +45,8 @@ def numbers_of(line):
     return [float(number.replace(",", "")) for number in line.replace("▸", "").split()[:2]]
 
 
-async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_host, kneser_ney):
-    app = make_host()
-    async with app.run_test(size=(240, 50)) as pilot:
+async def test_metrics_sentences_and_details_are_those_of_the_evaluation(hosted, kneser_ney):
+    async with hosted((240, 50)) as (pilot, app):
         screen = await ui.open_lens(pilot)
         ids = VOCABULARY.encode(ui.LENS_TEXT)
         network, baseline = evaluate(make_decoder(), ids), evaluate(kneser_ney, ids)
@@ -100,9 +99,8 @@ async def test_a_model_is_compared_with_kneser_ney_of_its_own_data(make_host, tm
         assert ui.lens_text(app).count("¶") == 2  # the model was trained in line mode
 
 
-async def test_shades_follow_the_view(make_host, kneser_ney):
-    app = make_host()
-    async with app.run_test(size=(160, 45)) as pilot:
+async def test_shades_follow_the_view(hosted, kneser_ney):
+    async with hosted((160, 45)) as (pilot, app):
         model = confident_model(app)
         screen = await ui.open_lens(pilot, " ".join(["wizard", *VOCABULARY.tokens[2:]]), model)
         text = app.screen.query_one("#text")
@@ -131,9 +129,8 @@ async def test_shades_follow_the_view(make_host, kneser_ney):
                 assert text.style_of(index)[0] == names[shades[index]]
 
 
-async def test_typed_and_pasted_texts_are_scored(make_host, kneser_ney):
-    app = make_host()
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_typed_and_pasted_texts_are_scored(hosted, kneser_ney):
+    async with hosted((80, 24)) as (pilot, app):
         await ui.open_lens(pilot, "")
         line = app.screen.query_one(TextInput)
         await pilot.press(*"the lamp was")
@@ -189,12 +186,11 @@ WORDS = [
 ]
 
 
-async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host, monkeypatch, tmp_path):
+async def test_words_of_several_tokens_are_scored_shaded_and_explained(hosted, monkeypatch, tmp_path):
     tokenizer = bpe_tokenizer()
     counts = use_training_text(monkeypatch, tokenizer)
     session_model = open_session_model(tokenizer, tmp_path)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(200, 50), notifications=True) as pilot:
+    async with hosted((200, 50), notifications=True, session_model=session_model) as (pilot, app):
         screen = await ui.open_lens(pilot, TEXT)
         ids = tokenize_with_offsets(TEXT, tokenizer, eos_per_line=True).ids
         network, baseline = evaluate(session_model.model, ids), evaluate(counts, ids)

@@ -319,10 +319,9 @@ def likeliest(model, turns):
     return [each.name for each in next_speaker_probs(model, read_turns(model, turns), dialogues.ANSWERING)]
 
 
-async def test_three_likely_speakers_answer_the_same_line(make_host):
+async def test_three_likely_speakers_answer_the_same_line(hosted):
     session_model = dialogues.dialogue_session_model()
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with hosted((80, 24), session_model=session_model) as (pilot, _):
         screen = await open_columns(pilot, SideBySideScreen, session_model)
         turns = [Turn("STRANGER", LINE)]
         names = likeliest(session_model.model, turns)
@@ -332,12 +331,11 @@ async def test_three_likely_speakers_answer_the_same_line(make_host):
         assert "% likely to answer" in column_lines(screen)[1]
 
 
-async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(make_host, conversation):
+async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(hosted, conversation):
     session_model = dialogues.dialogue_session_model()
     model = session_model.model
     previous = dialogues.say(conversation, session_model, "bilbo is a friend", "GANDALF")
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with hosted((120, 40), session_model=session_model) as (pilot, _):
         screen = await open_columns(pilot, SideBySideScreen, session_model, Roles("FRODO", "GOLLUM"), previous)
         await until(pilot, lambda: len(screen.slots) == 2)
         await until_columns_ended(pilot, screen)
@@ -353,11 +351,10 @@ async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(make_host,
         assert texts(screen) == [answer(model, earlier, speaker, slot.temperature) for slot in screen.slots]
 
 
-async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speaker(make_host, monkeypatch):
+async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speaker(hosted, monkeypatch):
     session_model = dialogues.dialogue_session_model()
     model, turns = session_model.model, [Turn("STRANGER", LINE)]
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with hosted((80, 24), session_model=session_model) as (pilot, _):
         screen = await open_columns(pilot, LadderScreen, session_model)
         name = likeliest(model, turns)[0]
         assert screen.query_one("#speaker", Input).value == name.capitalize()
@@ -379,14 +376,13 @@ async def test_the_ladder_answers_as_the_chosen_the_typed_or_the_likeliest_speak
         await until(pilot, lambda: "is not a name" in note_text(screen))
 
 
-async def test_speakers_and_other_models_are_added_changed_and_removed_by_name(make_host, loader):
+async def test_speakers_and_other_models_are_added_changed_and_removed_by_name(hosted, loader):
     session_model = dialogues.dialogue_session_model()
     tokenizer = session_model.model.tokenizer
     counts = KneserNey(tokenizer.encode("we walked all night").repeat(2), tokenizer, 3)
     loader.models["kneser-ney"] = DialogueModel(counts, session_model.cast)
     loader.released.set()
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(160, 40)) as pilot:
+    async with hosted((160, 40), session_model=session_model) as (pilot, app):
         screen = await open_columns(pilot, SideBySideScreen, session_model, Roles("", "FRODO"))
         await until(pilot, lambda: len(screen.slots) == 3)
 

@@ -56,9 +56,8 @@ def test_lines_break_at_spaces_and_keep_their_indentation():
     assert lines == ["the lamp", "was lit", "", "   in", "winter   ", "abcdefghi", "jkl"]
 
 
-async def test_a_scroll_bar_that_appears_covers_no_letter(make_host):
-    app = make_host()
-    async with app.run_test(size=(32, 8)) as pilot:
+async def test_a_scroll_bar_that_appears_covers_no_letter(hosted):
+    async with hosted((32, 8)) as (pilot, app):
         view = TextView("", "")
         view.styles.height = 3
         await app.screen.mount(view)

@@ -123,9 +123,8 @@ def guess_of(text, model=None, state=None):
     return SpeakerPosterior(model or dialogue_model(), state).update(text)
 
 
-async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_at_the_cursor(make_host):
-    app = make_host(session_model=dialogue_session_model())
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_at_the_cursor(hosted):
+    async with hosted((80, 24), session_model=dialogue_session_model()) as (pilot, app):
         screen = await open_who(pilot)
         for part, text in (("we ", "we"), ("walked all night", LINE)):
             await type_line(pilot, part)
@@ -145,9 +144,8 @@ async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_a
         assert [name for name, _ in bar_probs(screen)] == names_of(guess_of("we walked").ranking())
 
 
-async def test_lines_before_are_the_context(make_host):
-    app = make_host(session_model=dialogue_session_model())
-    async with app.run_test(size=(120, 40)) as pilot:
+async def test_lines_before_are_the_context(hosted):
+    async with hosted((120, 40), session_model=dialogue_session_model()) as (pilot, app):
         screen = await open_who(pilot, SCRIPT)
         model = dialogue_model()
         state = read_turns(model, [Turn("GANDALF", "where is frodo")])
@@ -160,10 +158,9 @@ async def test_lines_before_are_the_context(make_host):
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess.posterior, rtol=1e-4)
 
 
-async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host):
+async def test_words_of_a_script_have_their_surprise_given_the_speaker(hosted):
     session_model = dialogue_session_model()
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with hosted((120, 40), session_model=session_model) as (pilot, app):
         screen = LensScreen(session_model, f"{SCRIPT}\nHarry: all\n", ("HARRY",))
         await app.push_screen(screen)
         await until(pilot, lambda: screen.is_idle)

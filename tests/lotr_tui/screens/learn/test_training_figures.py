@@ -83,9 +83,8 @@ async def test_curves_and_samples_are_those_of_the_events_and_the_slider_sets_th
         assert [float(command.value) * highest for command in job.commands] == pytest.approx(rates)
 
 
-async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(make_host, use_job):
-    app = make_host()
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(hosted, use_job):
+    async with hosted((80, 24)) as (pilot, app):
         screen = await open_chapter(pilot, "training")
         for part, (valid, result) in enumerate(
             (
@@ -146,9 +145,8 @@ async def test_own_training_is_shown_beside_the_prepared_run_and_the_task_is_don
 
 
 @pytest.mark.parametrize("leave", ["n", "escape"])
-async def test_leaving_stops_the_training_and_keeps_the_progress(make_host, use_job, temporary, leave):
-    app = make_host()
-    async with app.run_test(size=(80, 24)) as pilot:
+async def test_leaving_stops_the_training_and_keeps_the_progress(hosted, use_job, temporary, leave):
+    async with hosted((80, 24)) as (pilot, app):
         await open_chapter(pilot, "training")
         job = await train(pilot, use_job, GOOD)
         assert list(temporary.glob(f"{TEMPORARY_PREFIX}*"))
