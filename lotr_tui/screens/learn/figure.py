@@ -122,6 +122,7 @@ class ChapterFigure(Vertical, Generic[DataT]):
         self.material, self.is_loaded = material, False
         self.data: DataT  # once they are loaded
         self.finished_parts: set[int] = set()  # since the chapter was opened
+        self._followed: tuple[object, ...] = ()  # lines and sliders that are shown
         self.work: BackgroundTask[Any] = BackgroundTask(
             self, "chapter", self._deliver, self.show_failure, self._end_work, interval=self.POLL_INTERVAL
         )
@@ -221,12 +222,16 @@ class ChapterFigure(Vertical, Generic[DataT]):
     def on_resize(self) -> None:
         for name, (columns, rows) in self.LAYOUTS.items():
             self.set_class(self.size.width >= columns and self.size.height >= rows, name)
+        self._followed = ()  # the sizes of parts may have changed
         self._follow()
 
     @on(Input.Changed)  # posted after the cursor has moved, unlike a change of the value
     @on(Slider.Changed)
     def _follow(self) -> None:
-        if self.is_loaded:
+        lines = [(each.input.value, each.input.cursor_position) for each in self.query(LineBar)]
+        followed = lines, [each.index for each in self.query(Slider)]
+        if self.is_loaded and followed != self._followed:  # a typed letter changes the line and moves its cursor
+            self._followed = followed
             self.show_view()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -241,11 +246,7 @@ class SamplesFigure(ChapterFigure[DataT]):
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-samples", "again | r,ctrl+r | again | again | Sample other texts, with other seeds", show=True
     )
-    FIRST_SEED, SEED_STEP = 7, 1
-
-    def __init__(self, material: Material) -> None:
-        super().__init__(material)
-        self.seed = self.FIRST_SEED
+    seed, SEED_STEP = 7, 1
 
     def action_again(self) -> None:
         self.seed += self.SEED_STEP

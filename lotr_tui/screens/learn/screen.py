@@ -192,15 +192,12 @@ class ChapterScreen(AppScreen[None]):
             self._shows_hint = False
             if self.takes_turns:
                 self.notify(f"Done. {self.chapter.conclusion}", markup=False)
-        self._save_progress()
+        self.run_worker(self._save_progress(), group="progress")
         self._show_text()
 
-    def _save_progress(self) -> None:
-        async def save() -> None:
-            if notice := await asyncio.to_thread(self.progress_store.save):
-                self.notify(notice, severity="warning", markup=False)
-
-        self.run_worker(save(), group="progress")
+    async def _save_progress(self) -> None:
+        if notice := await asyncio.to_thread(self.progress_store.save):
+            self.notify(notice, severity="warning", markup=False)
 
     # Figure
 
@@ -215,7 +212,7 @@ class ChapterScreen(AppScreen[None]):
             self._figure = create_figure(self._material)
             await place.mount(self._figure)
             self.progress_store.add(last=chapter.name)
-            self._save_progress()
+            self.run_worker(self._save_progress(), group="progress")
         except Exception as error:
             await place.mount(Static(Content.styled(describe_error(error), "$text-error"), id="figure-failure"))
         finally:

@@ -98,6 +98,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
     """
     LAYOUTS: ClassVar = {"-both": (0, 26)}
     BINDING_GROUP_TITLE = "Attention"
+    HELP_LINE = "↑ ↓ choose a model; enter loads a large one"  # of the list, which has none of its own
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-attention",
         """
@@ -126,9 +127,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
             yield HeatStrips(LABEL_WIDTH, lambda: help_line, self._name_of, first_label=label, is_zoomed=True)
         with Vertical(id="models"):
             yield Drawing(id="header")
-            models = RobustOptionList(id="list")
-            models.HELP_LINE = "↑ ↓ choose a model; enter loads a large one"  # type: ignore[attr-defined]
-            yield models
+            yield RobustOptionList(id="list")
             yield Drawing(id="details")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, AttentionData]:

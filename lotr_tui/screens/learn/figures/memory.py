@@ -102,7 +102,7 @@ class MemoryFigure(ChapterFigure[Memory]):
     MemoryFigure.-tall #numbers { layout: vertical; }
     MemoryFigure.-tall #next-tokens { width: 1fr; margin: 1 0 0 0; }
     """
-    LAYOUTS: ClassVar = {"-wide": (70, 0), "-wider": (WIDE + 2, 0), "-roomy": (0, 16), "-tall": (0, 25)}
+    LAYOUTS: ClassVar = {"-wide": (70, 0), "-wider": (WIDE + 2, 0), "-roomy": (0, 18), "-tall": (0, 25)}
     BINDING_GROUP_TITLE = "Memory"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-memory",
@@ -117,10 +117,8 @@ class MemoryFigure(ChapterFigure[Memory]):
     def compose_figure(self) -> ComposeResult:
         yield LineBar(EXAMPLE, max_length=MAX_CHARACTERS)
         with Container(id="controls"):
-            help_line = "↑ ↓ change the unit; /: the one that changes most here"
-            yield Slider("↑↓ unit", ["0"], help_line=help_line, id="unit")
-            help_line = "What is known at the last word; ← → keep or reset it"
-            yield Slider("state", ["kept", "reset"], help_line=help_line, id="state")
+            yield Slider("↑↓ unit", ["0"], help_line="↑ ↓ change the unit; / finds the liveliest one here", id="unit")
+            yield Slider("state", ["kept", "reset"], help_line="At the last word; ← → keep or reset it", id="state")
         yield Drawing(id="embedding")
         yield Drawing(id="equations")
         with Container(id="numbers"):

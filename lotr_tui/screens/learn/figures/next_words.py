@@ -71,7 +71,7 @@ class CountingFigure(SamplesFigure[CountModels]):
     CountingFigure.-taller #samples {{ height: {len(ORDERS) + 1}; margin-top: 1; }}
     """
     LAYOUTS: ClassVar = {"-wide": (76, 0), "-tall": (0, 14), "-taller": (0, 20)}
-    FIRST_SEED, SEED_STEP = 0, len(ORDERS)  # each order adds its number, so that the texts do not share their noise
+    seed, SEED_STEP = 0, len(ORDERS)  # each order adds its number, so that the texts do not share their noise
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
@@ -327,8 +327,8 @@ class SamplingFigure(SamplesFigure[SampledModel]):
         if prob_at_one > 1 / TWICE and ratio > HALF:
             parts = [(f": {format_percent(prob_at_one)} at 1, cannot double", MUTED)]
         name, bits = next_token_name(tokenizer, likeliest), f"{preview.entropy:.1f} → {entropy:.1f} bits"
-        ratio_line = Content.assemble((name, "bold $accent"), *parts, ("\nentropy ", MUTED), bits)
-        self.query_one("#ratio", Drawing).show(ratio_line)
+        parts = [(name, "bold $accent"), *parts, ("\nentropy ", MUTED), (bits, "")]
+        self.query_one("#ratio", Drawing).show(Content.assemble(*parts))
         results = ratio >= TWICE, ratio <= HALF, settings.temperature == 1 and preview.num_kept < FEW_WORDS
         for part, is_done in enumerate(results):
             if is_done:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Generator, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from textual import events, on
@@ -23,14 +23,13 @@ from lotr_tui.formatting import MISSING, displayable, format_perplexity, truncat
 from lotr_tui.learn import live_training
 from lotr_tui.learn.live_training import Regularization, RunCurves, Verdict
 from lotr_tui.monitor.training_view import TrainingView, log10_or_nan
-from lotr_tui.screens.learn.figure import ChapterFigure, Drawing
+from lotr_tui.screens.learn.figure import ChapterFigure, DataT, Drawing
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.charts import Y_LABEL_WIDTH, Plot
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
-DataT = TypeVar("DataT")
 Range = tuple[float, float]
 CLOSE_TIMEOUT = 1.0  # seconds to wait for the end of the training, after its current step, when the chapter is left
 MAX_SECONDS = 60.0  # of training on a slow computer
@@ -263,13 +262,14 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
             return Content("\n").join(lines)
 
         self.query_one("#samples", Drawing).show(paint_samples)
-        for part, is_done in enumerate(live_training.judge(view)):
+        verdict = live_training.judge(view)
+        for part, is_done in enumerate(verdict):
             if is_done:
                 self.finish_part(part)
         if view.best is None:
             return view.failure if self.training else "about 20 s; move the rate meanwhile"
         best = f"best {format_perplexity(view.best.valid_perplexity)}"
-        match live_training.judge(view):
+        match verdict:
             case Verdict(has_jumped=True, beats_ngram=True):
                 return f"{best} before the loss jumped"
             case Verdict(has_jumped=True):

@@ -65,7 +65,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
 
     DEFAULT_CSS = """
     TokensFigure #rows { height: 1fr; scrollbar-size-vertical: 1; }
-    TokensFigure #rows Static { padding: 0 1; margin-bottom: 1; }
+    TokensFigure #tokens { margin-bottom: 1; }
     TokensFigure Slider { margin: 0 1; }
     TokensFigure #unknown { height: 1; padding: 0 1; margin-bottom: 1; }
     TokensFigure.-roomy Slider { margin: 1 1 0 1; }
@@ -85,7 +85,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         yield Slider("cut-off", texts, CUTOFFS.index(FIRST_CUTOFF), help_line=help_line, id="cutoff")
         yield Static(id="unknown", markup=False)
         with VerticalScroll(id="rows", can_focus=False):
-            yield Static(id="tokens", markup=False)
+            yield Drawing(id="tokens")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, Tokenizers]:
         dataset = yield from self.material.words()
@@ -114,11 +114,14 @@ class TokensFigure(ChapterFigure[Tokenizers]):
                     (f" of {cutoffs.num_held_out_words:,} held-out words unknown", MUTED),
                 )
             )
-        tokenizers, width = (("words", self._words), *self.data.open), self.query_one("#tokens").content_size.width
-        rows = [describe_tokens(name, each, text, width) for name, each in tokenizers]
-        rows.insert(-1, describe_merges(self.data.merges, text))
-        gap = "\n\n" if self.has_class("-roomy") else "\n"
-        self.query_one("#tokens", Static).update(Content(gap).join(rows))
+        tokenizers, merges = (("words", self._words), *self.data.open), describe_merges(self.data.merges, text)
+        gap = Content("\n\n" if self.has_class("-roomy") else "\n")
+
+        def paint(width: int, _: int) -> Content:
+            *rows, characters = (describe_tokens(name, each, text, width) for name, each in tokenizers)
+            return gap.join([*rows, merges, characters])
+
+        self.query_one("#tokens", Drawing).show(paint)
         self._judging.request()
 
     def _judge(self) -> None:
