@@ -98,7 +98,7 @@ class AttentionFigure(ChapterFigure[AttentionData]):
     """
     LAYOUTS: ClassVar = {"-both": (0, 26)}
     BINDING_GROUP_TITLE = "Attention"
-    HELP_LINE = "↑ ↓ choose a model; enter loads a large one"  # of the list, which has none of its own
+    HELP_LINE = "↑ ↓ choose a model; enter loads a large one"  # while the list of models has the focus
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn-attention",
         """
