@@ -10,11 +10,14 @@ from pathlib import Path
 from tests.bench.measuring import Figure, Skip
 
 MODULES = {
-    "training": "train adapter quality dashboard trackers scale-out growth byte-pairs", "dialogue": "dialogue",
-    "playing": "generate transformer-generate pretrained", "gpu": "gpu",
-    "interface": "start memory keys pretrained-session completion serve",
-}  # fmt: skip
-GROUPS = {name: module for module, names in MODULES.items() for name in names.split()}
+    "training": ("train", "adapter", "quality", "dashboard", "trackers", "scale-out", "growth", "byte-pairs"),
+    "playing": ("generate", "transformer-generate", "pretrained"),
+    "interface": ("start", "memory", "keys", "pretrained-session", "completion", "serve"),
+    "comparison": ("comparison",),
+    "dialogue": ("dialogue",),
+    "gpu": ("gpu",),
+}
+GROUPS = {name: module for module, names in MODULES.items() for name in names}
 
 
 def find_group(name):
@@ -29,8 +32,13 @@ def main():
     parser.add_argument("--json", action="store_true", help="print one JSON object per figure")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measurement (5)")
     parser.add_argument("--csv", type=Path, help="dialogues to train on (the bundled ones)")
+    parser.add_argument("--tales", type=Path, help="text to pre-train on, for comparison")
+    parser.add_argument("--seconds", type=float, default=180, help="training time of a model there (180)")
+    parser.add_argument("--only", default="", help="part of the names of the models to train there")
     parser.add_argument("--run", action="append", default=[], help="runs, for dialogue")
     parser.add_argument("--split", choices=("valid", "test"), default="test", help="split, for dialogue (test)")
+    parser.add_argument("--runs-dir", type=Path, default=Path("bench-runs"), help="folder of trained models")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of their trainings")
     options = parser.parse_args()
     if unknown := [name for name in options.groups if name not in GROUPS]:
         parser.error(f"there is no group {unknown[0]!r}; the groups are {', '.join(GROUPS)}")

@@ -23,7 +23,8 @@ from tests.bench.measuring import Figure, Skip
 
 MIN_LINES, MIN_WORDS = 20, 4  # lines in the corpus of a speaker who is to be recognized, and words of such a line
 NUM_RANDOM_CONTEXTS, NUM_CANDIDATES = 3, 10
-NUM_BINS = 10  # bins of the expected calibration error (Guo et al. 2017), which is over all lines and the whole cast
+NUM_BINS = 10
+"""Bins of the expected calibration error (Guo et al. 2017), which is over all lines and the whole cast."""
 MIN_SPEAKER_PROB = 0.05  # probability below which a speaker who may say a line is left out of the sum over all speakers
 
 

@@ -1,5 +1,7 @@
 """Measurements of models that play, each run in a process of its own."""
 
+import itertools
+import re
 import statistics
 import tempfile
 import time
@@ -15,7 +17,8 @@ from safetensors.numpy import save_file
 
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.config import LSTM, ModelConfig
+from engine.config import LSTM, DataConfig, ModelConfig
+from engine.data.dataset import load_dataset
 from engine.data.tokenizers import EOS, EOS_ID, UNK, WordTokenizer
 from engine.generation.generate import (
     TextInProgress,
@@ -29,6 +32,7 @@ from engine.generation.generate import (
 )
 from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_tokens, score_sequence
+from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.pretrained.folders import read_base
 from engine.models.weights import weight_shapes
@@ -277,3 +281,20 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
         states = [advance_tokens(model, model.start(), ids[start : start + 200])[1] for start in range(count)]
         speeds[f"{count} texts at once"] = tokens_per_second(partial(in_batch, states))
     return speeds
+
+
+def load_playable(path, data, order):
+    """Return the model of a run, or n-grams of the training text that `data` describes."""
+    if not order:
+        return load_model(Path(path)).model
+    dataset = load_dataset(DataConfig(**data))
+    return KneserNey(dataset.train, dataset.tokenizer, order)
+
+
+def model_speed(path, data, order):
+    """Return words per second of a run on one core, and the memory of the process that plays it."""
+    model, seeds = load_playable(path, data, order), itertools.count()
+    ids = encode_prompt("Where is the Ring", model.tokenizer).ids
+    speed = tokens_per_second(lambda: play(model, ids, 1, 100, first_seed=next(seeds)), 2)
+    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return {"words_per_second": speed, "megabytes": int(peak[1]) / 1024}

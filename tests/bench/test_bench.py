@@ -38,13 +38,18 @@ def test_every_group_that_a_document_names_exists_and_says_what_it_measures():
 
 
 SHORTEST = {
-    "train": {"precisions": ("fp32",), "num_steps": 1, "num_epochs": 1}, "dashboard": {"epochs": 2},
-    "scale-out": {"epochs": 1}, "trackers": {"epochs": 2, "names": []}, "byte-pairs": {"megabytes": 0.3},
-    "growth": {"megabytes": (0.3,), "vocabularies": (300,)}, "generate": {"names": ("large", LSTM)},
-    "keys": {"num_keys": 4}, "completion": {"num_presses": 1}, "serve": {"num_keys": 4},
+    "train": {"precisions": ("fp32",), "num_steps": 1, "num_epochs": 1},
+    "dashboard": {"epochs": 2},
+    "scale-out": {"epochs": 1},
+    "trackers": {"epochs": 2, "names": []},
+    "growth": {"megabytes": (0.3,), "vocabularies": (300,)},
+    "byte-pairs": {"megabytes": 0.3},
+    "generate": {"names": ("large", LSTM)},
+    "keys": {"num_keys": 4},
+    "completion": {"num_presses": 1},
+    "serve": {"num_keys": 4},
     "dialogue": {"max_hidden": 1, "max_shown": 1, "num_prompts": 2, "num_scenes": 2},
-}  # fmt: skip
-"""Sizes of the groups that would otherwise take minutes."""
+}  # sizes of the groups that would otherwise take minutes
 
 
 @pytest.mark.slow
@@ -52,8 +57,9 @@ SHORTEST = {
 def test_a_group_ends_with_finite_figures_in_its_shortest_form(group, lotr_csv, tmp_path):
     short_csv = tmp_path / "short.csv"
     short_csv.write_text("".join(lotr_csv.read_text().splitlines(keepends=True)[:800]))
-    csv = lotr_csv if group in ("dialogue", "growth") else short_csv
-    options = SimpleNamespace(repeat=1, csv=csv, run=[LSTM], split="test")
+    csv = lotr_csv if group in ("comparison", "dialogue", "growth") else short_csv
+    options = SimpleNamespace(repeat=1, csv=csv, tales=lotr_csv, seconds=0.5, only="lstm-words-scratch", set=[])
+    options.run, options.split, options.runs_dir = [LSTM], "test", tmp_path
     try:
         rows = list(find_group(group)(options, **SHORTEST.get(group, {})))
     except Skip as reason:
