@@ -6,9 +6,9 @@ what its tokens leave out: the spelling of unknown words and, in stream mode, th
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import compress
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,7 @@ from engine.data.scripts import Turn, script_text, turn_text, utterance_mask
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers import EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer, WordTokenizer, split_words
 from engine.errors import CorpusError
-from engine.models.base import LanguageModel, SequenceModel, score_sequence
+from engine.models.base import LanguageModel, SequenceModel, SequenceOutput, score_sequence
 from engine.models.ngram import OrthographyModel, SpellingModel
 
 TextForm = Literal["original", "whitespace", "words"]
@@ -309,6 +309,24 @@ class Candidate:
     mode: DataMode  # of its training text
 
 
+OnProgress = Callable[[Candidate, int, int], object]  # gets a model, its scored tokens and all its tokens
+
+
+@dataclass(frozen=True)
+class _ReportingModel:
+    """A model that reports how many tokens it has scored, and how many there are."""
+
+    model: SequenceModel
+    report: Callable[[int, int], object]
+
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        done = 0
+        for output in self.model.score_chunks(ids):
+            yield output
+            done += len(output.log_probs)
+            self.report(done, len(ids))
+
+
 class CandidateScores(NamedTuple):
     candidate: Candidate
     text: EncodedText
@@ -327,13 +345,19 @@ class FormComparison(NamedTuple):
 
 
 def compare_models(
-    candidates: Sequence[Candidate], text: str, *, is_script: bool = False, only_words: bool = False
+    candidates: Sequence[Candidate],
+    text: str,
+    *,
+    is_script: bool = False,
+    only_words: bool = False,
+    on_progress: OnProgress = lambda candidate, done, total: None,
 ) -> list[FormComparison]:
     """Score all models on the lower-case words if one reads no more, and all others on the text as written.
 
     The text has single spaces if one of these needs that: a model of words between spaces, or of dialogues where no
     script is given. All models account for the same characters. The names of a script are given, not scored. A model
     of dialogues reads another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
+    `on_progress` gets a model, from its start on, and how many of its tokens are scored.
     """
     mode: DataMode = "dialogue" if is_script else "line"
     words = convert_text(text, "words", mode)
@@ -348,13 +372,15 @@ def compare_models(
         able = list(candidates)
     comparisons = []
     if only_words or len(able) < len(candidates):
-        comparisons.append(_compare_on(words, "words", candidates, is_script=is_script))
+        comparisons.append(_compare_on(words, "words", candidates, is_script, on_progress))
     if able and not only_words:
-        comparisons.append(_compare_on(written, form, able, is_script=is_script))
+        comparisons.append(_compare_on(written, form, able, is_script, on_progress))
     return comparisons
 
 
-def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, is_script: bool) -> FormComparison:
+def _compare_on(
+    text: str, form: TextForm, candidates: Sequence[Candidate], is_script: bool, on_progress: OnProgress
+) -> FormComparison:
     scores = []
     for candidate in candidates:
         own_text, tokenizer = text, candidate.model.tokenizer
@@ -364,7 +390,11 @@ def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, i
             encoded = EncodedText(own_text, tokenizer, candidate.mode, is_script=is_script)
         except CorpusError as error:
             raise CorpusError(f"{candidate.name}: {error}") from error
-        log_probs, is_scored = score_sequence(candidate.model, encoded.ids), encoded.is_scored
+        model: LanguageModel | SequenceModel = candidate.model
+        if isinstance(model, SequenceModel):
+            model = _ReportingModel(model, partial(on_progress, candidate))
+        on_progress(candidate, 0, len(encoded.ids))
+        log_probs, is_scored = score_sequence(model, encoded.ids), encoded.is_scored
         block_bits = encoded.block_bits(log_probs)
         scores.append(
             CandidateScores(

@@ -264,9 +264,9 @@ def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -
         header = next((row for row in reader if len(row) > 1 or "".join(row).strip()), [])
         columns = ", ".join([name[:40] for name in header if name][:20]) or "none"
         if not text_column or text_column not in header:
-            raise CorpusError(
-                f"{path} has no column {text_column!r}; its columns: {columns}. Name one with --text-column"
-            )
+            is_text = len(header) < 2 or path.lower().endswith(".txt")
+            remedy = "Name one with --text-column" + f", or read plain text with --text {path}" * is_text
+            raise CorpusError(f"{path} has no column {text_column!r}; its columns: {columns}. {remedy}")
         has_speakers = speaker_column in header and speaker_column not in ("", text_column)
         if config.mode == "dialogue" and not has_speakers:
             raise CorpusError(

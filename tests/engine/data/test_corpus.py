@@ -92,6 +92,7 @@ class TestRefusals:
             (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "has no rows"),
             (f",char,text\n0,SAM,{LONG}\n", "no column 'dialog'; its columns: char, text"),
             (f"char;dialog,,\nSAM;{LONG},,\n", "no column 'dialog'; its columns: char;dialog"),  # cut at commas
+            (f"First Citizen:\n{LONG}\n", "with --text-column, or read plain text with --text"),
             (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "the row on line 1: ',' expected"),  # of R
             (f"dialog\n1,{LONG}\n", "put quotes around a text that contains a comma or a line end, or use --text"),
             (f"id,char,dialog\n0,SAM,Come on, {LONG}\n1,SAM,{LONG}\n", "line 2 has 4 fields, but the header has 3"),
