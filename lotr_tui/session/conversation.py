@@ -185,7 +185,7 @@ class Conversation:
             request, prompt=prompt, unknown_tokens=unknown_tokens, parent_offset=offset, reply_mode=mode, **fields
         )
         reply.prompt_ids = before.ids
-        reply.attach(previous)
+        reply.attach(previous, context.edited_reply)
         return self._generate(reply, before, candidates=candidates, num_answers=request.best_of)
 
     def go_on(self, cast: Sequence[str] | None, num_turns: int, request: Request) -> Reply:
@@ -200,8 +200,8 @@ class Conversation:
                 candidates = turns.without_last_speaker(names, spoken[-1] if spoken else "")
                 if cast is not None:  # each of them is to speak
                     candidates = turns.scene_candidates(names, spoken, num_turns - number)
-                context, seed = PromptContext("conversation", previous, roles), turns.turn_seed(request.seed, number)
-                turn = replace(request, context=context, seed=seed)
+                context = replace(request.context, reply_mode="conversation", previous_reply=previous, roles=roles)
+                turn = replace(request, context=context, seed=turns.turn_seed(request.seed, number))
                 previous = self._begin_turn("", turn, candidates)
                 yield previous
                 spoken.append(previous.speaker)

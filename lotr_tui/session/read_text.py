@@ -94,6 +94,7 @@ class PromptContext:
     reply_mode: ReplyMode = "continue"
     previous_reply: Reply | None = None  # that the prompt answers; None at the start of a text
     roles: Roles = NO_ROLES  # for models with a cast or a chat template
+    edited_reply: Reply | None = None  # at the start of a text, whose turn another prompt joins
 
     @property
     def is_answer(self) -> bool:

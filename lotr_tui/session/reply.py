@@ -70,6 +70,7 @@ class Reply:
     id: Index  # in the order of generation, from 0 on
     parent_id: int | None = None  # the reply of the previous turn, or the reply that this branch leaves
     parent_offset: Index = 0  # number of the parent's own tokens before this reply
+    edited_id: int | None = None  # reply that begins a text, whose turn this one joins with another prompt
     prompt: str | None  # of the turn; in a file None for a branch
     reply_mode: ReplyMode
     tokens: list[Token] = field(default_factory=list)  # in a file without the ones that a branch shares
@@ -99,11 +100,16 @@ class Reply:
         self.is_generating = False
         self.failure = ""
 
-    def attach(self, parent: "Reply | None") -> None:
-        """Join the tree: the turn that answers `parent`, or without a prompt the turn of `parent` as a branch."""
+    def attach(self, parent: "Reply | None", edited: "Reply | None" = None) -> None:
+        """Join the tree: the turn that answers `parent`, or without a prompt the turn of `parent` as a branch.
+
+        Without a parent it begins a text, in the turn of `edited` if that is given.
+        """
         self.parent, self.parent_id = parent, None if parent is None else parent.id
         if parent is None:
             self.prompt = self.prompt or ""
+            if edited is not None:
+                self.turn, self.edited_id = edited.turn, edited.id
         elif self.prompt is not None:
             self.turn = parent.next_turn = parent.next_turn or Turn(parent)
         else:

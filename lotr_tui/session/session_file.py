@@ -205,7 +205,11 @@ def parse_session(name: str, content: bytes) -> Session:
             raise InvalidInputError(f"reply {id} continues reply {reply.parent_id}, which does not precede it")
         if reply.parent_offset > (0 if parent is None else len(parent.own_tokens)):
             raise InvalidInputError(f"parent_offset {reply.parent_offset} of reply {id} is out of range")
-        reply.attach(parent)
+        edited = None if reply.edited_id is None else replies.get(reply.edited_id)
+        begins_text = edited is not None and edited.id < id and edited.turn.previous_reply is parent is None
+        if reply.edited_id is not None and not begins_text:
+            raise InvalidInputError(f"reply {id} edits reply {reply.edited_id}, which does not begin a text before it")
+        reply.attach(parent, edited)
         num_tokens += reply.num_shared_tokens
         if num_tokens > 10 * MAX_TOKENS:  # branches of branches of a long reply would take any amount of memory
             raise InvalidInputError(f"more than {10 * MAX_TOKENS:,} tokens in branches")

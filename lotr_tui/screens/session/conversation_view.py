@@ -122,7 +122,8 @@ class ConversationView(containers.Vertical):
         edited, mode = self.edited_reply, self.slot.reply_mode
         previous = self.conversation.current_reply if edited is None else edited.turn.previous_reply
         is_answered = previous is not None and mode != "continue" and previous.reply_mode == mode
-        return PromptContext(mode, previous if is_answered else None, self.slot.roles)
+        first = edited if edited is not None and edited.turn.previous_reply is None else None
+        return PromptContext(mode, previous if is_answered else None, self.slot.roles, first)
 
     def submit(self, text: str) -> bool:
         """Send a line, or add a turn if it is empty. Return True if a reply begins."""
@@ -160,8 +161,10 @@ class ConversationView(containers.Vertical):
         cursor moves to token `cursor_at` once that is written.
         """
         slot, context = self.slot, self.context
-        if replaced is None and (previous := context.previous_reply) is not None and previous.next_turn is not None:
-            replaced = previous.next_turn.selected_reply
+        edited, previous = context.edited_reply, context.previous_reply
+        turn = edited.turn if edited is not None else None if previous is None else previous.next_turn
+        if replaced is None and turn is not None:
+            replaced = turn.selected_reply
         try:
             if self.conversation.is_full:
                 raise InvalidInputError("this session is full; /new begins another one, and this one stays saved")

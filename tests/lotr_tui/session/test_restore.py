@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,12 @@ def random_settings(rng):
     return SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 2.0]))
 
 
+def edit(reply, request):
+    previous = reply.turn.previous_reply
+    edited = reply if previous is None else None
+    return replace(request, context=replace(request.context, previous_reply=previous, edited_reply=edited))
+
+
 def act_randomly(conversation, session_model, rng, seed):
     """Prompt, answer, edit a prompt, branch, regenerate or continue; then select a reply."""
     reply, settings = rng.choice(visible_replies(conversation) or [None]), random_settings(rng)
@@ -84,8 +91,7 @@ def act_randomly(conversation, session_model, rng, seed):
         reply_mode = "reply" if action == "reply" else "continue"
         conversation.say(rng.choice(PROMPTS), request(settings, seed, session_model, reply_mode, previous))
     elif action == "edit":
-        before = reply.turn.previous_reply
-        conversation.say("frodo", request(settings, seed, session_model, reply.reply_mode, before))
+        conversation.say("frodo", edit(reply, request(settings, seed, session_model, reply.reply_mode)))
     elif action == "branch" and reply.tokens:
         conversation.branch(reply, rng.randrange(len(reply.tokens)), [rng.randrange(2, 20)], request(settings, seed))
     elif action == "more":
@@ -186,8 +192,8 @@ def speak_randomly(conversation, speaking_model, rng, seed):
         asked = request(settings, seed, speaking_model, "conversation", current, Roles(*roles), best_of)
         conversation.say("bilbo is", asked)
     elif action == "edit":
-        before = reply.turn.previous_reply
-        conversation.say("the lamp", request(settings, seed, speaking_model, "conversation", before, best_of=best_of))
+        asked = request(settings, seed, speaking_model, "conversation", best_of=best_of)
+        conversation.say("the lamp", edit(reply, asked))
     elif action == "scene":
         asked = request(settings, seed, speaking_model, previous=conversation.current_reply, best_of=best_of)
         conversation.go_on(None, 2, asked)

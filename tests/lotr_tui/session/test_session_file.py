@@ -85,6 +85,7 @@ def test_killed_process_releases_its_lock(tmp_path):
         (header_line(model="\x1b[31m"), "model is not a printable name"), (changed(id=...), "id"),
         (changed(seed=2**63), "seed: expected int <= "), (changed(parent_id=0), "continues reply 0"),
         (changed(parent_offset=1), "parent_offset 1 of reply 0 is out of range"),
+        (changed(edited_id=0), "reply 0 edits reply 0"),
         (changed(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
         (changed(settings={"temperature": -1}), "temperature -1"),
         (changed(tokens=[[1, "a", -1.0, 0.5, 1]]), "tokens[0]: expected array of length 7"),

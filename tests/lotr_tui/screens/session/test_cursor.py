@@ -117,7 +117,9 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         await pilot.press("escape", "e", *" old", "enter")
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).prompt == "bilbo is old"
-        assert len(ui.entries(app, Reply)) == 3
+        assert ui.exchange_text(app).startswith("❯ bilbo is old\n")
+        assert len(ui.entries(app, Reply)) == 2
+        assert len(ui.latest_reply(app).turn.replies) == 2
 
 
 async def test_reply_mode_conditions_on_the_previous_turns(opened):
@@ -133,6 +135,14 @@ async def test_reply_mode_conditions_on_the_previous_turns(opened):
         assert second.turn.replies == [second, other]
         # The reply to the second prompt does not follow the edited one.
         assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ bilbo is", "❯ frodo is"]
+        await pilot.press("ctrl+g", "left_square_bracket")
+        await pilot.pause()
+        assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ bilbo is", "❯ the lamp", "❯ and knows"]
+        # So does editing the first one, which follows none.
+        await pilot.press("ctrl+g", "up", "up", "e")
+        changed = await ui.reply_to(pilot, "he knows", "9")
+        assert changed.turn.replies == [first, changed]
+        assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ he knows"]
         await pilot.press("ctrl+g", "left_square_bracket")
         await pilot.pause()
         assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ bilbo is", "❯ the lamp", "❯ and knows"]
