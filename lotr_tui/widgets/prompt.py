@@ -134,9 +134,8 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     @dataclass
     class Submitted(message.Message):
-        """Request to send the prompt. The text stays in the widget until `clear` is called."""
+        """Request to send a text, which is no longer in the prompt."""
 
-        prompt_input: "PromptInput"
         value: str
 
     def __init__(
@@ -218,7 +217,8 @@ class PromptInput(TextArea, inherit_bindings=False):
         if self._history is not None and (problem := self._history.add(value)):
             self.notify(problem, severity="warning", markup=False)
         self._recall = None
-        self.post_message(self.Submitted(self, value))
+        self.post_message(self.Submitted(value))
+        self.clear()  # at once: the keys of the next text may already wait
 
     def action_new_line(self) -> None:
         self.replace("\n", *self.selection, maintain_selection_offset=False)

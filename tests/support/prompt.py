@@ -26,7 +26,6 @@ class PromptApp(App[None]):
 
     def on_prompt_input_submitted(self, message):
         self.sent.append(message.value)
-        message.prompt_input.clear()
 
     def notify(self, message, **options):
         self.notices.append(message)
@@ -43,6 +42,15 @@ async def run_prompt(history=None):
 async def type_text(pilot, text):
     """Press the keys of a text, with ctrl+j for a newline."""
     await pilot.press(*({" ": "space", "\n": "ctrl+j"}.get(character, character) for character in text))
+
+
+async def type_ahead(pilot, *lines):
+    """Press the keys of lines, each ended by enter, before the app handles the first one."""
+    for line in lines:
+        for character in line:
+            pilot.app.post_message(events.Key("space" if character == " " else character, character))
+        pilot.app.post_message(events.Key("enter", "\r"))
+    await pilot.pause()
 
 
 async def paste(pilot, text):

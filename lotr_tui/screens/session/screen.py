@@ -62,7 +62,7 @@ class SessionScreen(AppScreen[None]):
         self._knows_class = bool(self._history.entries) or os.path.lexists(progress.progress_file())
         self._panes = {"transcript": "conversation", "next": "next word"}  # of a narrow terminal, with their names
         self._shown_state = ""  # by the footer
-        self._pending: prompt.PromptInput.Submitted | None = None
+        self._waiting: list[str] = []  # texts that were sent before the model is loaded
 
     # Opening
 
@@ -120,8 +120,8 @@ class SessionScreen(AppScreen[None]):
         self.is_ready = True
         self.set_session_model(self._initial)
         self.show_training()
-        if self._pending is not None:
-            self.submit_prompt(self._pending)
+        for text in self._waiting:
+            self.submit_prompt(text)
         await self.query_one("#loading").remove()
         self.remove_class("-opening")
         controls.styles.height = None
@@ -134,7 +134,7 @@ class SessionScreen(AppScreen[None]):
             self.notify(message, severity="error", markup=False, timeout=10)
         elif session_model is None:
             hint = "Press ctrl+o to use one of your runs, ctrl+t to train a model."
-            self.query_one("#loading", Label).update(f"No model: {message}\n\n{hint}")
+            self.query_one("#loading", Label).update("\n\n❯ ".join([f"No model: {message}\n\n{hint}", *self._waiting]))
         elif not self.is_ready:
             self.workers.cancel_group(self, "load")  # a model that is still being loaded is not wanted any more
             self.run_worker(self._show_panes(session_model), group="open")
@@ -192,7 +192,8 @@ class SessionScreen(AppScreen[None]):
             model = self.slot.session_model
             left = Content.assemble(left, "  ", (model.name, "bold"), (f" · {model.description}", MUTED))
         elif (loader := self.slot.loader) is not None:
-            self.query_one("#loading", Label).update(Content.styled(f"{loader.describe()} …", MUTED))
+            lines = "\n\n❯ ".join([f"{loader.describe()} …", *self._waiting])
+            self.query_one("#loading", Label).update(Content.styled(lines, MUTED))
         right = Content.styled((self.slot.activity if self.is_ready else "") or self.training.status(), "$accent")
         self.query_one("#status", screen_lines.StatusBar).show(left, right)
 
@@ -301,32 +302,28 @@ class SessionScreen(AppScreen[None]):
             if not event.value.strip() and self.training.offer and not (self.is_ready and self.view.edited_reply):
                 self.training.talk()
             else:
-                self.submit_prompt(event)
+                self.submit_prompt(event.value)
             return
         try:
             command, argument = keys.parse_command(event.value, self.slot.session_model if self.is_ready else None)
             if argument:
                 attrgetter(command.method)(self)(argument)
-            self._clear_submitted(event)  # before the action, which may read or fill the prompt
-            if not argument:
+            else:
                 await self.app.run_action(command.action, self)
         except LotrError as error:
-            self.notify(str(error), severity="warning", markup=False)
+            self.notify(f"{error}\n↑ brings the command back", severity="warning", markup=False)
 
-    def submit_prompt(self, event: prompt.PromptInput.Submitted) -> None:
-        """Send a prompt, or keep it until the model is loaded."""
-        self._pending = None if self.is_ready else event
-        if self.is_ready and self.view.submit(event.value.removeprefix("/")):  # of a text that begins with //
+    def submit_prompt(self, text: str) -> None:
+        """Send a prompt, or keep it until the model is loaded; a refused one is put back, unless more was typed."""
+        if not self.is_ready:
+            self._waiting.append(text)
+            self.show_status()
+        elif self.view.submit(text.removeprefix("/")):  # of a text that begins with //
             self._num_prompts += 1
             self.view.edited_reply = None
-            self._clear_submitted(event)
             self.update_keys()
-
-    def _clear_submitted(self, event: prompt.PromptInput.Submitted) -> None:
-        typed_since = self.prompt.value.removeprefix(event.value)
-        self.prompt.clear()
-        if typed_since:
-            self.prompt.value = typed_since
+        elif not self.prompt.value:
+            self.prompt.value = text
 
     @property
     def _draft(self) -> str:

@@ -10,8 +10,9 @@ from lotr_tui.widgets.prompt import PromptInput, PromptMenu
 from lotr_tui.widgets.screen_lines import HelpLine
 from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
+from tests.support.dialogues import dialogue_session_model
 from tests.support.files import write_run
-from tests.support.prompt import type_text, visible_lines
+from tests.support.prompt import type_ahead, type_text, visible_lines
 
 SIZE = (120, 35)
 
@@ -157,3 +158,22 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
         await type_text(pilot, "/")
         await pilot.press("up", "up", "enter")  # from the last command on
         await ui.until(pilot, lambda: ui.screen_name(app) == "HelpScreen")
+
+
+async def test_keys_that_are_typed_while_a_line_is_handled_are_neither_lost_nor_joined_to_it(opened, tmp_path):
+    write_run(tmp_path / "runs" / "moria")
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
+        await type_ahead(pilot, "/to gollum", "the lamp")
+        await ui.until_reply_ended(pilot)
+        assert (ui.latest_reply(app).prompt, ui.latest_reply(app).speaker) == ("the lamp", "GOLLUM")
+        await type_ahead(pilot, "/model moria", "bilbo is", "/temperature 1.5")
+        await ui.until(pilot, lambda: "moria" in ui.text_of(app.screen.query_one("#status")))
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).prompt == "bilbo is"
+        await type_ahead(pilot, "the lamp", "/new", "/nothing", "/temperature 0.5")
+        await ui.until(pilot, lambda: "/nothing is not a command" in ui.notices(app))
+        assert app.screen.query_one(SamplerPanel).settings.temperature == 0.5
+        assert not ui.entries(app, Reply)
+        assert prompt_of(pilot).value == ""
+        await pilot.press("up", "up")
+        assert prompt_of(pilot).value == "/nothing"
