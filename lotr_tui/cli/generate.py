@@ -255,7 +255,8 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
                 print(f"note: {note}", file=sys.stderr)
         state = generation.prefill_prompt(model, ids)
     context_size = getattr(model, "context_size", math.inf)
-    for events in generate_texts(request, state, ids):
+    penalized_ids = ids[-conversation.MAX_HISTORY_TOKENS if reply and chat is not None else 0 :]  # as in a session
+    for events in generate_texts(request, state, penalized_ids):
         num_tokens = len(ids) + 1 + print_text(request, events, prompt)  # with the token that starts a text
         if num_tokens > context_size:
             note = f"the context of {context_size:,} tokens was full, so the model forgot the beginning of the text"

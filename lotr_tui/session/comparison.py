@@ -15,6 +15,7 @@ from engine.errors import LotrError, RunError, printable
 from engine.generation import generate
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import MAX_HISTORY_TOKENS
 from engine.models import base, ngram
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs import combine, directory, loading
@@ -36,6 +37,12 @@ class GenerationColumn:
     is_chat: bool = False  # True for a text by a chat template, whose last word is complete
     lines_before: tuple[int, ...] | None = None  # ids before a line of a conversation that the model completes
 
+    @property
+    def penalized_ids(self) -> tuple[int, ...]:
+        """Ids that the repetition penalty counts, as in a reply: of a conversation the last ones before the line."""
+        num_before = len(self.ids) if self.is_chat else len(self.lines_before or ())
+        return self.ids[max(0, num_before - MAX_HISTORY_TOKENS) :]
+
 
 def generate_columns(
     columns: Sequence[GenerationColumn], seed: int, cancellation: Cancellation, pace: float = 0
@@ -55,7 +62,7 @@ def generate_columns(
     states = {ids: read(model, ids[len(start) :], common) for ids in texts}
     in_progress = [
         generate.TextInProgress(
-            model, each.ids, each.settings, seed, states[each.ids], noise_context=each.lines_before or ()
+            model, each.penalized_ids, each.settings, seed, states[each.ids], noise_context=each.lines_before or ()
         )
         for each in columns
     ]

@@ -91,9 +91,15 @@ def speaker_labels(reply: Reply) -> tuple[SpeakerLabel, SpeakerLabel] | None:
     return said, SpeakerLabel(shown_name(reply.speaker), speaker_style(reply.speaker, cast))
 
 
+def answer_page(reply: Reply) -> str:
+    """Return the number of an answer among the answers of its turn; empty if it is the only one."""
+    answers = reply.turn.replies
+    return f"‹ {answers.index(reply) + 1}/{len(answers)} ›" if len(answers) > 1 and reply in answers else ""
+
+
 def reply_figures(reply: Reply) -> str:
-    """Return the branch, why the reply ended, seed, sampler settings, who chose the speaker, and speed, on one line."""
-    is_conversation, answers, score = reply.reply_mode == "conversation", reply.turn.replies, reply.score
+    """Return the figures of a reply on one line, which may be cut: first its number and what reproduces it."""
+    is_conversation, score = reply.reply_mode == "conversation", reply.score
     num_tokens = reply.settings.max_tokens if reply.reason == "length" else len(reply.own_tokens)
     done = Done(reply.reason, reply.seed, num_tokens, reply.tokens_per_second)
     speed = ending = best_of = choice = ""
@@ -104,18 +110,21 @@ def reply_figures(reply: Reply) -> str:
     elif not reply.failure:
         speed = format_generation_speed(done, reply.noun)
         ending = "" if reply.has_ended_line and is_conversation else describe_finish_reason(done, reply.noun)
-    is_one_of_several = len(answers) > 1 and reply in answers
-    branch = f"branch {answers.index(reply) + 1} of {len(answers)}" if is_one_of_several else ""
-    seed, chain = f"seed {reply.seed}", reply.settings.describe()
+    page, seed, chain = answer_page(reply), f"seed {reply.seed}", reply.settings.describe()
     if not is_conversation:
-        return " · ".join(filter(None, [branch, ending, seed, chain, speed]))
+        return " · ".join(filter(None, [page, ending, seed, chain, speed]))
     if score is not None:
-        place = f"best of {score.num_answers}" if score.rank == 1 else f"answer {score.rank} of {score.num_answers}"
-        best_of = f"{place} ({answer_score(score.log_prob - score.log_prob_alone, score.num_tokens):+.1f})"
+        first = reply.id - score.rank + 1  # the answers that are drawn together follow each other, the best one first
+        seeds = [each.seed for each in reply.turn.replies if 0 <= each.id - first < score.num_answers]
+        place = f"best of {score.num_answers}" if score.rank == 1 else f"rank {score.rank} of {score.num_answers}"
+        drawn = f" from seed {min(seeds)}" if len(seeds) == score.num_answers else ""
+        best_of = f"{place}{drawn} ({answer_score(score.log_prob - score.log_prob_alone, score.num_tokens):+.1f})"
     if reply.speaker:
         by = "your choice" if reply.speaker_prob is None else f"the model, {100 * reply.speaker_prob:.0f} %"
         choice = f"{shown_name(reply.speaker)} by {by}"
-    return " · ".join(filter(None, [ending, seed, chain.replace("temperature", "T"), best_of, choice, branch, speed]))
+    temperature, *filters = sorted(chain.replace("temperature", "T").split(" → "), key=lambda stage: "T " not in stage)
+    parts = [page, seed, temperature, best_of, ending, choice, " → ".join(filters), speed]
+    return " · ".join(filter(None, parts))
 
 
 def token_span(reply: Reply, index: int) -> tuple[int, int]:

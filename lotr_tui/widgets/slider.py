@@ -1,7 +1,8 @@
 """Sliders, moved by keys, a click or a drag, and the sampling controls of the session with the temperature."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from textual.binding import BindingType
 from textual.content import Content
 
 from engine.errors import InvalidInputError, suggest_nearest
-from engine.generation.settings import SamplerSettings, check_seed, random_seed
+from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed, random_seed
 from lotr_tui.session.settings import PRETRAINED_SAMPLER
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
@@ -180,12 +181,11 @@ class SamplerPanel(containers.Vertical):
         self._noun = noun
         self._show()
 
-    def draw_seed(self) -> int:
-        """Return the fixed seed, or a random one, which is then shown."""
+    def draw_seed(self, used: Collection[int] = ()) -> int:
+        """Return the fixed seed, or the next one that is not `used`, or else a random one."""
         if self.seed is not None:
-            return self.seed
+            return next(seed for seed in count(self.seed) if seed not in used) % (MAX_SEED + 1)
         self._last_seed = random_seed()
-        self._show()
         return self._last_seed
 
     def texts(self) -> dict[str, str]:
@@ -241,7 +241,7 @@ class SamplerPanel(containers.Vertical):
     def _show(self) -> None:
         self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)
         if self.is_mounted:
-            seed = f"seed {self.seed}" if self.seed is not None else f"random seed {self._last_seed or ''}".rstrip()
+            seed = "random seed" if self.seed is None else f"seed {self.seed}"
             run = f"{seed}   {self.settings.max_tokens} {self._noun}s"
             if run != self._run:  # the update lays the panel out, which a key that moves the temperature need not do
                 self._run = run

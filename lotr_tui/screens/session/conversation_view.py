@@ -153,7 +153,12 @@ class ConversationView(containers.Vertical):
         self.go_on(*keys.parse_scene(argument, self.slot.session_model.cast))
 
     def _begin(
-        self, begin: Callable[[Request], Reply], replaced: Reply | None = None, cursor_at: int | None = None
+        self,
+        begin: Callable[[Request], Reply],
+        replaced: Reply | None = None,
+        cursor_at: int | None = None,
+        *,
+        is_again: bool = False,
     ) -> bool:
         """Show the reply that `begin` starts; return False, after a notice, if it cannot.
 
@@ -168,7 +173,9 @@ class ConversationView(containers.Vertical):
         try:
             if self.conversation.is_full:
                 raise InvalidInputError("this session is full; /new begins another one, and this one stays saved")
-            settings, seed = slot.sampler.settings, slot.sampler.draw_seed()
+            settings = slot.sampler.settings
+            drawn = replaced.turn.replies if is_again and replaced is not None else []
+            seed = slot.sampler.draw_seed({each.seed for each in drawn if each.settings == settings})
             reply = begin(Request(slot.session_model, settings, seed, context, slot.settings.best_of))
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
@@ -193,15 +200,18 @@ class ConversationView(containers.Vertical):
         self.transcript.replace_entries(index, [*new.selected_path(), *rest])
 
     def again(self) -> None:
-        """Draw the reply again with another seed, in a conversation as the chosen speaker, or else as the same one."""
+        """Draw the reply again with another seed, in a conversation as the chosen speaker, or else as the same one.
+
+        After a fixed seed, the next ones follow that have drawn no reply of the turn with these settings.
+        """
         reply = self.target_reply
         if reply is None:
             self.notify("There is no reply yet; say something first.")
         elif reply.speaker and reply.reply_mode == "conversation":
             name = self.slot.roles.speaker or reply.speaker
-            self._begin(partial(self.conversation.answer_as, reply, name), reply, 0)
+            self._begin(partial(self.conversation.answer_as, reply, name), reply, 0, is_again=True)
         else:
-            self.branch(reply, 0)
+            self._begin(partial(self.conversation.branch, reply, 0, ()), reply, 0, is_again=True)
 
     def branch(self, reply: Reply, index: int, forced_ids: Sequence[int] = (), *, ends_word: bool = False) -> None:
         self._begin(partial(self.conversation.branch, reply, index, forced_ids, ends_word=ends_word), reply, index)
@@ -258,7 +268,7 @@ class ConversationView(containers.Vertical):
             if reply is not None and not draft:
                 roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
                 prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
-                seed = reply.seed if seed is None and reply.starts_turn else seed
+                seed = seed if reply.num_shared_tokens else reply.seed  # of a whole reply, which a column then repeats
             columns_type = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
             return columns_type(model, prompt, slot.sampler.settings, seed, slot.pace, context)
         text = to_prompt_line(draft) if reply is None else reply.full_text()

@@ -236,8 +236,7 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
         if not isinstance(entry, Reply):
             return ""
         if self.cursor is None or self.cursor[0] != index:
-            answers = entry.turn.replies
-            return f"‹ {answers.index(entry) + 1}/{len(answers)} ›" if len(answers) > 1 and entry in answers else ""
+            return text.answer_page(entry)
         figures = text.reply_figures(entry)
         width = max(1, self._layout_size.width - 1 - self._figures_indent(index))
         if cell_len(figures) <= width:
@@ -320,9 +319,9 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
             return
         blocks, lines = self._layouts[index]
         if (row := line - self._top(index)) == len(lines):
-            at, figures = offset.x - self._figures_indent(index), self._figures(index)
-            if figures.startswith("‹") and 0 <= at < len(figures):
-                self._step_answer(-1 if at < len(figures) // 2 else 1, entry)
+            at, page = offset.x - self._figures_indent(index), text.answer_page(entry)
+            if 0 <= at < len(page):
+                self._step_answer(-1 if at < len(page) // 2 else 1, entry)
             return
         block_index, start, end = lines[row]
         block = blocks[block_index]

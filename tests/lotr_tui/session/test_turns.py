@@ -167,7 +167,10 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     assert figures == pytest.approx([answer.score for answer in answers])
     assert reply.turn.selected_reply is reply
     assert conversation.current_reply is reply
-    assert f"seed {reply.seed} · T 0.80 · best of 5 (" in reply_figures(reply)
+    assert reply_figures(reply).startswith(f"‹ 1/5 › · seed {reply.seed} · T 0.80 · best of 5 from seed 40 (")
+    assert reply_figures(replies[2]).startswith(
+        f"‹ 3/5 › · seed {replies[2].seed} · T 0.80 · rank 3 of 5 from seed 40 ("
+    )
     for each in replies:  # every answer has the seed that gives it again
         assert text_of(each) == generated_text(each)
 

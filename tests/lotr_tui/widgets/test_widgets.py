@@ -268,13 +268,14 @@ async def test_presets_keep_the_maximum_length():
             await pilot.pause()
 
 
-async def test_random_seed_is_shown_and_can_be_fixed():
+async def test_last_random_seed_can_be_fixed_and_is_shown_then():
     app = PanelApp()
     async with app.run_test(size=(60, 20)):
         assert app.panel.seed is None
         seed = app.panel.draw_seed()
-        assert shown(app, "#run") == f"random seed {seed}   30 words"
         app.panel.set_texts({"seed": "last"})
+        assert shown(app, "#run") == f"seed {seed}   30 words"
         assert app.panel.seed == seed == app.panel.draw_seed()
         app.panel.set_texts({"seed": "random"})
         assert app.panel.seed is None
+        assert shown(app, "#run") == "random seed   30 words"

@@ -10,6 +10,7 @@ from engine.analysis.activations import find_lstm, record_activations
 from engine.data.scripts import utterance_mask
 from engine.data.tokenizers import EOS_ID
 from engine.generation.settings import SamplerSettings
+from engine.runs.loading import load_model
 from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.session.comparison import Column
 from lotr_tui.session.session_model import SessionModel
@@ -19,7 +20,9 @@ from tests.support import pilot as ui
 from tests.support.analysis import is_idle, painted
 from tests.support.app import make_decoder
 from tests.support.columns import generated_words, until_columns_ended
+from tests.support.commands import json_output, run_here
 from tests.support.dialogues import dialogue_session_model
+from tests.support.random_dialogues import write_dialogue_run
 
 PROMPTS = ("Bilbo Baggins is", "the wizard ☺ was lit, in\nwinter!", "where is frodo")
 """Prompts with an unknown word, a character that is in no word, and a line break that the session does not read."""
@@ -98,13 +101,13 @@ def few_models(monkeypatch):
     monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: baseline)
 
 
-async def open_columns(pilot, key, name):
+async def open_columns(pilot, key, name, temperature=0.8):
     """Open a screen of columns, and generate at one temperature."""
     screen = await open_with(pilot, key, name)
     for field in screen.query("#temperatures").results(Input):
-        field.value = "0.8"
+        field.value = str(temperature)
     for slider in screen.query(TemperatureSlider):
-        slider.value = 0.8
+        slider.value = temperature
     await pilot.press("enter")
     await until_columns_ended(pilot, screen)
     return screen
@@ -139,6 +142,34 @@ async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, ke
 
 
 # Conversations with speakers
+
+
+async def test_a_seed_gives_the_same_answer_in_the_session_the_columns_and_generate(opened, tmp_path):
+    run = write_dialogue_run(tmp_path / "scenes")
+    session_model = SessionModel.from_loaded(load_model(run))
+    async with opened(session_model=session_model, size=SIZE) as (pilot, _):
+        await ui.send(pilot, "/to Frodo")
+        best = await ui.reply_to(pilot, "the road", seed="7")
+        answers = list(best.turn.replies)
+        for shown in answers[:2]:  # the chosen one, whose seed is seldom the first, and another one
+            for key, name in (("t", "LadderScreen"), ("c", "SideBySideScreen")):
+                screen = await open_columns(pilot, key, name, session_model.default_settings.sampler.temperature)
+                assert screen.prompt_and_seed == ("the road", shown.seed)
+                assert_column_is_reply(screen, shown)
+                await pilot.press("escape")
+            await ui.press_letter(pilot, "]")
+        await pilot.press("ctrl+r")  # the next seeds
+        await ui.until(pilot, lambda: len(best.turn.replies) == 16)
+        assert sorted(each.seed for each in best.turn.replies) == [*range(7, 23)]
+
+    def generate(*arguments):
+        return json_output(run_here(["generate", "the road", "--to", "Frodo", "--run", str(run), "--json", *arguments]))
+
+    drawn = generate("--seed", "7")
+    assert [(each["seed"], each["text"]) for each in drawn["candidates"]] == [
+        (each.seed, each.reply_text().strip()) for each in answers
+    ]
+    assert generate("--seed", str(best.seed), "--best-of", "1")["text"] == drawn["text"] == best.reply_text().strip()
 
 
 async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(opened):

@@ -41,7 +41,7 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
         ui.set_field(app, "max_tokens", "12")
         await open_latest_session(pilot)
         assert ui.entries(app, Reply) == before
-        assert "branch 2 of 2" in ui.exchange_text(app)
+        assert "‹ 2/2 ›" in ui.exchange_text(app)
         assert app.screen.focused is app.screen.query_one("#prompt", PromptInput)
         await pilot.press("ctrl+g", "left")
         await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.bars_text(app))
