@@ -181,13 +181,15 @@ class SessionModel:
     def reply_mode_at_start(self, saved: ReplyMode) -> ReplyMode:
         return saved if saved in self.reply_modes else self.reply_modes[0]
 
-    def welcome_text(self) -> str:
-        """Return the first line of a transcript: what to type, and who else is there."""
+    def welcome_text(self, speaker: str = "") -> str:
+        """Return the first line of a transcript: what to type, and who answers: `speaker`, or else anyone."""
         if self.chat is not None:
             return f"Say something to {self.label}. /system tells it who it is."
         if not self.cast:
             text = f'Type "{self.example_prompt()}" and press enter'
             return f"{text}; without a chat template, this model continues texts." if self.source else f"{text}."
+        if speaker:
+            return f"Say hello to {display_name(speaker)}. With /to anyone, the model chooses who answers."
         first, *others = map(display_name, self.introduced_speakers())
         if not others:
             return f"Say hello to {first}."

@@ -81,6 +81,16 @@ class ModelSlot:
         if (changed := replace(before, **changes)) != before:
             self._state.update_settings(models={self._name: changed})
 
+    def describe_changes(self, before: ModelSettings) -> str:
+        """Return the end of a sentence with the settings of this model that differ from the ones `before` it."""
+        settings, (speaking_as, speaker, _) = self.settings, self.roles
+        roles = f"as {display_name(speaking_as) or A_STRANGER} to {display_name(speaker) or 'anyone'}"
+        has_other_roles = (speaking_as, speaker) != (before.speaking_as, before.answering)
+        changes = [roles] if self.session_model.cast and has_other_roles else []
+        temperature = settings.sampler.temperature
+        changes += [f"T {temperature:.2f}"] if temperature != before.sampler.temperature else []
+        return f", with settings of its own: {', '.join(changes)}" if changes else ""
+
     @property
     def roles(self) -> Roles:
         settings = self.settings

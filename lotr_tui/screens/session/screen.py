@@ -139,13 +139,13 @@ class SessionScreen(AppScreen[None]):
             self.workers.cancel_group(self, "load")  # a model that is still being loaded is not wanted any more
             self.run_worker(self._show_panes(session_model), group="open")
         else:
-            self._note(message)
+            before = self.slot.settings
             self.side.preview.cancel()
             self.slot.put(session_model)
+            self._note(f"{message}{self.slot.describe_changes(before)}" if message else "")
             self.training.corpus = session_model.corpus or self.training.corpus
             self.slot.sampler.set_token_noun(token_noun(session_model.model.tokenizer))
             self.slot.sampler.apply(self.slot.settings.sampler)
-            self.view.adapt_to_model()
             self.show_status()
             self.show_roles()
             self.refresh_bindings()
@@ -202,6 +202,7 @@ class SessionScreen(AppScreen[None]):
         mode, model = self.slot.reply_mode, self.slot.session_model
         self.query_one(model_slot.RoleLabels).show(self.slot)
         self.view.conversation.pace = self.slot.pace
+        self.view.adapt_to_model()
         self.side.set_class(mode == "conversation" and bool(model.cast), "-conversation")
         self.prompt.placeholder = "say something; / lists commands" if mode == "conversation" else prompt.PLACEHOLDER
         self.side.show_who()

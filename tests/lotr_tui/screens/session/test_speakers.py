@@ -192,15 +192,21 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         await ui.until(pilot, lambda: "conversation" in labels(app))  # plain models do not end conversations
         assert "Say hello to Gandalf." in ui.entries(app, Note)[0]
         await run(pilot, "/to Gollum")
+        assert ui.entries(app, Note)[0] == "Say hello to Gollum. With /to anyone, the model chooses who answers."
         await run(pilot, "/temperature 1.2")
-        app.screen.set_session_model(replace(dialogue_session_model(("FRODO", "SAM", "SOMEONE")), name="others"))
+        others = replace(dialogue_session_model(("FRODO", "SAM", "SOMEONE")), name="others")
+        app.screen.set_session_model(others, "now using others")
         await ui.until(pilot, lambda: labels(app)[1] == "to anyone")
         assert app.screen.query_one(SamplerPanel).settings.temperature == 0.8
+        own = "with settings of its own: as a stranger to anyone, T 0.80"
+        assert ui.entries(app, Note) == ["Say hello to Frodo. Sam can answer too.", f"now using others, {own}"]
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
         assert app.screen.query_one(SamplerPanel).settings.temperature == 1.2
         await say(pilot)
         await ui.until(pilot, lambda: "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)))
+        await run(pilot, "/new")
+        assert ui.entries(app, Note)[0].startswith("Say hello to Gollum.")
         await run(pilot, "/set mode continue")
         assert app.state.settings.current.reply_mode == "continue"
 
