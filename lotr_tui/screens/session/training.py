@@ -143,7 +143,7 @@ class TrainingFollower:
         before = len(attached.view.evaluations), attached.view.finished
         if attached.poll():
             view, name = attached.view, printable(attached.path.name)
-            if view.best is not None and (len(view.evaluations), view.finished) != before:
+            if view.best and view.epoch and (len(view.evaluations), view.finished) != before:
                 what = f"{name} is trained" if view.finished else f"{name}, epoch {view.best.epoch:.0f}"
                 self.offer = f"{what}: talk to it · enter", partial(self._load, str(attached.path))
             self._on_change()
@@ -156,7 +156,7 @@ class TrainingFollower:
         if view.failure:
             self._note(f"training failed: {view.failure}")
         model = SessionModel.from_training(view, message.events, self._screen.state.runs_dir)
-        if model is not None and self._attached is None:
+        if model and view.epoch and self._attached is None:  # at epoch 0, nothing has been learned
             what = f"{model.name} is trained" if view.finished else f"epoch {view.epoch:.0f}"
             talk = partial(self._use, model, f"now talking to {model.name}: {model.description}")
             self.offer = f"{what}: talk to it · enter", talk

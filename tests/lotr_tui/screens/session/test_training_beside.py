@@ -48,19 +48,22 @@ def help_line(app):
 
 async def test_a_training_leaves_the_conversation_its_model_and_offers_each_new_one(opened, use_job):
     events = training_events()
-    job = use_job(FakeJob([*events, finished(make_decoder(99))]).release(3))
+    job = use_job(FakeJob([*events, finished(make_decoder(99))]).release(4))
     async with opened() as (pilot, app):
         session = app.screen
         own = (await ui.reply_to(pilot)).session_model
         await pilot.press("ctrl+t")
         await ui.until(pilot, lambda: ui.screen_name(app) == "NewTrainingDialog")
         await pilot.press("enter")
-        await ui.until(pilot, lambda: "epoch 0: talk to it · enter" in help_line(app))
+        await ui.until(pilot, lambda: app.state.training_view.evaluations)
+        assert "talk to it" not in help_line(app)  # a model that has learned nothing
+        job.release(5)
+        await ui.until(pilot, lambda: "epoch 1: talk to it · enter" in help_line(app))
         assert (await ui.reply_to(pilot)).session_model is own
         assert app.screen.query_one("#training").region.area
         await pilot.press("enter")
-        await ui.until(pilot, lambda: "learning · epoch 0.0" in status(app))
-        first = next(event for event in events if isinstance(event, Evaluated)).model
+        await ui.until(pilot, lambda: "learning · epoch 1.0" in status(app))
+        first = [event for event in events if isinstance(event, Evaluated)][1].model
         ui.set_field(app, "max_tokens", "5")
         assert (await ui.reply_to(pilot)).session_model.model is first
         await pilot.press("ctrl+t")
@@ -69,7 +72,7 @@ async def test_a_training_leaves_the_conversation_its_model_and_offers_each_new_
         await ui.until(pilot, lambda: app.screen is session)
         job.release(100)
         await ui.until(pilot, lambda: "tiny-test is trained: talk to it · enter" in help_line(app))
-        assert "epoch 0.0" in status(app)
+        assert "epoch 1.0" in status(app)
         await ui.press_letter(pilot, "p")
         await ui.until(pilot, lambda: "valid 72.5" in status(app) and noted(app, "now talking to tiny-test"))
         await choose_run(pilot, "lstm")
