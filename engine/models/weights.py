@@ -274,7 +274,8 @@ class Float32Matrix:
 class Int8Matrix:
     """A matrix in 8 bits, whose vectors are rounded to 8 bits as well: a product reads a quarter of the bytes.
 
-    The sums are exact, so a product with several vectors equals the products with each vector alone.
+    The sums are exact, so a product with several vectors equals the products with each vector alone. Vectors that were
+    computed in another order are rounded elsewhere: of SmolLM2, 4 % of the probability then moves, at most 28 %.
     """
 
     def __init__(self, rows: Int8Rows) -> None:

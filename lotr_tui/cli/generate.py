@@ -322,7 +322,7 @@ def answer(
         raise InvalidInputError(f"--best-of {best_of} compares answers to a PROMPT; give one")
     num_answers = best_of or default_num_answers(model) if turns else 1
     listener = listener or (turns[-1].speaker if turns else None)
-    state = conversation.read_turns(model, turns)
+    state = conversation.read_turns(model, turns, generation.prefill(model, ()))  # in two parts, as a session does
     likeliest = conversation.next_speaker_probs(model, state)
     if name is None:
         names = answering_cast(model.cast, listener or "", turns[-1].text if turns else "")

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -45,21 +44,25 @@ class GenerationColumn:
 
 
 def generate_columns(
-    columns: Sequence[GenerationColumn], seed: int, cancellation: Cancellation, pace: float = 0
+    columns: Sequence[GenerationColumn],
+    seed: int,
+    cancellation: Cancellation,
+    pace: float = 0,
+    reader: read_text.TextReader | None = None,
 ) -> Iterator[generate.IndexedEvent]:
     """Continue the text of every column of one model, one token of each in turn, until every column has its `Done`.
 
     All columns use the noise of one seed. `pace` is the maximum number of tokens per second in each; 0 for no limit.
+    `reader` is the one of the session, which has read the lines before an answer.
     """
-    model, is_chat = columns[0].model, columns[0].is_chat
-    is_complete = is_chat or columns[0].lines_before is not None  # else the last word may be left to its continuation
-    texts = {column.ids for column in columns}
-    ends = {ids: len(ids) if is_complete else generate.last_word_start(model.tokenizer, ids) for ids in texts}
-    tokens = zip(*(ids[:end] for ids, end in ends.items()), strict=False)
-    start = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, tokens)]
-    common = generate.prefill(model, start, session_model.chat_start(model) if is_chat else None)
-    read = generate.prefill if is_complete else generate.prefill_prompt
-    states = {ids: read(model, ids[len(start) :], common) for ids in texts}
+    model, is_chat, lines_before = columns[0].model, columns[0].is_chat, columns[0].lines_before
+    reader, states, is_complete = reader or read_text.TextReader(), {}, is_chat or lines_before is not None
+    for ids in (lines_before or (), *(column.ids for column in columns)):
+        # The last word of a text that is continued may be left to its continuation.
+        text = read_text.NextTokenContext(model, list(ids), is_chat, reopens_last_word=bool(ids) and not is_complete)
+        if (state := reader.read(text, cancellation)) is None:
+            return
+        states[ids] = state
     in_progress = [
         generate.TextInProgress(
             model, each.penalized_ids, each.settings, seed, states[each.ids], noise_context=each.lines_before or ()

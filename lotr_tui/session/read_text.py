@@ -219,17 +219,20 @@ class TextReader:
                 return None
             if not text.candidates and (known := self._state(keys[-1])) is not None:
                 return known
+            # Sums in 8 bits depend on which tokens are read together: a slow model reads a line from its start.
+            by_lines = models.is_slow(model) and bool(models.find_cast(model))
             end = settled = len(ids)  # a draft that is typed on stays the same up to `settled`
             if text.reopens_last_word:
                 end = settled = generate.last_word_start(model.tokenizer, ids)
-            elif text.candidates:
+            elif text.candidates and not by_lines:
                 settled = generate.last_word_start(model.tokenizer, ids[:-1])
             on_path = set(keys) if model is self._model else set()
             self._model, self._latest = model, {key: known for key, known in self._latest.items() if key in on_path}
             state, num_read = self._state(keys[end]), end
             while state is None and num_read > 0:
                 num_read -= 1
-                state = self._state(keys[num_read], has_log_probs=False)
+                if not by_lines or keys[num_read] in self._written or ids[num_read - 1] in model.tokenizer.line_end_ids:
+                    state = self._state(keys[num_read], has_log_probs=False)
             if state is None:
                 state = models.chat_start(model) if text.is_chat else generate.prefill(model, ())
             self._latest[keys[num_read]] = state

@@ -1,11 +1,8 @@
-"""Entries of a transcript, which are replies and notes of the app, as paragraphs, and their line breaking."""
+"""Entries of a transcript, which are replies and notes of the app, as paragraphs."""
 
 import re
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
-
-from rich.cells import cell_len
 
 from engine.generation.generate import Done
 from engine.generation.turns import answer_score
@@ -172,26 +169,3 @@ def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
         return ""
     word = prompt.rpartition(" ")[2]
     return word if len(word) <= MAX_LEAD_CHARACTERS else f"…{word[-MAX_LEAD_CHARACTERS:]}"
-
-
-def wrap(text: str, width: int) -> list[tuple[int, int]]:
-    """Return the start and end of each line of a paragraph, broken between words into at most `width` cells."""
-    width = max(1, width)
-    cells = len if text.isascii() else cell_len  # fast enough for thousands of replies
-    lines: list[tuple[int, int]] = []
-    offset = 0
-    for line in text.split("\n"):
-        start, end = offset, offset + len(line.rstrip(" "))
-        first = offset + len(line) - len(line.lstrip(" "))
-        offset += len(line) + 1
-        while cells(text[start:end]) > width:
-            cut = start + width
-            if cells is cell_len:  # as many characters as fit, at least one
-                ends = accumulate(map(cell_len, text[start : start + width + 1]))
-                cut = start + max(1, sum(end <= width for end in ends))
-            space = text.rfind(" ", max(start, first) + 1, cut + 1)
-            cut = space if space > 0 else cut
-            lines.append((start, start + len(text[start:cut].rstrip(" "))))
-            start = cut + len(text[cut:end]) - len(text[cut:end].lstrip(" "))
-        lines.append((start, max(start, end)))
-    return lines

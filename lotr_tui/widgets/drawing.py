@@ -1,7 +1,7 @@
 """Base class for widgets that draw all their lines at once, and helpers for their lines."""
 
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -88,3 +88,26 @@ def _changed_width(old: Strip, new: Strip) -> int:
         return max(old.cell_length, new.cell_length)  # some characters take no cell, or two
     pairs = enumerate(zip(old_cells, new_cells, strict=True), 1)
     return max((x for x, (before, after) in pairs if before != after), default=0)  # 0: only the segments differ
+
+
+def wrap(text: str, width: int) -> list[tuple[int, int]]:
+    """Return the start and end of each line of a paragraph, broken between words into at most `width` cells."""
+    width = max(1, width)
+    cells = len if text.isascii() else cell_len  # fast enough for thousands of replies
+    lines: list[tuple[int, int]] = []
+    offset = 0
+    for line in text.split("\n"):
+        start, end = offset, offset + len(line.rstrip(" "))
+        first = offset + len(line) - len(line.lstrip(" "))
+        offset += len(line) + 1
+        while cells(text[start:end]) > width:
+            cut = start + width
+            if cells is cell_len:  # as many characters as fit, at least one
+                ends = accumulate(map(cell_len, text[start : start + width + 1]))
+                cut = start + max(1, sum(end <= width for end in ends))
+            space = text.rfind(" ", max(start, first) + 1, cut + 1)
+            cut = space if space > 0 else cut
+            lines.append((start, start + len(text[start:cut].rstrip(" "))))
+            start = cut + len(text[cut:end]) - len(text[cut:end].lstrip(" "))
+        lines.append((start, max(start, end)))
+    return lines

@@ -85,16 +85,17 @@ class ColumnsScreen(AppScreen[None]):
         seed: int | None,
         pace: float,
         context: PromptContext | None = None,
+        reader: TextReader | None = None,
     ) -> None:
         """Continue or answer `prompt` in every column, at most `pace` words per second; 0 is no limit.
 
         All columns share the seed, which is drawn if it is None, and the settings except for the temperature. `context`
-        is how they read the prompt; None continues it.
+        is how they read the prompt; None continues it. `reader` has read the lines before it.
         """
         super().__init__()
         self.session_model, self.settings = session_model, settings
         self.prompt_context = context or PromptContext()
-        self._prompt, self._pace = prompt, pace
+        self._prompt, self._pace, self._reader = prompt, pace, reader or TextReader()
         self._seed = random_seed() if seed is None else seed
         self.prompt_and_seed: tuple[str, int] | None = None  # of the shown texts; None before the first generation
         self._tasks: dict[BackgroundTask[IndexedEvent], list[Column]] = {}
@@ -172,7 +173,7 @@ class ColumnsScreen(AppScreen[None]):
         line = to_prompt_line(self._prompt) if context.is_answer else ""
         turn = find_turn(self.session_model, line, context)
         try:
-            read = await run_in_thread(read_next_token, TextReader(), turn)
+            read = await run_in_thread(read_next_token, self._reader, turn)
             self._ranking = () if read is None else read.speakers
         except Exception as error:
             self.show_note(f"Cannot rank the speakers: {describe_error(error)}")
@@ -227,8 +228,11 @@ class ColumnsScreen(AppScreen[None]):
         self.show_slots()
 
     def _generate_empty_columns(self) -> None:
-        """Generate the idle columns that have no text, with the prompt and the seed of the others."""
-        if self.prompt_and_seed is None:
+        """Generate the idle columns that have no text, with the prompt and the seed of the others.
+
+        They wait for the speakers of the first ones, because a model in 8 bits writes alone what it does not together.
+        """
+        if self.prompt_and_seed is None or any(slot.placeholder == FINDING_SPEAKER for slot in self.slots):
             return
         prompt, seed = self.prompt_and_seed
         self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
@@ -247,7 +251,8 @@ class ColumnsScreen(AppScreen[None]):
                 self, "columns", partial(self._take_events, group), partial(self._fail, group), self._show_texts
             )
             self._tasks[task] = group
-            task.start(partial(comparison.generate_columns, texts, seed, pace=self._pace))
+            reader = self._reader if texts[0].model is self.session_model.model else None
+            task.start(partial(comparison.generate_columns, texts, seed, pace=self._pace, reader=reader))
         self._show_texts()
 
     def _take_events(self, slots: Sequence[Column], events: list[IndexedEvent]) -> None:

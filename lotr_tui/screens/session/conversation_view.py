@@ -273,7 +273,9 @@ class ConversationView(containers.Vertical):
                 prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
                 seed = seed if reply.num_shared_tokens else reply.seed  # of a whole reply, which a column then repeats
             columns_type = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
-            return columns_type(model, prompt, slot.sampler.settings, seed, slot.pace, context)
+            return columns_type(
+                model, prompt, slot.sampler.settings, seed, slot.pace, context, self.conversation.reader
+            )
         text = to_prompt_line(draft) if reply is None else reply.full_text()
         if reply is not None and not (reply.session_model.cast and model.cast):
             model = reply.session_model  # a conversation is the same text for all models that know speakers

@@ -18,6 +18,7 @@ from lotr_tui.formatting import fit_cells
 from lotr_tui.session import transcript as text
 from lotr_tui.session.cast import MIN_NAME_WIDTH
 from lotr_tui.session.reply import Reply
+from lotr_tui.widgets.drawing import wrap
 from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.line_list import LineScrollView
 from lotr_tui.widgets.speaker_bars import speaker_classes, speaker_css
@@ -153,7 +154,7 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     def _lay_out(self, entry: text.Entry) -> Layout:
         blocks = text.entry_blocks(entry)
         widths = [min(MAX_LINE_WIDTH, self._layout_size.width - 1 - self._indent(block)) for block in blocks]
-        wrapped = [text.wrap(block.text, max(1, width)) for block, width in zip(blocks, widths, strict=True)]
+        wrapped = [wrap(block.text, max(1, width)) for block, width in zip(blocks, widths, strict=True)]
         return Layout(blocks, [(index, *line) for index, lines in enumerate(wrapped) for line in lines])
 
     def _update_layout(self, *, follow: bool, changed_from: int = 0) -> None:

@@ -77,7 +77,8 @@ def test_mean_surprisal_of_words_is_in_bits_of_the_models_own_probabilities():
 def test_columns_of_one_model_read_their_common_text_once():
     model = FixedModel(history_dependent_probs)
     context, lasts = (2, 3, 4, 5), (6, 7, 8)
-    columns = [GenerationColumn(model, (*context, last), SamplerSettings(max_tokens=6)) for last in lasts]
+    settings = SamplerSettings(max_tokens=6)
+    columns = [GenerationColumn(model, (*context, last), settings, lines_before=context) for last in lasts]
     alone = [run([column], 3)[0] for column in columns]
     model.calls.clear()
     assert list(map(without_times, run(columns, 3))) == list(map(without_times, alone))

@@ -7,8 +7,12 @@ from engine.data.scripts import Turn, encode_speaker
 from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from engine.generation.generate import TextInProgress, next_token_probs, prefill, prefill_prompt
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
+from engine.models.base import predict_one_by_one
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.runtime.process import Cancellation
 from lotr_tui.session import read_text
 from lotr_tui.session.cast import Roles
+from lotr_tui.session.comparison import Column, generate_columns
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.read_text import NextTokenContext, PromptContext, TextReader, find_turn, read_next_token
 from lotr_tui.session.session_model import SessionModel
@@ -73,6 +77,26 @@ def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_a
         expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
         assert [each.name for each in speakers] == [each.name for each in expected]
         assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
+
+
+def test_a_slow_model_reads_a_line_in_the_same_parts_however_it_was_typed(monkeypatch, conversation, session_model):
+    def predict_tokens(self, state, tokens, *, last_only=False):  # depends on the parts, as arithmetic in 8 bits does
+        rows, state = predict_one_by_one(self, state, [*tokens, len(tokens)], last_only=last_only)
+        return rows[-1:] if last_only else rows[1:], state
+
+    monkeypatch.setattr(NumpyLSTM, "predict_tokens", predict_tokens)
+    monkeypatch.setattr(NumpyLSTM, "is_slow", True, raising=False)
+    model, context = session_model.model, PromptContext("conversation", roles=Roles("", "FRODO"))
+    read_at_once = read_turns(model, [Turn("STRANGER", "where is bilbo now")], prefill(model, ()))
+    expected = begin_turn(model, read_at_once, "FRODO", SETTINGS, 0).state
+    for draft in ("where", "where is", "where is the", "where is bilbo now"):
+        text = read_next_token(conversation.reader, find_turn(session_model, draft, context))
+    assert np.array_equal(text.state.log_probs, expected.log_probs)
+    reply = say(conversation, session_model, "where is bilbo now", "FRODO")
+    assert reply.tokens[0].logprob == pytest.approx(float(expected.log_probs[reply.tokens[0].id]), abs=1e-6)
+    column = Column("", model, SETTINGS.temperature).prepare("where is bilbo now", context, SETTINGS)
+    ((_, first), *_) = generate_columns([column], 1, Cancellation())
+    assert np.array_equal(first.log_probs, expected.log_probs)
 
 
 def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):

@@ -8,7 +8,8 @@ from rich.cells import cell_len
 
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import entry_blocks, reply_figures, token_index_at, token_span, wrap
+from lotr_tui.session.transcript import entry_blocks, reply_figures, token_index_at, token_span
+from lotr_tui.widgets.drawing import wrap
 from tests.support.app import make_decoder
 from tests.support.sessions import saved_reply, saved_token
 
