@@ -151,7 +151,8 @@ class GenerationColumns(StripWidget, can_focus=True):
             return ""
         first, both_done = comparison.first_difference(*words), self.outputs[index].done_event and reference.done_event
         if first is None:
-            return "= same words" if both_done else "= same so far"
+            other = "first" if self._compares_with_first else "left"
+            return f"= same as {other}" if both_done else f"= {other} so far"
         short = f"≠ at word {first + 1}"
         long = f"{short} · {format_percent(comparison.fraction_differing(*words))} differ"
         return long if both_done and cell_len(long) <= width else short

@@ -41,7 +41,7 @@ class ColumnsScreen(AppScreen[None]):
 
     CSS_PATH = "inspect.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (76, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-low"), (30, "-high")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (14, "-low"), (22, "-high")]  # noqa: RUF012
     AUTO_FOCUS = ""
     HEADING: ClassVar[str]
     MIN_COLUMN_WIDTH: ClassVar[int]

@@ -68,7 +68,7 @@ def parse_temperatures(text: str) -> list[float]:
 class LadderScreen(ColumnsScreen):
     """Texts that share the sampling noise of one seed and differ only by temperature."""
 
-    HEADING = "ladder"
+    HEADING = "temperatures"
     HELP_LINE = "One seed, several temperatures: low is safe, high is wild"
     MIN_COLUMN_WIDTH = 14  # "4.21 bits/word" fits, and five columns fit into 80 cells
     COMPARES_WITH_FIRST = False
@@ -169,7 +169,7 @@ class SideBySideScreen(ColumnsScreen):
 
     def get_help_line(self) -> str:
         if self.session_model.cast:
-            return "One line and seed for all; a adds a speaker or a model by name, c changes a column"
+            return "One line and seed for all; a adds a speaker or another model, c changes one"
         noun = token_noun(self.session_model.model.tokenizer)
         return f"One prompt and seed for all models. Kneser-Ney counts {noun}s; a adds a model"
 

@@ -24,7 +24,7 @@ NOTHING = f"nothing is copied: no {MIN_PASSAGE_LENGTH} words in a row occur in t
 class CopiedScreen(TextScreen[MemorizationReport]):
     """Text with copied passages underlined and in numbered brackets, as 1[in this example]; the cursor selects one.
 
-    Passages may overlap, but none contains another, so each closing bracket ends the passage that was opened first.
+    Passages may overlap, but none contains another; their closing brackets are numbered, too, as 1[it 2[has]1 been]2.
     """
 
     HEADING = "copied from training"
@@ -39,7 +39,7 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         yield StatusBar(id="metrics")
         yield widgets.Rule(line_style="solid")
         with containers.Container(id="body"):
-            help_line = "1[…] is in the training text word for word; n, N: next, previous passage"
+            help_line = "1[…] is copied word for word, and 1[… 2[…]1 …]2 overlap; n, N: next, previous"
             yield TextView(PLACEHOLDER, help_line, self._styles_of, self._gap_styles_of)
             with containers.VerticalScroll(id="occurrences"):  # lines of the training text with the passage in brackets
                 yield widgets.Static("", id="lines", markup=False)
@@ -76,13 +76,17 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         self.passages, self.selected = result.passages, 0
         text, tokens = self.query_one(TextView), self.page.tokens
         opening = {passage.start: f"{number}[" for number, passage in enumerate(self.passages, 1)}
-        closing = {passage.start + passage.length - 1: "]" for passage in self.passages}
+        closing = {}
+        for number, passage in enumerate(self.passages, 1):
+            last = passage.start + passage.length - 1
+            overlaps = len({*self.passages_at(passage.start), *self.passages_at(last)}) > 1
+            closing[last] = f"]{number}" if overlaps else "]"
         marks = {index: (opening.get(index, ""), closing.get(index, "")) for index in opening | closing}
         text.marks = [passage.start for passage in self.passages]
         text.show(Page.from_words(tokens, marks), text.marks[0] if text.marks else 0)
-        novel = f"{format_percent(result.novel_fraction)} not in a copied passage"
+        copied = f"{format_percent(1 - result.novel_fraction)} copied"
         metrics = [
-            Content.assemble((novel, "bold"), (f" ({MIN_PASSAGE_LENGTH} words or more)", MUTED)),
+            Content.assemble((copied, "bold"), (f", in passages of {MIN_PASSAGE_LENGTH} words or more", MUTED)),
             *unreadable_parts(tokens),
             Content(plural(result.num_words, "word")),
             Content(plural(len(self.passages), "passage")),

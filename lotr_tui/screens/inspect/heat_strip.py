@@ -23,6 +23,7 @@ from lotr_tui.widgets.keys import binding_table
 
 MAX_NAME_WIDTH = 12  # maximum width in cells of the name of an item
 VALUE_WIDTH = 9
+AT_CURSOR = "at ▲"  # the item of the numbers on the right
 MAX_SHOWN_ROWS = 14  # at once, if there is room; the others are reached with the cursor
 THRESHOLDS = (0.02, 0.1, 0.25, 0.5)  # weights from which a cell has the next darker shade
 SHADES = " ░▒▓█"  # characters for weights below and from each of `THRESHOLDS`
@@ -274,7 +275,9 @@ class HeatStrips(StripWidget, can_focus=True):
         columns = self.columns()
         lines = [Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])]
         if self._first_label:
-            lines.append(self._draw_names(columns))
+            above_numbers = Strip([Segment(AT_CURSOR, self._style("muted"))])
+            names = self._draw_names(columns).adjust_cell_length(self.size.width - len(AT_CURSOR))
+            lines.append(Strip.join([names, above_numbers]))
         lines += [self._draw_row(index, columns) for index in self.visible_rows()]
         cell = self._label_width
         if (column := columns.column_of(self.item)) is not None:

@@ -1,5 +1,6 @@
 """Figures of the lens: the ones of a text in a line, and the scores and likeliest alternatives of a word."""
 
+from itertools import accumulate, pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -70,9 +71,12 @@ class WordDetails(StripWidget):
         if not self._word:
             return []
         shown = self._shown
-        parts = [] if shown is None else [(printable(visible_part(text)), bits) for text, bits in shown.parts]
+        network = self._scores[0]
+        parts = [] if network is None else [(printable(visible_part(text)), bits) for text, bits in network.parts]
         alternatives = [] if shown is None else [(format_lone_token(token), prob) for token, prob in shown.top_tokens]
-        joined, bits = "|".join(text for text, _ in parts), " + ".join(f"{bits:.1f}" for _, bits in parts)
+        joined = "|".join(text for text, _ in parts)
+        sums = [round(total, 1) for total in accumulate((bits for _, bits in parts), initial=0.0)]
+        bits = " + ".join(f"{end - start:.1f}" for start, end in pairwise(sums))  # what adds up to the rounded sum
         if len(parts) < 2:
             joined = bits = ""
         if height > 2:

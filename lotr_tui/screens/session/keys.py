@@ -59,7 +59,7 @@ units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as the
 inspect | | | WHAT | | action_inspect | | Look at the text: lens, temperatures, compare, copied or inside
 lens | | l | | inspect('lens') | | lens | Surprise per word in any text
 temperatures | | t | | inspect('temperatures') | | temperatures | The prompt at several temperatures
-compare | | c | | inspect('compare') | | compare | The prompt with several models
+compare | | c | | inspect('compare') | | compare | The prompt with several speakers or models
 inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training
 preset | | | NAME | | slot.set_control | | Set all sampling controls, such as /preset chat

@@ -166,7 +166,7 @@ async def test_strips_show_the_weights_of_each_head(hosted, session_model):
             assert query == 13
             lines = ui.strip_lines(app)
             assert lines[0] == f'layer {layer + 1} of 3 · predicting "night" · word 14 of 14'
-            assert lines[1].split() == ui.NAMES[:-1]
+            assert lines[1].split() == [*ui.NAMES[:-1], "at", "▲"]
             rows = {"all layers": attention_rollouts(weights)[query]}
             rows |= {"mean": weights[layer, :, query].mean(0)}
             rows |= {f"head {head + 1}": weights[layer, head, query] for head in range(4)}

@@ -14,8 +14,9 @@ from lotr_tui.screens.inspect.text_view import TextView, sanitize_text
 from lotr_tui.session.comparison import load_training_data
 from lotr_tui.session.session_model import SessionModel
 from tests.support import analysis as ui
+from tests.support import open_inspectors
 from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
-from tests.support.open_models import bpe_tokenizer
+from tests.support.open_models import LINES, bpe_tokenizer
 from tests.support.pilot import until
 
 
@@ -75,7 +76,7 @@ async def test_marks_and_figures_agree_with_a_brute_force_search_and_passages_ar
         copied, passages = copied_words(text, bundled), screen.passages
         view = app.screen.query_one(TextView)
         assert [bool(screen.passages_at(index)) for index in range(len(copied))] == copied
-        assert metrics(app).startswith(f"{format_percent(copied.count(False) / len(copied))} not in a copied passage")
+        assert metrics(app).startswith(f"{format_percent(copied.count(True) / len(copied))} copied, in passages of 4")
         longest = max(passage.length for passage in passages)
         assert metrics(app).endswith(
             f"{len(copied)} words · {len(passages)} passages · longest {longest} words · 2 unknown"
@@ -117,7 +118,7 @@ async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
             (SessionModel("x", "", bundled.model, run=tmp_path / "gone"), "the lamp", "no training text: "),
             (SessionModel("x", "", loaded.decoder, run=bundled.run), "the lamp", "another vocabulary than this model"),
             (bundled, "?! \x1b[ ¿…", "the text has no words"),
-            (bundled, "zyzzyva " * 5, "100 % not in a copied passage (4 words or more) · 5 words · 0 passages · 5 unk"),
+            (bundled, "zyzzyva " * 5, "0 % copied, in passages of 4 words or more · 5 words · 0 passages · 5 unk"),
         ]:
             screen = await ui.open_memorization(pilot, session_model, text)
             assert message in metrics(app)
@@ -135,15 +136,19 @@ async def test_missing_training_texts_and_odd_texts_are_reported_on_one_line(
 
 async def test_passages_of_byte_pairs_are_whole_words_as_written(hosted, monkeypatch, tmp_path):
     tokenizer = bpe_tokenizer()
+    monkeypatch.setattr(open_inspectors, "LINES", (*LINES, "He told me more than that before winter came."))
     use_training_text(monkeypatch, tokenizer)
     session_model = open_session_model(tokenizer, tmp_path)
     async with hosted((200, 50), session_model=session_model) as (pilot, app):
+        await ui.open_memorization(pilot, session_model, "Now ask me more than that before noon")
+        assert ui.painted(app.screen.query_one(TextView)) == "Now 1[ask 2[me more than that]1 before]2 noon"
+        await pilot.press("escape")
         text = "But the wizard is older. É 😀, night with our pony,” said Frodo?\nWhere is Frodo? The lamps"
         await ui.open_memorization(pilot, session_model, text)
         shown = " ".join(ui.painted(app.screen.query_one(TextView)).split())
         marked = "But 1[the wizard is older.] É 😀, 2[night with our pony,” said] Frodo?¶ 3[Where is Frodo? The] lamps"
         assert shown == marked
-        assert metrics(app).startswith("24 % not in a copied passage (4 words or more)")
+        assert metrics(app).startswith("76 % copied, in passages of 4 words or more")
         assert metrics(app).endswith("17 words · 3 passages · longest 5 words")
         line = "ROSA  The wizard’s staff is old; [the wizard is older.] Éowyn smiled, and Théoden wept."
         assert occurrences(app) == f"passage 1 of 3 · 4 words · in 1 place:\n{line}"

@@ -68,7 +68,7 @@ async def test_each_column_is_the_text_of_its_temperature_with_the_first_differe
         differing = [text[place] for text, place in zip(texts[1:], places, strict=True) if place is not None]
         assert sorted(segment.text for segment in marked) == sorted(DIFFERENCE_MARK + word for word in differing) != []
         for place in places:
-            assert ("= same words" if place is None else f"≠ at word {place + 1} · ") in painted
+            assert ("= same as left" if place is None else f"≠ at word {place + 1} · ") in painted
 
         before = [slot.events for slot in screen.slots]
         await pilot.press("right", "plus", "plus", "plus")
@@ -91,7 +91,7 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         await until_columns_ended(pilot, screen)
         first, second = (generated_words(slot) for slot in screen.slots)
         assert first == second != []
-        assert "= same words" in columns_text(screen)
+        assert "= same as left" in columns_text(screen)
         assert DIFFERENCE_MARK not in columns_text(screen)
         await pilot.press(*["x"] * 2)
         assert len(screen.slots) == 1

@@ -214,9 +214,11 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(hosted, m
         await pilot.press("end")
         word = screen.scores[0].word_score(3)
         shown = ui.painted(app.screen.query_one(WordDetails))
-        bits = [f"{each:.1f}" for _, each in word.parts]
         assert "|".join("·" if part == " " else part.strip() for part, _ in word.parts) in shown
-        assert f"{word.bits:.1f} bits = {bits[0]} + {bits[1]} + " in shown
+        total, _, rest = shown.partition("  ")[2].partition(" bits = ")
+        bits = [float(each) for each in rest.splitlines()[0].split(" · ")[0].split(" + ")]
+        assert float(total) == pytest.approx(word.bits, abs=0.051) == pytest.approx(sum(bits), abs=0.051)
+        assert bits == pytest.approx([each for _, each in word.parts], abs=0.101)
         monkeypatch.setattr(tokenizer, "name", "pretrained")
         screen.analyse()
         await until(pilot, lambda: screen.is_idle)

@@ -26,6 +26,7 @@ from lotr_tui.session.comparison import Column, ModelChoice, load_model_choice
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.widgets.screen_lines import HelpLine
 from tests.support import dialogues
 from tests.support.app import make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
@@ -329,6 +330,7 @@ async def test_three_likely_speakers_answer_the_same_line(hosted):
         assert texts(screen) == [answer(session_model.model, turns, name) for name in names]
         assert column_lines(screen)[0].split()[0] == names[0].capitalize()
         assert "% likely to answer" in column_lines(screen)[1]
+        assert "a adds a speaker or another model" in text_of(screen.query_one(HelpLine))
 
 
 async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(hosted, conversation):
