@@ -48,11 +48,11 @@ CHAPTERS: tuple[Chapter, ...] = (
         "was counted (own), and the rest to the row below: it backs off. A row adds own × the rests above.",
         (
             "Find a word that order 5 gives more than 50 %.",
-            "See what order 1 gives it.",
+            "See what order 1 gives that word.",
             "Find a word after two words that order 5 has never seen together.",
         ),
-        "e leads to the line: move through its words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. "
-        'A set phrase has one likely next word. For two words that nobody says together, their row has "never".',
+        "e leads to the line: go to a word with ctrl+← and ctrl+→, or click it, and stay there; ↑ and ↓ change the "
+        'order. A set phrase has one likely next word. For two words that nobody says together, their row has "never".',
         "Counts are a strong baseline: a network has to beat them to be worth its training.",
         "engine/models/ngram.py · KneserNey.advance",
     ),

@@ -159,7 +159,7 @@ class Session:
         """Create a file with the whole session, named by the first words that were said or the time of its start."""
         self.folder.mkdir(parents=True, exist_ok=True)
         first = next(iter(self.replies.values()))
-        words = re.findall(r"\w[\w'’-]*", first.prompt or "")[:MAX_NAME_WORDS]
+        words = re.findall(r"\w[\w'’-]*", first.prompt or first.reply_text())[:MAX_NAME_WORDS]
         while len(" ".join(words)) > MAX_FIRST_WORDS_LENGTH and len(words) > 1:
             words.pop()
         stem = self.name or " ".join(words)[:MAX_FIRST_WORDS_LENGTH]

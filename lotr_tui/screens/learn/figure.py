@@ -28,6 +28,7 @@ from lotr_tui.widgets.slider import Slider
 DataT = TypeVar("DataT")
 Painter = Callable[[int, int], Content]  # returns the content of a drawing of a width and a height
 MAX_CHARACTERS = 2000
+REST_SECONDS = 0.6  # without a change, after which a choice counts as an answer: to pass the right one is none
 MAX_NAME_WIDTH, MIN_BAR_WIDTH, PERCENT_WIDTH = 12, 4, 8
 SAMPLES_HEADING = "sampled after the words before the cursor (r: again, with other seeds)"
 

@@ -236,7 +236,7 @@ def test_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp
     ("prompt", "name"),
     [
         ("Hello, Gandalf! Where is Frodo's pony, friend?", "Hello Gandalf Where is Frodo's pony"),
-        ("../.etc/x\x1b[2J", "etc x 2J"), ("x" * 100, "x" * 40),
+        ("../.etc/x\x1b[2J", "etc x 2J"), ("x" * 100, "x" * 40), ("", "a friend"),  # what a scene begins with
     ],
 )  # fmt: skip
 def test_session_is_named_by_its_first_words_and_a_second_one_by_a_number(tmp_path, prompt, name):

@@ -18,10 +18,11 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.process import Cancellation
+from lotr_tui.background_task import Debounce
 from lotr_tui.formatting import MISSING, format_percent, truncate
 from lotr_tui.learn.material import Material, continue_text, encode_line, find_example
 from lotr_tui.screens.inspect.text_view import next_token_name
-from lotr_tui.screens.learn.figure import Drawing, LineBar, Sample, SamplesFigure, WordBar, word_bars
+from lotr_tui.screens.learn.figure import REST_SECONDS, Drawing, LineBar, Sample, SamplesFigure, WordBar, word_bars
 from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import Slider
@@ -77,7 +78,9 @@ class CountingFigure(SamplesFigure[CountModels]):
         super().__init__(material)
         self._shown: tuple[tuple[int, ...], int | None, int] | None = None  # words before, the word there, order
         self._sampled: tuple[object, ...] = ()
-        self._likely_places: set[tuple[int, ...]] = set()  # words up to and with one that the highest order expects
+        self._expected: dict[tuple[int, ...], int] = {}  # words before, and the one that the highest order expects
+        self._parts: list[int] = []  # of the task, that the shown place does
+        self._judging = Debounce(self, REST_SECONDS, lambda: list(map(self.finish_part, self._parts)))
 
     def compose_figure(self) -> ComposeResult:
         yield LineBar(COUNTING_EXAMPLE, "Type; ctrl+← ctrl+→ choose a word, ↑ ↓ the order; ctrl+r samples again")
@@ -117,7 +120,8 @@ class CountingFigure(SamplesFigure[CountModels]):
         log_probs, state, *_ = generate.prefill(models[order], ids)
         probs = np.exp(log_probs.astype(np.float64))
         likeliest = np.argsort(-probs, kind="stable")[:MAX_BARS].tolist()
-        token = likeliest[0] if at is None else at.id
+        # At the end of the line, an expected word stays while the order changes, which the task asks for.
+        token = self._expected.get(ids, likeliest[0]) if at is None else at.id
         levels, word = models[order].explain_backoff(state, token), next_token_name(tokenizer, token)
         contexts = [
             " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in level.context) for level in levels[:-1]
@@ -129,14 +133,15 @@ class CountingFigure(SamplesFigure[CountModels]):
         self.query_one("#bars", Drawing).show(lambda *size: word_bars("next word", ("prob",), bars, last, *size))
         if is_first and not self.line.is_edited:  # the student has done nothing yet
             return
-        is_highest = order == ORDERS[-1]
+        is_highest, self._parts = order == ORDERS[-1], []
         if is_highest and sum(level.part for level in levels) > LIKELY_GOAL and token != UNK_ID:
-            self._likely_places.add((*ids, token))
-            self.finish_part(0)
-        if order == 1 and (*ids, token) in self._likely_places:
-            self.finish_part(1)
+            self._expected[ids] = token
+            self._parts.append(0)
+        if order == 1 and self._expected.get(ids) == token:
+            self._parts.append(1)
         if is_highest and len(ids) >= 2 and not models[3].explain_backoff(ids[-2:], token)[0].context_count:
-            self.finish_part(2)
+            self._parts.append(2)
+        self._judging.request()
 
     def _sample(self, ids: tuple[int, ...], order: int) -> None:
         models, seed, orders = self.data.models, self.seed, ORDERS if self.has_class("-taller") else (order,)

@@ -29,7 +29,7 @@ from lotr_tui.formatting import MISSING, format_lone_token, format_percent, form
 from lotr_tui.learn.material import Material, find_example
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines
 from lotr_tui.screens.inspect.text_view import visible_part
-from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
+from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure, Drawing, LineBar
 from lotr_tui.session.session_model import find_cast, is_slow
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import Slider
@@ -41,7 +41,6 @@ UNKNOWN_GOAL = 0.1
 MAX_LINES = 100_000  # of the training text, and of the held-out text, that are counted
 BPE_VOCABULARY_SIZE = 2048
 NUM_SHOWN_MERGES = 7
-REST_SECONDS = 0.6  # without a change, after which a choice counts as an answer: to pass the right one is none
 
 PERPLEXITY_EXAMPLE = "What do you think of the Ring, Aragorn?"
 CERTAIN_BITS, MIN_LINE_WORDS = 1.0, 5

@@ -24,7 +24,7 @@ WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring", "is", "mine", "frodo", "
 
 
 def strips(pilot):
-    return lines_of(pilot.app.screen.query_one(HeatStrips)).split("\n")
+    return lines_of(pilot.app.screen.query_one(HeatStrips)).replace("at ▲", "").split("\n")
 
 
 def equation_numbers(pilot):

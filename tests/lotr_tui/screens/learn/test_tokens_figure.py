@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from engine.data.dataset import load_dataset
 from lotr_tui.learn.material import bundled_data_config
+from lotr_tui.screens.learn.figure import REST_SECONDS
 from lotr_tui.screens.learn.figures import words
 from lotr_tui.widgets.screen_lines import HelpLine
 from lotr_tui.widgets.slider import Slider
@@ -31,7 +32,7 @@ async def test_figure_has_the_numbers_of_a_training_with_the_same_cutoff_and_the
         slider = screen.query_one(Slider)
         with monkeypatch.context() as patch:
             patch.setattr(words, "UNKNOWN_GOAL", rates[slider.index] - 1e-9)
-            await pilot.pause(words.REST_SECONDS + 0.2)
+            await pilot.pause(REST_SECONDS + 0.2)
         assert not screen.finished_parts  # neither for the example nor for a cut-off that was there
         assert f"{len(tokenizer) - 2:,} words" in shown(pilot, "unknown")
         tokens = shown(pilot, "tokens")
@@ -50,18 +51,18 @@ async def test_figure_has_the_numbers_of_a_training_with_the_same_cutoff_and_the
             pieces[place : place + 2] = [pair.replace(" ", "")]
         assert "  ".join(pieces) in re.sub(" \\d+", "", tokens).replace("\n", "  ")
         await pilot.press("e", *" know")
-        await pilot.pause(words.REST_SECONDS + 0.2)
+        await pilot.pause(REST_SECONDS + 0.2)
         assert not screen.finished_parts  # the unknown word of the example is not the student's
         screen.query_one(Input).value = "a" * 1999
         await pilot.press("end", "b")
         assert text_of(screen.query_one(HelpLine)).strip() == "The line is full: 2,000 characters"
-        await pilot.pause(words.REST_SECONDS + 0.2)
+        await pilot.pause(REST_SECONDS + 0.2)
         assert screen.finished_parts == {0}
         screen.query_one(Input).value = ""
         slider.index = next(index for index, rate in enumerate(rates) if rate > 0.1)
         slider.focus()
         await pilot.press("right")
-        await pilot.pause(words.REST_SECONDS + 0.2)
+        await pilot.pause(REST_SECONDS + 0.2)
         assert screen.finished_parts == {0}  # passing the cut-off is no answer
         await pilot.press("left")
         await until_done(pilot)
