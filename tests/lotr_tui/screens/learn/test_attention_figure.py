@@ -33,7 +33,7 @@ def with_few_models(material, *, on_request=False):
 
 
 def painted(screen, widget):
-    return lines_of(screen.query_one(widget)).splitlines()
+    return lines_of(screen.query_one(widget)).replace("at ▲", "").splitlines()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
     async with make_host().run_test(size=(160, 45)) as pilot:
         screen = await open_chapter(pilot, "attention", lambda: material)
         await type_line(pilot, LINE)
-        starts = [match.start() for match in re.finditer(r"\S+", painted(screen, HeatStrips)[1].replace("at ▲", ""))]
+        starts = [match.start() for match in re.finditer(r"\S+", painted(screen, HeatStrips)[1])]
         for head in range(6):
             weights = attention[head // 3, head % 3, 8]
             shades = "".join(painted(screen, HeatStrips)[NUM_HEADING_LINES + head][start] for start in starts)

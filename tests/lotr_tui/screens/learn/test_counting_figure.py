@@ -105,7 +105,7 @@ async def test_task_is_done_by_keyboard_and_unknown_words_are_shown_as_such(make
         assert " +<unk> " in rows(pilot)[0]
         await pilot.press("ctrl+right")
         assert rows(pilot)[1].strip() == "too near the start"
-        await pilot.press("ctrl+u", *"what a purple king ")
+        await pilot.press("end", "ctrl+u", *"what the the ")
         await until_done(pilot)
 
 
