@@ -1,6 +1,7 @@
 """Comparison columns equal texts generated alone, and the measures of their difference."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from engine.data.tokenizers import EOS, EOS_ID
 from engine.generation.generate import Done, TextInProgress, generate
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import MAX_HISTORY_TOKENS
 from engine.runtime.process import Cancellation
 from lotr_tui.session import comparison
 from lotr_tui.session.comparison import GenerationColumn, generate_columns, generated_words
@@ -72,6 +74,14 @@ def test_mean_surprisal_of_words_is_in_bits_of_the_models_own_probabilities():
     events = [make_token_event(logprob=math.log(p), piece=text) for p, text in zip(probs, pieces, strict=True)]
     assert comparison.mean_surprisal([*events, Done("eos", 0, 3, 1.0)]) == pytest.approx((1 + 3 + 4 + 1) / 2)
     assert comparison.mean_surprisal([Done("cancelled", 0, 0, 0.0)]) is None
+
+
+def test_the_repetition_penalty_of_a_column_counts_as_many_tokens_as_in_a_reply():
+    before, head = tuple(range(200)), (7, 8)
+    line = GenerationColumn(CHAOTIC_MODEL, (*before, *head), SamplerSettings(), lines_before=before)
+    assert line.penalized_ids == (*before[-MAX_HISTORY_TOKENS:], *head)
+    assert replace(line, lines_before=None, is_chat=True).penalized_ids == (*before, *head)[-MAX_HISTORY_TOKENS:]
+    assert replace(line, lines_before=None).penalized_ids == line.ids  # of a text that is continued, all
 
 
 def test_columns_of_one_model_read_their_common_text_once():

@@ -333,8 +333,15 @@ async def test_three_likely_speakers_answer_the_same_line(hosted):
         assert "a adds a speaker or another model" in text_of(screen.query_one(HelpLine))
 
 
-async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(hosted, conversation):
-    session_model = dialogues.dialogue_session_model()
+async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(hosted, conversation, monkeypatch):
+    session_model, together = dialogues.dialogue_session_model(), []
+    generate_columns = columns_screen.comparison.generate_columns
+
+    def record(columns, *arguments, **options):
+        together.append(len(columns))
+        return generate_columns(columns, *arguments, **options)
+
+    monkeypatch.setattr(columns_screen.comparison, "generate_columns", record)
     model = session_model.model
     previous = dialogues.say(conversation, session_model, "bilbo is a friend", "GANDALF")
     async with hosted((120, 40), session_model=session_model) as (pilot, _):
@@ -343,6 +350,7 @@ async def test_the_chosen_speaker_comes_first_and_earlier_turns_count(hosted, co
         await until_columns_ended(pilot, screen)
         earlier = [Turn("STRANGER", "bilbo is a friend"), Turn("GANDALF", dialogues.text_of(previous))]
         assert [slot.speaker for slot in screen.slots] == ["GOLLUM", "GANDALF"]
+        assert together == [2]  # a model in 8 bits writes other words alone
         turns = [*earlier, Turn("FRODO", LINE)]
         assert texts(screen) == [answer(model, turns, slot.speaker) for slot in screen.slots]
         assert text_of(screen.query_one("#prompt-mark")) == "Frodo ❯"
