@@ -106,7 +106,7 @@ class Session:
         for reply in changed:
             records.append({"reply": reply.record()})
             self.current_id = reply.id
-        is_same = not records and (not self.name or current_id == self.current_id)
+        is_same = not records and (not self.name or current_id in (None, self.current_id))
         if self._is_deleted or (is_same and not self.problem):
             return ""
         if current_id not in (None, self.current_id):

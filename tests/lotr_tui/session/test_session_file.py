@@ -187,6 +187,13 @@ def test_session_renamed_by_another_window_is_reported_as_gone(tmp_path, change)
     assert [each.name for each in list_sessions(tmp_path)] == ["party"]
 
 
+def test_nothing_is_written_without_a_change(tmp_path, writer):
+    writer.save(current_id=0)
+    before = writer.path.read_bytes()
+    assert [writer.save(current_id=0), writer.save_again()] == ["", ""]
+    assert writer.path.read_bytes() == before
+
+
 def test_deleted_session_is_not_written_again(tmp_path, writer):
     writer.delete()
     add_reply(writer, saved_reply(1))
