@@ -77,11 +77,8 @@ class TestCharts:
 
 
 def chart_at(epoch, width, cursor=None):
-    class Chart(PerplexityChart):
-        def _cursor_epoch(self):
-            return cursor
-
-    chart, view = Chart(), TrainingView()
+    chart, view = PerplexityChart(), TrainingView()
+    chart.cursor = cursor
     view.apply(Started("tiny", "tiny", 1, 1, 1, 1, 100, "cpu", "", 150.0, 90.0))
     view.apply(Step(1, float(epoch), 90.0, 0.006, 0.2, 9_800.0, 1.0, 1.0))
     chart.show(view)
