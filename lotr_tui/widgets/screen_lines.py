@@ -11,7 +11,7 @@ from lotr_tui.theme import MUTED
 
 
 class StatusBar(widget.Widget):
-    """Line with a left and a right part; without room, the left one loses its last items, after ` · ` or ` (`."""
+    """Line with a left and a right part; without room, the left one loses its last items, after ` · `, ` (` or `, `."""
 
     DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
 
@@ -32,7 +32,7 @@ class StatusBar(widget.Widget):
         right = self._right.truncate(width, ellipsis=True)
         left, room = self._left, max(0, width - right.cell_length - (2 if right else 0))
         if left.cell_length > room:
-            while left.cell_length > room - 2 and (end := max(left.plain.rfind(" · "), left.plain.rfind(" ("))) > 0:
+            while left.cell_length > room - 2 and (end := max(map(left.plain.rfind, (" · ", " (", ", ")))) > 0:
                 left = left[:end]
             is_short = left.cell_length <= room - 2
             left = Content.assemble(left, (" …", MUTED)) if is_short else left.truncate(room, ellipsis=True)

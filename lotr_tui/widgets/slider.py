@@ -140,6 +140,7 @@ class TemperatureSlider(Slider):
 
     def on_resize(self, event: events.Resize) -> None:
         self.label = "temperature" if event.size.width >= 40 else "temp"
+        self.refresh()
 
 
 class SamplerPanel(containers.Vertical):
@@ -148,7 +149,7 @@ class SamplerPanel(containers.Vertical):
     DEFAULT_CSS = """
     SamplerPanel { height: auto; }
     SamplerPanel Horizontal { height: 1; }
-    SamplerPanel #run { width: auto; margin-left: 2; }
+    SamplerPanel #run { width: auto; padding-left: 2; }  /* a margin would not be painted when it moves */
     SamplerPanel #chain { width: 1fr; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     SamplerPanel.-narrow #chain { display: none; }
     """

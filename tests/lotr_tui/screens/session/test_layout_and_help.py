@@ -35,11 +35,16 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
         for shown in ("#transcript", "#transcript", "#next", "#training") if size[0] < 100 else ("#transcript",):
             for pane in ("#transcript", "#next", "#training"):
                 assert bool(screen.query_one(pane).region.area) == (size[0] >= 100 or pane == shown)
+            assert screen.query_one("#run").region.x == screen.query_one("#temperature").region.right  # all is painted
             for fixed in ("#temperature", "#prompt"):
                 assert screen.query_one(fixed).region.height == 1
                 assert screen.region.contains_region(screen.query_one(fixed).region)
             await pilot.press("tab")
             await pilot.pause()
+        if size[0] < 100:
+            screen.action_show_pane("training")
+            await ui.reply_to(pilot)
+            assert screen.query_one("#transcript").region.area
         for number in (1, 2, 3):
             screen.notify(f"message {number} is so long that it takes more than one line", timeout=60)
         await ui.until(pilot, lambda: len([toast for toast in screen.query("Toast") if toast.size.area]) >= 3)
