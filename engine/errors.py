@@ -26,10 +26,15 @@ def shell_word(name: str) -> str:
 
 
 def suggest_nearest(name: str, names: Iterable[str]) -> str:
-    """Return the end of a sentence: "; did you mean X?" with the closest of `names`, or "." if none is close."""
+    """Return the end of a sentence: "; did you mean X?" with the closest of `names`, or "." if none is close.
+
+    A name that begins with `name` is closest.
+    """
     import difflib
 
-    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    known = list(names)
+    matches = [each for each in known if name and each.startswith(name)]
+    matches = matches or difflib.get_close_matches(name, known, n=1, cutoff=0.65)
     return f"; did you mean {matches[0]}?" if matches else "."
 
 

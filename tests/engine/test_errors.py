@@ -49,7 +49,16 @@ def test_describe_error_adds_the_type_of_foreign_exceptions():
     assert describe_error(ValueError("a\x07\nb")) == "ValueError: a\ufffd b"
 
 
-@pytest.mark.parametrize(("name", "ending"), [("defualt", "; did you mean default?"), ("zzz", "."), ("", ".")])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("defualt", "; did you mean default?"),
+        ("note", "; did you mean notebook?"),
+        ("nbk", "."),
+        ("zzz", "."),
+        ("", "."),
+    ],
+)
 def test_suggest_nearest_names_the_closest_or_ends_the_sentence(name, ending):
     assert errors.suggest_nearest(name, ["default", "tiny", "notebook"]) == ending
 
