@@ -23,7 +23,8 @@ from lotr_tui.widgets.screen_lines import HelpLine
 
 MAX_PROMPT_CHARACTERS = 4000  # about 800 words
 MAX_VISIBLE_LINES = 5  # a low terminal shows fewer
-TYPING_HINT = "Enter sends the text; tab inserts the grey completion"
+TYPING_HINT = "Enter sends the text"
+COMPLETION_HINT = "; tab inserts the grey completion"
 PLACEHOLDER = "Type here; / lists commands"
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
@@ -55,6 +56,8 @@ undo            | ctrl+z               | undo                     | undo        
 redo            | alt+z,ctrl+shift+z   | redo                     | redo            | Redo the change
 paste           | ctrl+v               | paste                    | paste           | Paste the text copied in this app
 complete        | tab                  | complete                 | complete        | Insert the grey completion
+menu-up         | pageup               | step_page(-1)            | page up         | A page up in the menu
+menu-down       | pagedown             | step_page(1)             | page down       | A page down in the menu
 """
 
 
@@ -89,7 +92,7 @@ class PromptMenu(Static):
         super().__init__(markup=False)
         self.choices: Sequence[Choice] = ()
         self.chosen = -1
-        self._first = 0  # row at the top
+        self._first, self.num_shown = 0, 1  # row at the top, and number of rows
 
     @property
     def choice(self) -> Choice | None:
@@ -100,19 +103,25 @@ class PromptMenu(Static):
         if not choices:
             return
         height = min(len(choices), max(2, self.screen.size.height // 2))
-        self._first = max(0, min(chosen - height // 2, len(choices) - height))
+        number = self.num_shown = height - (height < len(choices))  # the last line says how many more there are
+        self._first = max(0, min(chosen - number // 2, len(choices) - number))
+        others = self._first, len(choices) - self._first - number
         width = max(len(choice.label) for choice in choices)
         rows = []
-        for row, choice in enumerate(choices[self._first : self._first + height], self._first):
+        for row, choice in enumerate(choices[self._first : self._first + number], self._first):
             label = choice.label.ljust(width), "bold reverse" if row == chosen else "bold"
             rows.append(Content.assemble(label, "  ", (choice.help, MUTED)))
+        if number < height:
+            texts = [f"{n} more {where}" for n, where in zip(others, ("above", "below"), strict=True) if n]
+            rows.append(Content.styled(", ".join(texts), MUTED))
         self.update(Content("\n").join(rows))
         self.styles.offset = (0, -height)
 
     def on_click(self, event: events.Click) -> None:
-        prompt = self.screen.query_one(PromptInput)
-        prompt.value = self.choices[self._first + event.y].text
-        prompt.focus()
+        if event.y < self.num_shown:
+            prompt = self.screen.query_one(PromptInput)
+            prompt.value = self.choices[self._first + event.y].text
+            prompt.focus()
 
 
 class PromptInput(TextArea, inherit_bindings=False):
@@ -145,10 +154,10 @@ class PromptInput(TextArea, inherit_bindings=False):
         self.set_reactive(TextArea.cursor_blink, False)
         self.set_reactive(TextArea.match_cursor_bracket, False)
         self.completer: Callable[[str], Completion] | None = None
-        self.hint = ""  # about the typed text
+        self.typing_hint = TYPING_HINT
         self._history, self._menu = history, menu or PromptMenu()
         self._cut_text = self._deleted_text = ""  # the latter by the last edit
-        self._completion_hint = ""
+        self._completion_hint = self._shown_hint = ""  # the latter in the help line
         self._recall: HistoryNavigator | None = None
         self._last_recalled: tuple[str, Location] = ("", (0, 0))  # text, and the cursor location after the recall
         self._is_full = False
@@ -209,7 +218,7 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     def action_send(self) -> None:
         choice = self._menu.choice
-        if choice is not None and choice.text.rstrip() != self.value.rstrip():
+        if choice is not None and choice.text != self.value:
             self.value = choice.text
             if choice.text.endswith(" "):
                 return
@@ -234,7 +243,9 @@ class PromptInput(TextArea, inherit_bindings=False):
     # Completion and recall
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "complete" or bool(self.suggestion or self._menu.choices)
+        return action not in ("complete", "step_page") or bool(
+            self._menu.choices or (self.suggestion and action == "complete")
+        )
 
     def action_complete(self) -> None:
         if self._menu.choices:
@@ -250,10 +261,12 @@ class PromptInput(TextArea, inherit_bindings=False):
         self.suggestion, self._completion_hint = completion.rest, completion.hint
         if self._menu.is_attached:
             self._menu.show(completion.choices, completion.chosen)
+        self._show_hint()
 
     def watch_selection(self) -> None:
         if self.suggestion and not self._is_cursor_at_end:
             self.suggestion = ""
+            self._show_hint()
 
     @property
     def _is_cursor_at_end(self) -> bool:
@@ -262,9 +275,7 @@ class PromptInput(TextArea, inherit_bindings=False):
     def action_step_line(self, offset: int) -> None:
         """Move in the menu, or by a line; on the first or last line, or right after a recall, recall another prompt."""
         if self._menu.choices:
-            self._menu.show(self._menu.choices, (self._menu.chosen + offset) % len(self._menu.choices))
-            chosen = self._menu.choices[self._menu.chosen].text
-            self.suggestion = chosen[len(self.text) :] if chosen.startswith(self.text) else ""
+            self._choose((self._menu.chosen + offset) % len(self._menu.choices))
             return
         at, wrapped, is_up = self.cursor_location, self.navigator, offset < 0
         is_recalling = self._recall is not None and self.value == self._last_recalled[0]
@@ -280,14 +291,27 @@ class PromptInput(TextArea, inherit_bindings=False):
             self.value = text
             self._last_recalled = (self.value, self.cursor_location)
 
+    def action_step_page(self, pages: int) -> None:
+        rows = self._menu.chosen + pages * self._menu.num_shown
+        self._choose(max(0, min(rows, len(self._menu.choices) - 1)))
+
+    def _choose(self, index: int) -> None:
+        self._menu.show(self._menu.choices, index)
+        chosen = self._menu.choices[index].text
+        self.suggestion = chosen[len(self.text) :] if chosen.startswith(self.text) else ""
+
     # Display
 
     def get_help_line(self) -> str:
-        return self.hint
+        completion = COMPLETION_HINT if self.suggestion else ""
+        return self._completion_hint or (f"{self.typing_hint}{completion}" if self.text else "")
 
     def on_text_area_changed(self) -> None:
-        before, self.hint = self.hint, self._completion_hint or (TYPING_HINT if self.text else "")
-        if self.hint != before:
+        self._show_hint()
+
+    def _show_hint(self) -> None:
+        before, self._shown_hint = self._shown_hint, self.get_help_line()
+        if self._shown_hint != before:
             for help_line in self.screen.query(HelpLine):
                 help_line.update_text()
 

@@ -64,7 +64,6 @@ inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention o
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training
 preset | | | NAME | | slot.set_control | | Set all sampling controls, such as /preset chat
 temperature | | | NUMBER | | slot.set_control | | Set the temperature, from 0 to 2
-penalty | | | NUMBER | | slot.set_control | | Make words that were used less likely, such as 1.1
 set | | | NAME VALUE | | slot.set_control | | Set another control, such as /set seed 7
 left | | left | | call('view.transcript.step', -1) | | word | The previous word
 right | | right | | call('view.transcript.step', 1) | | word | The next word
@@ -98,6 +97,7 @@ STATE_HELP = {
     "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
 SETTINGS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {
+    "penalty": "Make words that were used less likely, such as 1.1",
     "top-k": "Sample only from so many of the most likely words or tokens",
     "top-p": "Sample only from the most likely words with this total probability",
     "min-p": "Leave out words this much less likely than the best one",
@@ -185,21 +185,22 @@ def parse_command(text: str, model: "SessionModel | None") -> tuple[SlashCommand
         raise InvalidInputError(f"/{command.name} takes no argument")
     if not argument and not command.action:
         raise InvalidInputError(f"type {command.usage}: {command.help}")
-    check_usable(command.name, model)
+    if problem := find_problem(command.name, model):
+        raise InvalidInputError(problem)
     return command, f"{command.name} {argument}" if argument and command.name in SETTINGS else argument
 
 
-def check_usable(command: str, model: "SessionModel | None") -> None:
-    """Raise an InvalidInputError if a command needs another model, or one that is loaded."""
+def find_problem(command: str, model: "SessionModel | None") -> str:
+    """Return what a command needs if that is another model, or one that is loaded; empty if it can be used."""
     if command in ("model", "train", "learn", "help", "quit"):
-        return
+        return ""
     if model is None:
-        raise InvalidInputError(f"/{command} needs a model, and none is loaded yet")
+        return f"/{command} needs a model, and none is loaded yet"
     if command == "system" and model.chat is None:
-        raise InvalidInputError("/system needs a model with a chat template, such as an instruct model from hf:")
+        return "/system needs a model with a chat template, such as an instruct model from hf:"
     if command in CAST_COMMANDS and not model.cast:
-        needed = "a model that knows speakers: /model bundled, or train one with --mode dialogue"
-        raise InvalidInputError(f"/{command} needs {needed}")
+        return f"/{command} needs a model that knows speakers: /model bundled, or train one with --mode dialogue"
+    return ""
 
 
 def find_hint(model: "SessionModel", num_prompts: int) -> str:
@@ -220,7 +221,7 @@ def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...
     num_turns = int(number) if len(number) < 10 else 0
     if not 1 <= num_turns <= MAX_SCENE_TURNS:
         raise InvalidInputError(f"{number[:20]} turns is out of range; use 1 to {MAX_SCENE_TURNS}")
-    speakers = dict.fromkeys(find_speaker(name, cast) for name in names.split(",") if name.strip())
+    speakers = dict.fromkeys(find_speaker(name, cast) for name in map(str.strip, names.split(",")) if name)
     return num_turns, tuple(speakers) or None
 
 
@@ -231,22 +232,31 @@ def find_name(name: str, known: Mapping[str, str]) -> str:
 
 
 def complete_command(
-    text: str, cast: Sequence[str] = (), runs_dir: Path | None = None, recent_models: Sequence[str] = ()
+    text: str, model: "SessionModel | None", runs_dir: Path | None = None, recent_models: Sequence[str] = ()
 ) -> Completion:
-    """Return the commands that a typed text may become, or the values of its argument, as a menu."""
+    """Return the commands that a typed text may become, or the values of its argument, as a menu.
+
+    A model (None: not loaded yet) is offered only the ones that it can do.
+    """
+
+    def is_usable(command: str) -> bool:
+        return model is None or not find_problem(command, model)
+
     name, space, argument = text.removeprefix("/").partition(" ")
     if not space:
-        commands = [each for each in SLASH_COMMANDS.values() if each.name.startswith(name.lower())]
+        commands = [
+            each for each in SLASH_COMMANDS.values() if each.name.startswith(name.lower()) and is_usable(each.name)
+        ]
         commands.sort(key=lambda command: command.name != name.lower())  # /to before /to…
         # A command that works without an argument is complete without the space.
         choices = [Choice(f"/{c.name}{'' if c.action else ' '}", c.usage, c.help) for c in commands]
         if choices:
             rest = commands[0].name[len(name) :] if name else ""
-            return Completion(rest, "↑ ↓ choose, enter runs, esc clears", choices)
+            return Completion(rest, "↑ ↓ choose, enter takes it, esc clears", choices)
     command = SLASH_COMMANDS.get(name.lower())
     if command is None:
         return Completion(hint="No such command; begin with // to send it as text")
-    people = [display_name(name) for name in cast if name not in (STRANGER, SOMEONE)]
+    people = [display_name(name) for name in (() if model is None else model.cast) if name not in (STRANGER, SOMEONE)]
     choices_of: Mapping[str, Collection[str]] = {
         "as": [*people, A_STRANGER],
         "to": [*people, "anyone"],
@@ -255,7 +265,7 @@ def complete_command(
         "learn": [chapter.name for chapter in CHAPTERS],
         "inspect": INSPECTORS,
         "preset": {name: preset.describe() for name, preset in SAMPLER_PRESETS.items()},
-        "set": SETTINGS,
+        "set": {name: help for name, help in SETTINGS.items() if is_usable(name)},
     }
     values = choices_of.get(command.name, ())
     if command.name == "model":

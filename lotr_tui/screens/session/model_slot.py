@@ -14,7 +14,7 @@ from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.session.keys import SETTINGS, check_usable, find_name
+from lotr_tui.screens.session.keys import SETTINGS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
 from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model
@@ -142,7 +142,8 @@ class ModelSlot:
         """Set a control or a role by its name and value, such as `seed 7` or `to Gollum`."""
         name, _, value = argument.partition(" ")
         name, value, cast = find_name(name, SETTINGS), value.strip(), self.session_model.cast
-        check_usable(name, self.session_model)
+        if problem := find_problem(name, self.session_model):
+            raise InvalidInputError(problem)
         if not value:
             raise InvalidInputError(f"type /set {name} VALUE: {SETTINGS[name]}")
         if name in NOBODY:

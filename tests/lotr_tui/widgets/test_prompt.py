@@ -51,8 +51,9 @@ class TestEditing:
                 await type_text(pilot, "the bi")
                 assert visible_lines(prompt) == ["the bilbo"]
                 assert prompt.value == "the bi"
+                assert prompt.get_help_line() == "Enter sends the text; tab inserts the grey completion"
                 await pilot.press(key)
-                assert prompt.value == "the bilbo"
+                assert (prompt.value, prompt.get_help_line()) == ("the bilbo", "Enter sends the text")
                 await pilot.press("space", "i", "s", "enter")
                 assert app.sent.pop() == "the bilbo is"
             await type_text(pilot, "the bi")

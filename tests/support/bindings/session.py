@@ -93,6 +93,8 @@ PROMPT = [
     Row("prompt.send", lambda app: len(view(app).conversation.replies), moves(1)),
     *keys("prompt", value, older="t\npony", newer=""),
     Row("prompt.complete", value, "winter", ("w", "i", "n")),
+    Row("prompt.menu-down", of("PromptMenu", "chosen"), "increases", ("ctrl+u", "slash")),
+    Row("prompt.menu-up", of("PromptMenu", "chosen"), 0),
 ]
 SYSTEM_PROMPT = [
     Row("field.complete", of("Input", "value"), EXAMPLE_SYSTEM_PROMPT),

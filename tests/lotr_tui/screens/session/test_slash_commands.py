@@ -1,5 +1,7 @@
 """Slash commands in the prompt of the session, and their menu."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from engine.errors import InvalidInputError
@@ -34,10 +36,20 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
         ("/model mo", "rdor"), ("/model mori", "a"), ("/model moria", "-2"), ("/model x", ""), ("/mod", "el"),
         ("/to", ""), ("/as gan", "dalf"), ("/scene 6 Frodo, GAN", "dalf"), ("/set to", "p-k"),
     ]:  # fmt: skip
-        assert keys.complete_command(text, ["FRODO", "GANDALF"], tmp_path).rest == rest, text
-    assert "No such command" in keys.complete_command("/zz").hint
+        model = SimpleNamespace(cast=["FRODO", "GANDALF"], chat=None)
+        assert keys.complete_command(text, model, tmp_path).rest == rest, text
+    assert "No such command" in keys.complete_command("/zz", None).hint
     with pytest.raises(InvalidInputError, match="type /temperature NUMBER"):
         keys.parse_command("/temperature", None)
+
+
+def test_only_commands_that_the_model_can_do_are_offered():
+    for cast, chat, offered in (("SAM",), None, {"as", "to", "scene"}), ((), object(), {"system"}), ((), None, set()):
+        for text in ("/", "/set "):
+            choices = keys.complete_command(text, SimpleNamespace(cast=cast, chat=chat)).choices
+            found = {choice.text.removeprefix(text).strip() for choice in choices}
+            assert found & {"as", "to", "scene", "system"} == offered - ({"scene"} if text == "/set " else set())
+            assert len(choices) <= 15
 
 
 async def test_commands_open_the_screens_of_their_keys(opened):
@@ -68,22 +80,22 @@ async def test_mistakes_are_explained_and_values_set_the_controls(opened):
             ("/export", "no reply yet"),
             ("/preset chatty", "did you mean chat?"),
             ("/set seeed 7", "did you mean seed?"),
+            ("/set temp 5", "did you mean temperature?"),
+            ("/model nope", "run 'nope' is neither in"),
             ("/set mode conversation", "use continue or reply"),
             ("/inspect lenses", "did you mean lens?"),
         ]:
             app.clear_notifications()
             await run(pilot, command)
             await ui.until(pilot, lambda message=message: message in ui.notices(app))
-            assert prompt_of(pilot).value in (command, "")
-        await run(pilot, "/model nothing")
-        await ui.until(pilot, lambda: "nothing" in ui.notices(app))
+            assert prompt_of(pilot).value == ""
         assert not ui.entries(app, Reply)
         panel = app.screen.query_one(SamplerPanel)
         await run(pilot, "/preset chat")
         assert (panel.preset, panel.settings.min_p) == ("chat", 0.05)
         for command in (
-            "/temperature 0.9", "/set top-k 40", "/set top-p .9", "/set min-p 0.1", "/set length 12", "/penalty 1.1",
-            "/set seed 7", "/set pace 100",
+            "/temperature 0.9", "/set top-k 40", "/set top-p .9", "/set min-p 0.1", "/set length 12",
+            "/set penalty 1.1", "/set seed 7", "/set pace 100",
         ):  # fmt: skip
             await run(pilot, command)
             assert prompt_of(pilot).value == ""
@@ -129,7 +141,7 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
         menu, body = app.screen.query_one(PromptMenu), app.screen.query_one("#body").region
         assert not menu.display
         await pilot.press("slash")
-        assert ui.text_of(menu).startswith("/as")
+        assert ui.text_of(menu).startswith("/new")
         assert ui.text_of(menu).splitlines()[-1].startswith("/quit")
         await type_text(pilot, "m")
         assert ui.text_of(menu).splitlines()[0].startswith("/model [NAME]")
@@ -148,6 +160,8 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
         await type_text(pilot, "/pre")
         await pilot.press("enter")  # which needs an argument
         assert prompt.value == "/preset "
+        await pilot.press("backspace", "enter")
+        assert prompt.value == "/preset "
         await pilot.press("down", "down", "enter")
         await ui.until(pilot, lambda: app.screen.query_one(SamplerPanel).preset == "careful")
         assert prompt.value == ""
@@ -158,6 +172,15 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
         await type_text(pilot, "/")
         await pilot.press("up", "up", "enter")  # from the last command on
         await ui.until(pilot, lambda: ui.screen_name(app) == "HelpScreen")
+        await pilot.press("escape")
+        await pilot.resize_terminal(80, 12)
+        await type_text(pilot, "/")
+        shown = [ui.text_of(menu).splitlines()[-1]]
+        for key in ("pagedown", "pagedown", "pagedown"):
+            await pilot.press(key)
+            shown.append(ui.text_of(menu).splitlines()[-1])
+        assert shown == ["7 more below", "3 more above, 4 more below", "7 more above", "7 more above"]
+        assert menu.choice.text == "/quit"
 
 
 async def test_keys_that_are_typed_while_a_line_is_handled_are_neither_lost_nor_joined_to_it(opened, tmp_path):
