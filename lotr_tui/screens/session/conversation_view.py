@@ -100,12 +100,13 @@ class ConversationView(containers.Vertical):
                 if self._pending_cursor is not None and len(reply.tokens) > self._pending_cursor:
                     self.transcript.put_cursor(index, self._pending_cursor)
                     self._pending_cursor = None
-                if active is None and (cursor := self.transcript.cursor) is not None and cursor[0] == index:
-                    self._on_cursor(reply, cursor[1])  # the inspector shows the number of words
             if active is not None and active is self.conversation.current_reply and active is not reply:
                 # The next turn of a scene, unless another branch is shown.
                 self.transcript.append(active)
             self._on_change(active is None)
+            cursor = self.transcript.cursor if active is None else None
+            if cursor is not None and isinstance(shown := entries[cursor[0]], Reply):
+                self._on_cursor(shown, cursor[1])  # its number of words, and alternatives that had to wait
         if active is None or active.tokens:
             self._first_word_timer.pause()
         if active is None:

@@ -187,14 +187,14 @@ class SessionScreen(AppScreen[None]):
 
     def show_status(self) -> None:
         """Show the model on the left; on the right progress of loading, or else of the training."""
-        left = Content.styled("lotr-tui", "bold $accent")
+        left, name = Content.styled("lotr-tui", "bold $accent"), ""
         if self.is_ready:
-            model = self.slot.session_model
-            left = Content.assemble(left, "  ", (model.name, "bold"), (f" · {model.description}", MUTED))
+            model, name = self.slot.session_model, self.slot.session_model.name
+            left = Content.assemble(left, "  ", (name, "bold"), (f" · {model.description}", MUTED))
         elif (loader := self.slot.loader) is not None:
             lines = "\n\n❯ ".join([f"{loader.describe()} …", *self._waiting])
             self.query_one("#loading", Label).update(Content.styled(lines, MUTED))
-        right = Content.styled((self.slot.activity if self.is_ready else "") or self.training.status(), "$accent")
+        right = Content.styled((self.slot.activity if self.is_ready else "") or self.training.status(name), "$accent")
         self.query_one("#status", screen_lines.StatusBar).show(left, right)
 
     def show_roles(self) -> None:
@@ -252,6 +252,10 @@ class SessionScreen(AppScreen[None]):
         if self.is_ready:
             modes = ["edit" if self.view.edited_reply else "", "reply" if self.slot.reply_mode == "reply" else ""]
             self.query_one("#prompt-mark", Label).update(" ".join(filter(None, [*modes, "❯"])))
+            is_edit = self.view.edited_reply is not None
+            self.prompt.typing_hint = (
+                f"{prompt.TYPING_HINT} again; esc ends the edit" if is_edit else prompt.TYPING_HINT
+            )
         if self._footer_state != self._shown_state:
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()
@@ -322,6 +326,8 @@ class SessionScreen(AppScreen[None]):
         elif self.view.submit(text.removeprefix("/")):  # of a text that begins with //
             self._num_prompts += 1
             self.view.edited_reply = None
+            if self.has_class("-pane-training"):  # which would hide the reply
+                self.action_show_pane("transcript")
             self.update_keys()
         elif not self.prompt.value:
             self.prompt.value = text
@@ -333,8 +339,8 @@ class SessionScreen(AppScreen[None]):
 
     def _complete(self, text: str) -> prompt.Completion:
         if keys.is_command(text):
-            cast = self.slot.session_model.cast if self.is_ready else ()
-            return keys.complete_command(text, cast, self.state.runs_dir, self.state.settings.current.recent_models)
+            model = self.slot.session_model if self.is_ready else None
+            return keys.complete_command(text, model, self.state.runs_dir, self.state.settings.current.recent_models)
         return prompt.Completion(self.side.preview.complete(self.slot.session_model, text) if self.is_ready else "")
 
     # What can come next
@@ -372,21 +378,24 @@ class SessionScreen(AppScreen[None]):
             self.notify(str(error), severity="warning", markup=False)
 
     def action_stop(self) -> None:
-        """Clear a command, stop the reply, leave the search, the words or an edit, or go to the conversation."""
+        """Clear a command, stop the reply, leave the search, an edit or the words, or go to the conversation."""
         if keys.is_command(self.prompt.value):
             self.prompt.clear()
         elif not self.is_ready:
             return
         elif self.view.conversation.active_reply is not None:
             self.view.conversation.stop()
-        elif self.view.search_bar.close() or self.focused is not self.prompt:
+        elif self.view.search_bar.close():
             self.set_focus(self.prompt)
-        elif not self.prompt.value:
-            self.view.transcript.put_cursor()
         elif self.view.edited_reply is not None:
             self.view.edited_reply = None
             self.prompt.clear()
+            self.set_focus(self.prompt)
             self.update_keys()
+        elif self.focused is not self.prompt:
+            self.set_focus(self.prompt)
+        elif not self.prompt.value:
+            self.view.transcript.put_cursor()
 
     def action_interrupt(self) -> None:
         """Stop the reply, or say how to quit, which ctrl+c never does."""
@@ -405,9 +414,10 @@ class SessionScreen(AppScreen[None]):
         self.app.refresh(layout=True)
 
     def action_edit(self) -> None:
-        if (reply := self.view.target_reply) is not None:
-            self.view.edited_reply = reply
-            self.prompt.value = reply.prompt or ""
+        if (reply := self.view.target_reply) is not None and not reply.prompt:
+            self.notify("This reply has no prompt that could be edited; r draws another answer.")
+        elif reply is not None:
+            self.view.edited_reply, self.prompt.value = reply, reply.prompt or ""
             self.set_focus(self.prompt)
 
     def save_again(self) -> str:

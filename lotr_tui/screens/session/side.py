@@ -262,6 +262,7 @@ class SidePane(containers.Vertical):
         is_idle = self._view.conversation.active_reply is None
         if reply is None or (self.next.reply, self.next.index) != (reply, index):
             self.next.reply, self.next.index = reply, index
+            self.next.waiting = "computing the alternatives …" if is_idle else "alternatives once the reply is written"
             self.next.inspect(None)
         if reply is None:
             self._inspection.cancel()
@@ -274,6 +275,8 @@ class SidePane(containers.Vertical):
         bars, reply = self.next, self.next.reply
         number = bars.marked if number is None else number
         if reply is None or number > len(bars.alternatives):
+            if reply is not None and not bars.alternatives:
+                self.notify(bars.waiting)
             return
         candidate, problem = bars.alternatives[number - 1], reply.read_only_reason
         name = repr(format_lone_token(candidate.text))
@@ -351,6 +354,7 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         super().__init__(id="next")
         self.reply: Reply | None = None  # whose token `index` is under the cursor
         self.index = 0
+        self.waiting = ""  # for what, while a slow model has no alternatives yet
         self.inspect(None)
         self._branch = branch
         self._probs: NextTokenProbs | None = None  # of the next token
@@ -470,6 +474,8 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         num_rows = min(room, -(-num_expected // self._num_columns))
         max_prob = max((each.highest_prob for each in alternatives), default=0.0) or 1.0
         ends_text = reads_line_ends(reply.session_model.model)
+        if not alternatives:
+            lines.append([Segment(self.waiting[:width], styles["muted"])])
         for row in range(num_rows):
             line: list[Segment] = []
             for number, candidate in list(enumerate(alternatives, 1))[row::num_rows][: self._num_columns]:

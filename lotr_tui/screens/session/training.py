@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.session.session_model import SessionModel
 
 
+MAX_RUN_WIDTH = 14  # of a name in the status
+
+
 class TrainingFollower:
     """The training that a session speaks of: the latest of this process, or one of another process.
 
@@ -170,12 +173,14 @@ class TrainingFollower:
             (_, talk), self.offer = self.offer, None
             talk()
 
-    def status(self) -> str:
-        """Return the state of the running training on one line; empty if there is none."""
+    def status(self, model: str) -> str:
+        """Return the state of the running training on one line, with its name unless that is the one of the model."""
         view = self.view
         if view is None or not view.is_active or (self._attached is not None and view.notice):
             return ""
-        name = "training" if self._attached is None else printable(self._attached.path.name)
+        run = view.started.run if view.started else "" if self._attached is None else self._attached.path.name
+        short = printable(run if len(run) <= MAX_RUN_WIDTH else f"{run[:5]}…{run[-4:]}")  # names end with their time
+        name = f"{short} training" if run and run != model else "training"
         if not view.started or not view.evaluations:
             return f"{name}: {view.activity or 'first evaluation'}"
         valid = view.unit.format(view.evaluations[-1].valid_perplexity)

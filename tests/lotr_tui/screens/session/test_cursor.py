@@ -113,6 +113,8 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         await ui.until(pilot, lambda: prompt.value == "bilbo is")
         await pilot.press("escape")
         await ui.until(pilot, lambda: prompt.value == "")
+        await pilot.press("escape", "e", "ctrl+u", "escape")
+        await ui.until(pilot, lambda: ui.text_of(app.screen.query_one("#prompt-mark")) == "❯")
         await pilot.press("escape", "e", *" old", "enter")
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).prompt == "bilbo is old"

@@ -1,5 +1,6 @@
 """The session with a slow model by others: keys while it computes, previews, conversation by its chat template."""
 
+import re
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.generation.generate import TextInProgress, next_token_probs
+from lotr_tui.session import read_text
 from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
@@ -90,6 +92,26 @@ async def test_keys_are_handled_while_the_model_writes_and_a_stopped_reply_keeps
         await ui.until_reply_ended(pilot)
         assert "stopped by you" in ui.exchange_text(app)
         assert len(ui.latest_reply(app).tokens) > 3
+
+
+async def test_alternatives_of_another_answer_say_for_what_they_wait_while_a_reply_is_written(
+    talking, model, monkeypatch
+):
+    monkeypatch.setattr(read_text, "MAX_LOG_PROBS", 1)
+    async with talking() as (pilot, app):
+        model.prefer("the is", 6)
+        ui.set_field(app, "max_tokens", "5")
+        await ui.reply_to(pilot, "Hello there")
+        model.holds_at_pass = model.num_passes + 2
+        await pilot.press("ctrl+r")
+        await ui.until(pilot, lambda: ui.latest_reply(app).tokens)
+        await pilot.press("ctrl+g", "left_square_bracket", "home", "right")
+        await ui.until(pilot, lambda: "alternatives once the reply is written" in ui.bars_text(app))
+        await pilot.press("2")
+        assert "alternatives once the reply is written" in ui.notices(app)
+        model.holds_at_pass = None
+        model.release()
+        await ui.until(pilot, lambda: re.search("^2[ ●].*%", ui.bars_text(app), re.MULTILINE))
 
 
 async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_the_model(talking, model):

@@ -42,6 +42,9 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(ope
             await until_turns(pilot, number)
             assert ui.latest_reply(app).prompt == ""
             assert ui.exchange_text(app).count("\n") == 1  # the answer and its figures
+        await pilot.press("escape", "e")
+        assert "no prompt that could be edited" in ui.notices(app)
+        assert ui.text_of(app.screen.query_one("#prompt-mark")) == "❯"
 
 
 async def test_the_opening_shows_the_people_of_the_welcome_line_and_then_whoever_is_likely(opened):
@@ -86,7 +89,7 @@ async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_comp
         await ui.until(pilot, lambda: labels(app))
         before, prompt = labels(app), app.screen.query_one(PromptInput)
         for command, message in [
-            ("/as ...", "is not a name"), ("/scene 0", "use 1 to 100"), ("/scene 3 Sauron", "not in the cast"),
+            ("/as ...", "is not a name"), ("/scene 0", "use 1 to 100"), ("/scene 3 Frodo, Sauron", "'sauron' is not"),
             ("/set answers 65", "out of range"), ("/set answers many", "is no number of answers"),
         ]:  # fmt: skip
             app.clear_notifications()

@@ -121,17 +121,19 @@ async def test_of_two_trainings_a_list_chooses_the_one_that_all_speak_of(opened,
         app.screen.training.start(PRESETS["tiny"])
         await ui.until(pilot, lambda: "training epoch 0.0/5 · 152.5" in status(app) and "valid 152.5" in legend(app))
         assert await choose_training(pilot, "other") == ["tiny-test", "other"]
-        await ui.until(pilot, lambda: "other epoch 1.0/3 · 130.0" in status(app) and "valid 130.0" in legend(app))
+        await ui.until(
+            pilot, lambda: "other training epoch 1.0/3 · 130.0" in status(app) and "valid 130.0" in legend(app)
+        )
         assert "other, epoch 1: talk to it · enter" in help_line(app)
         job.release(12)
         await ui.until(pilot, lambda: len(app.state.training_view.evaluations) == 3)
-        assert "other epoch 1.0/3 · 130.0" in status(app)
+        assert "other training epoch 1.0/3 · 130.0" in status(app)
         assert "valid 130.0" in legend(app)
         assert (await ui.reply_to(pilot)).session_model is own
         await pilot.press("enter")
         await ui.until(pilot, lambda: noted(app, "now using other"))
         await choose_training(pilot, "tiny-test")
-        assert "training epoch 2.0/5 · 115.0" in status(app)
+        assert "tiny-test training epoch 2.0/5 · 115.0" in status(app)
         assert "valid 115.0" in legend(app)
         await choose_training(pilot, "other")
         list(recording)
