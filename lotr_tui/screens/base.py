@@ -9,6 +9,8 @@ from lotr_tui.textual_fixes.app import TextualFixesScreen
 
 ResultT = TypeVar("ResultT")
 
+ONE_TRAINING = "One training at a time in this program; start another with `lotr-tui train`."
+
 
 class AppScreen(TextualFixesScreen, Screen[ResultT]):
     """Screen of `LotrApp`, dismissed with a result of type `ResultT`."""

@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Input, OptionList, Rule, Static
+from textual.widgets import Input, Label, OptionList, Rule, Static
 
 from engine.errors import LotrError, printable
 from engine.runs.directory import RunSummary
@@ -83,7 +83,9 @@ class ItemList(Vertical, Generic[ItemT]):
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
-        yield LineInput(placeholder="words that a row has", id="filter", compact=True)
+        with Horizontal(id="filter-row"):
+            yield Label("filter")
+            yield LineInput(placeholder="words that a row has", id="filter", compact=True)
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
         yield RobustOptionList(id="rows", markup=False)
@@ -115,7 +117,8 @@ class ItemList(Vertical, Generic[ItemT]):
 
     @on(Input.Changed, "#filter")
     def _apply_filter(self, event: Input.Changed) -> None:
-        event.input.set_class(bool(event.value), "-active")
+        self.query_one("#filter-row").set_class(bool(event.value), "-active")
+        self.show_message("")  # an older one is not about these rows
         self.update_rows()
 
     def update_rows(self, path: Path | None = None) -> None:
@@ -167,7 +170,8 @@ class ItemList(Vertical, Generic[ItemT]):
             self.source.open(item)
 
     def action_focus_filter(self) -> None:
-        self.query_one("#filter").add_class("-active").focus()
+        self.query_one("#filter-row").add_class("-active")
+        self.query_one("#filter").focus()
 
     def action_sort(self) -> None:
         self._sort_column = (self._sort_column + 1) % len(self.source.columns)
@@ -202,7 +206,7 @@ class ItemList(Vertical, Generic[ItemT]):
     def action_delete(self) -> None:
         if (item := self.selected) is not None:
             question = f"Delete {printable(self.source.describe(item))}? This cannot be undone."
-            confirm(self.app, question, partial(self._delete, item))
+            confirm(self.app, question, partial(self._delete, item), enter_confirms=False)
 
     @work(exclusive=True, group="change")
     async def _delete(self, item: ItemT) -> None:

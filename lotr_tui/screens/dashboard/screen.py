@@ -23,7 +23,7 @@ from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.base import ONE_TRAINING, AppScreen
 from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingChart, TrainingMetrics
 from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
@@ -67,8 +67,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         *binding_table(
             "dashboard",
             """
-            pause           | space                | toggle_pause               | pause    | Pause or resume
-            stop            | ctrl+c               | stop_training              | stop     | Stop, keep the best model
+            pause           | space                | toggle_pause               | pause    | Pause or resume training
+            stop            | ctrl+c               | stop_training              | stop     | Stop training, best is kept
             pane            | tab                  | next_pane(1)               | pane     | The next pane
             previous-sample | left_square_bracket  | step_sample(-1)            | samples  | The previous sample | [ ]
             zoom-in         | plus,equals_sign     | zoom(0.5)                  | zoom     | Zoom into the curve | + -
@@ -86,6 +86,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         *binding_table(
             "dashboard",
             """
+            new           | ctrl+t               | new_training    | new training  | How another training is started
             previous-pane | shift+tab            | next_pane(-1)   | previous pane | The previous pane
             dismiss       | x                    | dismiss_problem | dismiss       | Hide the problem; the log keeps it
             next-sample   | right_square_bracket | step_sample(1)  | next sample   | The next sample
@@ -357,6 +358,12 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_choose_model(self) -> None:
         choose_run(self, self._load)
+
+    def action_new_training(self) -> None:
+        if self._exit_on_close or self.state.is_training:
+            self.notify(ONE_TRAINING)
+        else:
+            self.notify("Press esc, then ctrl+t to train another model.")
 
     @work(exclusive=True, group="load")
     async def _load(self, name: str) -> None:

@@ -52,7 +52,9 @@ class OverlayChart(StripWidget):
         if not self.runs:
             return []
         styles = self.component_styles()
-        legend, bounds = [[Segment("validation perplexity", styles["chart--axis"])]], list[float]()
+        texts = {tuple(run.text.get(part) for part in run_list.PERPLEXITY_PARTS) for _, run in self.runs}
+        heading = "validation perplexity" if len(texts) == 1 else "perplexity, not comparable"
+        legend, bounds = [[Segment(heading, styles["chart--axis"])]], list[float]()
         curves = {mark: (run.curve[0], np.log10(run.curve[1])) for mark, run in self.runs}
         for mark, run in self.runs:
             bounds += (own := charts.perplexity_bounds(curves[mark]))
@@ -240,6 +242,6 @@ class RunsScreen(AppScreen[str | None]):
 
 def _hint(runs: Sequence[RunSummary]) -> str:
     has_own = any(run.path not in bundled_runs() for run in runs)
-    hints = [] if has_own else ["No runs yet. Press esc, then ctrl+t to train one."]
+    hints = ["valid, test: of the best epoch" if has_own else "No runs yet. Press esc, then ctrl+t to train one."]
     hints += [PRETRAINED_MARK_NOTE] if any(run.pretrained_on_other_text for run in runs) else []
     return "   ".join(hints)

@@ -9,7 +9,7 @@ from engine.errors import InvalidInputError, printable
 from lotr_tui.app_state import POLL_INTERVAL, TrainingChanged, WatchRun
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import format_duration
-from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.base import ONE_TRAINING, AppScreen
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -81,7 +81,8 @@ class TrainingFollower:
             trainings.append(("a new training", "new"))
         chosen: Path | str | None = trainings[0][1]
         if len(trainings) > 1:
-            dialog: Dialog[Path | str] = Dialog("Which training?", answers=trainings)
+            note = ONE_TRAINING if state.is_training else ""
+            dialog: Dialog[Path | str] = Dialog("Which training?", answers=trainings, text=note)
             chosen = await screen.app.push_screen_wait(dialog)
         if chosen == "new":
             await self._ask_for_new()

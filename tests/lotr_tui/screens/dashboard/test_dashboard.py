@@ -11,6 +11,7 @@ from engine.control import ControlCommand
 from engine.errors import RunError
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
 from lotr_tui.app_state import TrainingChanged
+from lotr_tui.screens.base import ONE_TRAINING
 from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingChart
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
@@ -58,6 +59,8 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
         await pilot.pause()
         assert isinstance(app.screen, DashboardScreen)
         assert notices(app) == "No model yet. The first evaluation saves one."
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: ONE_TRAINING in notices(app))
         job.release(len(training_events()) - 1)
         await until(pilot, lambda: "epoch 12.0/12" in dashboard_text(app))
         text = dashboard_text(app)

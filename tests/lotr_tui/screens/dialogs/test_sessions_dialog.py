@@ -80,6 +80,10 @@ async def test_sessions_are_renamed_and_deleted_unless_another_window_has_them(m
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, SessionsScreen) and "Bilbo 🎂" in rows(pilot)[0])
         assert "is now Bilbo 🎂" in message(pilot)
+        await pilot.press("slash", "b")
+        await until(pilot, lambda: not message(pilot))
+        assert text_of(pilot.app.screen.query_one("#filter-row Label")) == "filter"
+        await pilot.press("escape")
         assert (sessions_dir / "Bilbo 🎂.jsonl").exists()
         await answer(pilot, "x", ConfirmDialog, "n")
         await answer(pilot, "x", ConfirmDialog, "y")

@@ -11,6 +11,7 @@ from engine.runs.directory import EPOCHS_DIR
 from engine.runs.loading import list_epoch_checkpoints
 from engine.runs.locked_run import create_run, record_events
 from engine.storage.tensor_file import to_float32, to_int8
+from lotr_tui.screens.base import ONE_TRAINING
 from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.session.comparison import ModelChoice, load_model_choice
 from lotr_tui.session.session_model import load_session_model
@@ -99,6 +100,8 @@ async def choose_training(pilot, name):
     session = pilot.app.screen
     await pilot.press("ctrl+t")
     await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "Dialog")
+    texts = [ui.text_of(each) for each in pilot.app.screen.query(".dialog-text")]
+    assert texts == [ONE_TRAINING] * pilot.app.state.is_training
     rows = [str(option.prompt).split(" · ")[0] for option in pilot.app.screen.query_one(OptionList).options]
     await pilot.press(*["down"] * rows.index(name), "enter")
     await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "DashboardScreen" and name in status(pilot.app))
