@@ -256,6 +256,8 @@ def complete_command(
     command = SLASH_COMMANDS.get(name.lower())
     if command is None:
         return Completion(hint="No such command; begin with // to send it as text")
+    if model is not None and (problem := find_problem(command.name, model)):
+        return Completion(hint=problem)
     people = [display_name(name) for name in (() if model is None else model.cast) if name not in (STRANGER, SOMEONE)]
     choices_of: Mapping[str, Collection[str]] = {
         "as": [*people, A_STRANGER],

@@ -50,6 +50,8 @@ def test_only_commands_that_the_model_can_do_are_offered():
             found = {choice.text.removeprefix(text).strip() for choice in choices}
             assert found & {"as", "to", "scene", "system"} == offered - ({"scene"} if text == "/set " else set())
             assert len(choices) <= 15
+    no_chat = SimpleNamespace(cast=("SAM",), chat=None)
+    assert "needs a model with a chat template" in keys.complete_command("/system You", no_chat).hint
 
 
 async def test_commands_open_the_screens_of_their_keys(opened):
