@@ -125,7 +125,8 @@ def _status_rows(view: training_view.TrainingView, state: str) -> list[tuple[str
         remaining = f", {formatting.format_duration(step.eta_seconds)} left" if state == "running" else ""
         rows.append(("time", formatting.format_duration(finished.seconds if finished else step.seconds) + remaining))
     for diagnosis in view.current_diagnoses:
-        rows += [("diagnosis", diagnosis.message), ("remedy", diagnosis.remedy)]
+        label = "remedy" if state == "running" else "advised"  # such as to stop what has ended by now
+        rows += [("diagnosis", diagnosis.message), (label, diagnosis.remedy)]
     if view.samples:
         sample = view.samples[-1]
         rows.append(("sample", f'epoch {sample.epoch:.1f}: "{sample.prompt}" {sample.text}'))

@@ -125,7 +125,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._attached, self._follower = attached, follower
         self._pending: list[ControlCommand] = []  # sent, and not applied yet
         self._num_applied = len(view.applied_commands)
-        self._was_active = view.is_active
+        self._was_controlled = False  # whether keys acted on the training when it was last shown
         self._is_outdated = False
         self._tiles, self._chart = MetricTiles(id="tiles"), TrainingChart(id="chart")
         self._samples, self._log = SampleTimeline(id="samples"), LogPane(id="log")
@@ -149,6 +149,11 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
                 yield self._samples
                 yield self._log
         yield KeyFooter()
+
+    @property
+    def _can_control(self) -> bool:
+        """True while a process trains; of another one that was killed, the record has no end."""
+        return self.view.is_active and not (self._attached and self.view.notice)
 
     def on_mount(self) -> None:
         self.action_next_pane(0)
@@ -190,8 +195,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     def show_view(self, view: TrainingView) -> None:
         """Show the state of the training in all panes."""
         self.view, self._is_outdated = view, False
-        if self._was_active != view.is_active:
-            self._was_active = view.is_active
+        if self._was_controlled != self._can_control:
+            self._was_controlled = self._can_control
             self.refresh_bindings()
         self._show_status()
         self._show_problem()
@@ -259,7 +264,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable control actions after the training, and the pane keys on wide terminals, which show all panes."""
         if action in CONTROL_ACTIONS:
-            return self.view.is_active
+            return self._can_control
         if action == "dismiss_problem":
             return bool(self.view.current_diagnoses)
         return action != "next_pane" or self.has_class("-narrow")
@@ -306,7 +311,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         if command is None:
             return
         try:
-            if not self.view.is_active:
+            if not self._can_control:
                 raise InvalidInputError("No training is active.")
             self._send_command(command)
         except LotrError as error:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from engine.control import ControlCommand
-from engine.events import Checkpointed, CommandApplied, Evaluated, Failed, Finished, Sampled, Started, Step
+from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Failed, Finished, Sampled, Started, Step
 from engine.runs.directory import COMMANDS_FILE, METRICS_FILE, MODEL_FILE, RESUME_FILE, RecordFollower
 from engine.runs.locked_run import create_run, parse_command
 from lotr_tui.monitor import run_follower
@@ -99,6 +99,11 @@ class TestStatus:
             assert text in shown
         assert "\x1b" not in done.stdout
         assert len(done.stdout.splitlines()) < 24
+        append_events(run.path, [Diagnosed(8, 1.0, "rising_validation", "it rose", "lotr-tui stop r keeps the best")])
+        assert re.search(r"remedy +lotr-tui stop r keeps", lotr("status", "r").stdout)
+        append_events(run.path, [FINISHED])
+        run.lock.close()
+        assert re.search(r"advised +lotr-tui stop r keeps", lotr("status", "r").stdout)  # there is nothing to stop now
 
     def test_json_has_all_figures_and_null_for_unknown_ones(self, lotr, make_run):
         make_run("r", [*EVENTS, FINISHED])

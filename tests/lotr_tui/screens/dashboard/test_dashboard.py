@@ -273,7 +273,9 @@ async def test_a_followed_run_is_shown_while_this_process_trains_another_one(hos
         screen = DashboardScreen.following(path)
         app.push_screen(screen)
         await until(pilot, lambda: screen.query("#status") and "followed" in status(app))
-        await until(pilot, lambda: len(screen.view.samples) == 4)
+        await until(pilot, lambda: len(screen.view.samples) == 4 and "no process is training it" in status(app))
+        sides = screen.query_one(KeyFooter).visible_keys()
+        assert not CONTROL_ACTIONS & {hint.binding.action for side in sides for hint in side}  # none would be heard
         screen.post_message(TrainingChanged(view_of(training_events(10)), training_events(10)))
         await pilot.pause()
         assert len(screen.view.samples) == 4
