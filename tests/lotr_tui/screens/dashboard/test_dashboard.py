@@ -86,10 +86,8 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
 async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_character(opened):
     preparing, started, *later = training_events()
     started = replace(started, base="smollm2", valid_characters=4 * started.valid_tokens)
-    async with opened((160, 45), job=FakeJob([preparing, started, *later, finished(make_decoder(5))]).release()) as (
-        pilot,
-        app,
-    ):
+    job = FakeJob([preparing, started, *later, finished(make_decoder(5))]).release()
+    async with opened((160, 45), job=job) as (pilot, app):
         await until(pilot, lambda: "finished" in dashboard_text(app))
         text = dashboard_text(app)
         assert "tiny-test · pre-trained on other text" in status(app)
@@ -103,9 +101,8 @@ async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_char
 
 
 async def test_a_failure_is_shown_as_text(opened):
-    async with opened(
-        (160, 45), job=FakeJob(training_events()[:9], failure=RuntimeError("no room [left]")).release()
-    ) as (pilot, app):
+    job = FakeJob(training_events()[:9], failure=RuntimeError("no room [left]")).release()
+    async with opened((160, 45), job=job) as (pilot, app):
         await until(pilot, lambda: "failed: RuntimeError: no room [left]" in dashboard_text(app))
         assert not app.state.is_training
 

@@ -144,17 +144,13 @@ async def test_ladder_reads_the_conversation_once_and_line_breaks_begin_lines(ho
         assert "¶" not in columns_text(screen)
 
 
-INVALID_FIELDS = [
-    ("#temperatures", "0.5 3", "temperature 3.0 is out of range"),
-    ("#temperatures", "  ", "there is no temperature"),
-    ("#prompt", "   ", "type a prompt first"),
-]
-
-
 async def test_invalid_controls_are_reported_on_one_line(make_host):
     async with make_host().run_test(size=(120, 24)) as pilot:
         screen = await open_ladder(pilot)
-        for field, value, message in INVALID_FIELDS:
+        for field, value, message in (
+            ("#temperatures", "0.5 3", "temperature 3.0 is out of range"), ("#prompt", "   ", "type a prompt first"),
+            ("#temperatures", "  ", "there is no temperature"),
+        ):  # fmt: skip
             await until_columns_ended(pilot, screen)
             valid = screen.query_one(field, Input).value
             screen.query_one(field, Input).value = value

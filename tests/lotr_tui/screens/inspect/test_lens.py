@@ -194,11 +194,9 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(hosted, m
         screen = await ui.open_lens(pilot, TEXT)
         ids = tokenize_with_offsets(TEXT, tokenizer, eos_per_line=True).ids
         network, baseline = evaluate(session_model.model, ids), evaluate(counts, ids)
-        bits_per_character = text_bits_per_character(session_model.model, TEXT, "line")
-        assert (
-            f"{bits_per_character:.2f} bits/character · perplexity {network.perplexity:,.1f}"
-            f" · Kneser-Ney {baseline.perplexity:,.1f} · 9 words, {len(ids)} tokens" in metrics(app)
-        )
+        bits, counted = text_bits_per_character(session_model.model, TEXT, "line"), f"9 words, {len(ids)} tokens"
+        perplexities = f"perplexity {network.perplexity:,.1f} · Kneser-Ney {baseline.perplexity:,.1f}"
+        assert f"{bits:.2f} bits/character · {perplexities} · {counted}" in metrics(app)
         text, scores = app.screen.query_one("#text"), screen.scores[0]
         assert [scores.tokens.word(index) for index in range(scores.tokens.num_words)] == WORDS
         assert ui.lens_text(app).splitlines() == ["The wizard’s old pony — “Éowyn” 😀 smiled?!¶", "Where is Frodo…¶"]

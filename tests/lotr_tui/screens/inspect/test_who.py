@@ -21,20 +21,13 @@ from tests.support.pilot import until
 SCENES = "FRODO: hello\n\nGANDALF: where is it\nno name\nGOLLUM: we wants it"
 
 
-def place(part):
-    return SCENES.index(part)
-
-
-def test_the_line_at_the_cursor_has_the_lines_of_its_scene_as_context():
+def test_the_line_at_the_cursor_has_the_lines_of_its_scene_as_context_and_a_text_without_names_is_one_line():
     context = (Turn("GANDALF", "where is it"), Turn("SOMEONE", "no name"))
     assert line_at(SCENES, CAST, len(SCENES)) == UnknownLine("we wants it", "GOLLUM", context)
-    assert line_at(SCENES, CAST, place("no")) == UnknownLine("no name", "", context[:1], is_complete=True)
-    assert line_at(SCENES, CAST, place("GANDALF")) == UnknownLine("where is it", "GANDALF", (), is_complete=True)
+    assert line_at(SCENES, CAST, SCENES.index("no name")) == UnknownLine("no name", "", context[:1], is_complete=True)
+    assert line_at(SCENES, CAST, SCENES.index("GANDALF")) == UnknownLine("where is it", "GANDALF", (), is_complete=True)
     assert line_at(SCENES, CAST, 0) == UnknownLine("hello", "FRODO", (), is_complete=True)
-    assert line_at(SCENES, CAST, place("GANDALF") - 1).speaker == "FRODO"  # on the empty line
-
-
-def test_a_text_without_names_is_one_line():
+    assert line_at(SCENES, CAST, SCENES.index("GANDALF") - 1).speaker == "FRODO"  # on the empty line
     assert line_at("we wants it,\n my  precious\n", CAST, 3) == UnknownLine("we wants it, my precious")
     assert line_at("", CAST, 0) == UnknownLine()
 
@@ -63,9 +56,8 @@ def test_the_word_with_the_highest_gain_gave_the_speaker_away():
     evidence = LineEvidence(UnknownLine("w0 w1 w2", "FRODO", (Turn("FRODO", "x"),)), guess)
     assert evidence.giveaway == 1
     # The odds of Gollum are 1/4, then 2/4, 16/4, and 16/5 after the last word.
-    assert summary_text(evidence) == (
-        "Gollum 76 % | given away by “w1” +3.0 bits | written as Frodo: no. 3, 4.8 % | after 1 line"
-    )
+    facts = "Gollum 76 % | given away by “w1” +3.0 bits | written as Frodo: no. 3, 4.8 % | after 1 line"
+    assert summary_text(evidence) == facts
     np.testing.assert_allclose([word.gain / math.log(2) for word in guess.words], [1, 3, math.log2(16 / 5 / 4)])
     assert [each.name for each in evidence.ranking(0)] == list(CAST)
     assert evidence.ranking(1)[0].name == "GOLLUM"
