@@ -187,7 +187,7 @@ def test_session_renamed_by_another_window_is_reported_as_gone(tmp_path, change)
     assert [each.name for each in list_sessions(tmp_path)] == ["party"]
 
 
-def test_nothing_is_written_without_a_change(tmp_path, writer):
+def test_nothing_is_written_without_a_change(writer):
     writer.save(current_id=0)
     before = writer.path.read_bytes()
     assert [writer.save(current_id=0), writer.save_again()] == ["", ""]

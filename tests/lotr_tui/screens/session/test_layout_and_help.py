@@ -88,12 +88,8 @@ async def test_tab_and_escape_change_panes_letters_are_keys_outside_the_prompt_a
         transcript = app.screen.query_one(Transcript)
         await ui.reply_to(pilot)
         for key, focused in (
-            ("tab", transcript),
-            ("tab", slider),
-            ("tab", prompt),
-            ("escape", transcript),
-            ("escape", prompt),
-        ):
+            ("tab", transcript), ("tab", slider), ("tab", prompt), ("escape", transcript), ("escape", prompt)
+        ):  # fmt: skip
             await pilot.press(key)
             assert app.screen.focused is focused
         await pilot.press(*"rest")

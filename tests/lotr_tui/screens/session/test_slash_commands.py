@@ -74,19 +74,14 @@ async def test_commands_open_the_screens_of_their_keys(opened):
 async def test_mistakes_are_explained_and_values_set_the_controls(opened):
     async with opened(size=SIZE) as (pilot, app):
         for command, message in [
-            ("/temperature hot", "'hot' is not a number"),
-            ("/temperature 7", "temperature"),
+            ("/temperature hot", "'hot' is not a number"), ("/temperature 7", "temperature"),
             ("/temprature 1", "/temprature is not a command; did you mean /temperature?"),
-            ("/usr/bin", "Begin with // to send it as text"),
-            ("/to Gollum", "train one with --mode dialogue"),
-            ("/export", "no reply yet"),
-            ("/preset chatty", "did you mean chat?"),
-            ("/set seeed 7", "did you mean seed?"),
-            ("/set temp 5", "did you mean temperature?"),
-            ("/model nope", "run 'nope' is neither in"),
-            ("/set mode conversation", "use continue or reply"),
+            ("/usr/bin", "Begin with // to send it as text"), ("/to Gollum", "train one with --mode dialogue"),
+            ("/export", "no reply yet"), ("/preset chatty", "did you mean chat?"),
+            ("/set seeed 7", "did you mean seed?"), ("/set temp 5", "did you mean temperature?"),
+            ("/model nope", "run 'nope' is neither in"), ("/set mode conversation", "use continue or reply"),
             ("/inspect lenses", "did you mean lens?"),
-        ]:
+        ]:  # fmt: skip
             app.clear_notifications()
             await run(pilot, command)
             await ui.until(pilot, lambda message=message: message in ui.notices(app))
@@ -176,12 +171,10 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
         await ui.until(pilot, lambda: ui.screen_name(app) == "HelpScreen")
         await pilot.press("escape")
         await pilot.resize_terminal(80, 12)
-        await type_text(pilot, "/")
-        shown = [ui.text_of(menu).splitlines()[-1]]
-        for key in ("pagedown", "pagedown", "pagedown"):
+        rows = ["7 more below", "3 more above, 4 more below", "7 more above", "7 more above"]
+        for key, shown in zip(["slash", *3 * ["pagedown"]], rows, strict=True):
             await pilot.press(key)
-            shown.append(ui.text_of(menu).splitlines()[-1])
-        assert shown == ["7 more below", "3 more above, 4 more below", "7 more above", "7 more above"]
+            assert ui.text_of(menu).splitlines()[-1] == shown
         assert menu.choice.text == "/quit"
 
 

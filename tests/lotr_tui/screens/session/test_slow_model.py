@@ -94,9 +94,7 @@ async def test_keys_are_handled_while_the_model_writes_and_a_stopped_reply_keeps
         assert len(ui.latest_reply(app).tokens) > 3
 
 
-async def test_alternatives_of_another_answer_say_for_what_they_wait_while_a_reply_is_written(
-    talking, model, monkeypatch
-):
+async def test_alternatives_of_another_answer_wait_until_a_reply_is_written(talking, model, monkeypatch):
     monkeypatch.setattr(read_text, "MAX_LOG_PROBS", 1)
     async with talking() as (pilot, app):
         model.prefer("the is", 6)
