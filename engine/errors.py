@@ -25,7 +25,7 @@ def shell_word(name: str) -> str:
     return shlex.quote(printable(name))
 
 
-def suggest_nearest(name: str, names: Iterable[str]) -> str:
+def suggest_nearest(name: str, names: Iterable[str], cutoff: float = 0.65) -> str:
     """Return the end of a sentence: "; did you mean X?" with the closest of `names`, or "." if none is close.
 
     A name that begins with `name` is closest.
@@ -34,7 +34,7 @@ def suggest_nearest(name: str, names: Iterable[str]) -> str:
 
     known = list(names)
     matches = [each for each in known if name and each.startswith(name)]
-    matches = matches or difflib.get_close_matches(name, known, n=1, cutoff=0.65)
+    matches = matches or difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]}?" if matches else "."
 
 

@@ -314,7 +314,8 @@ def answer(
     says the prompt, and the likeliest for who answers. `use` is the option that needs a model with a cast.
     """
     model = check_has_cast(request.model, request.name, use)
-    listener, name = (None if typed is None else read_name(typed, model.cast) for typed in (speaking_as, to))
+    listener = read_name("as", speaking_as or "anyone", model.cast) or None
+    name = read_name("to", to or "anyone", model.cast) or None
     if name is not None and name == listener:
         raise InvalidInputError(f"--as and --to are both {name}; name two speakers")
     turns, prompt = _read_prompt(text, model, listener or speakers.STRANGER)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from rich.cells import cell_len
-
 from engine.data import speakers
 from engine.data.speakers import SOMEONE, STRANGER, display_name
 from engine.errors import suggest_nearest
@@ -15,6 +13,7 @@ SPEAKER_STYLES = tuple(f"speaker-{number}" for number in range(12))  # a larger 
 UNCAST_STYLE = "speaker"
 MODEL_CHOOSES = "the model chooses"
 A_STRANGER = "a stranger"  # the one name on the screen for who has no name
+NOBODY = {"as": (A_STRANGER, "stranger", "me", "anyone", "anybody"), "to": ("anyone", "anybody")}  # typed for no name
 MIN_NAME_WIDTH, MAX_NAME_WIDTH = 7, 12  # cells of the column of names
 
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
@@ -32,8 +31,10 @@ class Roles(NamedTuple):
 NO_ROLES = Roles()
 
 
-def read_name(typed: str, cast: Sequence[str]) -> str:
-    """Return the member of the cast that a typed name means, or else any name in its canonical form."""
+def read_name(relation: str, typed: str, cast: Sequence[str]) -> str:
+    """Return the member of the cast that a typed name means, or any name in its canonical form; empty for anyone."""
+    if typed.strip().casefold() in NOBODY[relation]:
+        return ""
     canonical = speakers.normalize_speaker(typed)
     return speakers.find_member(canonical, cast) or canonical or speakers.find_speaker(typed, cast)
 
@@ -42,7 +43,8 @@ def describe_unknown_name(name: str, cast: Sequence[str]) -> str:
     """Return what to expect of a speaker outside the cast, with the nearest name of the cast; empty for a member."""
     if not name or name in cast:
         return ""
-    hint = suggest_nearest(name, [member for member in cast if member != SOMEONE]).rstrip(".")
+    people = [display_name(member) for member in cast if member != SOMEONE]
+    hint = suggest_nearest(display_name(name), people, 0.75).rstrip(".")  # a far one is no misspelling
     return f"{display_name(name)} is not in the cast, so the model has to imagine what such a speaker says{hint}"
 
 
@@ -71,9 +73,3 @@ def shown_name(name: str) -> str:
 def speaker_style(name: str, cast: Sequence[str]) -> str:
     """Return the name of a speaker's style, which depends on the place in the cast, so that it stays the same."""
     return SPEAKER_STYLES[cast.index(name) % len(SPEAKER_STYLES)] if name in cast else UNCAST_STYLE
-
-
-def name_column_width(cast: Sequence[str], model_label: str = "") -> int:
-    """Return the width in cells of the column with the names of a cast, or of a model without one."""
-    longest = max((cell_len(shown_name(name)) for name in cast), default=cell_len(model_label))
-    return max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, longest))

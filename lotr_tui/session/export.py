@@ -182,11 +182,3 @@ def check_export_target(text: str, *, is_folder: bool) -> ExportTarget:
     if problem:
         raise InvalidInputError(f"{path} {problem}")
     return ExportTarget(path, not is_folder and exists, None if folder.exists() else folder)
-
-
-def abbreviate_home(path: Path) -> str:
-    """Return a path for an input, with "~" for the user's home folder."""
-    try:
-        return f"~{os.sep}{path.relative_to(Path.home())}"
-    except (RuntimeError, ValueError):  # no home folder, or a path outside it
-        return str(path)

@@ -3,13 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
 from textual.strip import Strip
 
 from engine.generation.turns import SpeakerProb
 from lotr_tui.formatting import fit_cells, format_percent, truncate
-from lotr_tui.session.cast import SPEAKER_STYLES, UNCAST_STYLE, name_column_width, shown_name, speaker_style
+from lotr_tui.session.cast import (
+    MAX_NAME_WIDTH,
+    MIN_NAME_WIDTH,
+    SPEAKER_STYLES,
+    UNCAST_STYLE,
+    shown_name,
+    speaker_style,
+)  # fmt: skip
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 
@@ -79,3 +87,9 @@ class SpeakerBars(StripWidget):
             for speaker in rows
         ]
         return [Strip(line) for line in lines]
+
+
+def name_column_width(cast: Sequence[str], model_label: str = "") -> int:
+    """Return the width in cells of the column with the names of a cast, or of a model without one."""
+    longest = max((cell_len(shown_name(name)) for name in cast), default=cell_len(model_label))
+    return max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, longest))

@@ -75,7 +75,7 @@ class ExportDialog(Dialog[Path]):
         """
         last_folder = screen.state.settings.current.export_folder
         suggestion = (Path(last_folder) if last_folder else export.current_folder()) / name
-        path = export.abbreviate_home(suggestion)
+        path = abbreviate_home(suggestion)
         field = Field("path", path, "path", max_length=MAX_PATH_LENGTH, suggester=PathSuggester())
         super().__init__(title, fields=[field], verb="export")
         self._app_state, self._suggestion, self._is_writing = screen.state, suggestion, False
@@ -86,8 +86,8 @@ class ExportDialog(Dialog[Path]):
     async def _suggest_unused_name(self) -> None:
         path = await run_in_thread(export.suggest_export_path, self._suggestion.parent, self._suggestion.name)
         if not is_closed(self):
-            field, unused = self.query_one(Input), export.abbreviate_home(path)
-            if field.value == export.abbreviate_home(self._suggestion) != unused:
+            field, unused = self.query_one(Input), abbreviate_home(path)
+            if field.value == abbreviate_home(self._suggestion) != unused:
                 field.value = unused
                 field.action_end()
 
@@ -139,3 +139,11 @@ def ask_to_export_csv(screen: AppScreen[Any], run: Path, name: str, on_exported:
     check = partial(export.check_export_target, is_folder=True)
     title, write = f"Export {printable(name)} to a new folder", lambda target: export_csv(run, target.path)
     screen.app.push_screen(ExportDialog(screen, title, f"{name}-csv", check, write, on_exported))
+
+
+def abbreviate_home(path: Path) -> str:
+    """Return a path for an input, with "~" for the user's home folder."""
+    try:
+        return f"~{os.sep}{path.relative_to(Path.home())}"
+    except (RuntimeError, ValueError):  # no home folder, or a path outside it
+        return str(path)

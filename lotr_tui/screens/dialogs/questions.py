@@ -6,11 +6,11 @@ from typing import Literal
 from textual.content import Content
 from textual.suggester import SuggestFromList
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, normalize_speaker
+from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
 from engine.errors import printable
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
-from lotr_tui.session.cast import A_STRANGER, MODEL_CHOOSES, Roles, speaker_style
+from lotr_tui.session.cast import A_STRANGER, MODEL_CHOOSES, Roles, read_name, speaker_style
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT, MAX_SYSTEM_PROMPT_CHARACTERS, check_system_prompt
 from lotr_tui.theme import MUTED
 
@@ -89,9 +89,9 @@ class CastDialog(Dialog[Roles]):
         column: CastColumn = "answering",
     ) -> None:
         """Offer the `answerers`, with the probabilities of some of them, or for the other column the `roles`."""
-        role, nobody, offered = "speaking_as", A_STRANGER, roles
+        role, relation, nobody, offered = "speaking_as", "as", A_STRANGER, roles
         if column == "answering":
-            role, nobody, offered = "speaker", MODEL_CHOOSES, answerers
+            role, relation, nobody, offered = "speaker", "to", MODEL_CHOOSES, answerers
         likeliest_first = sorted(offered, key=lambda name: -probs.get(name, 0.0))
         names = list(dict.fromkeys(["", *likeliest_first, getattr(current, role)]))
         answers = []
@@ -105,6 +105,6 @@ class CastDialog(Dialog[Roles]):
             answers=answers,
             highlighted=names.index(getattr(current, role)),
             fields=[Field("name", "", "type a part of a name, or any name", max_length=MAX_NAME_CHARACTERS)],
-            submit=lambda texts: current._replace(**{role: normalize_speaker(texts["name"])}),
+            submit=lambda texts: current._replace(**{role: read_name(relation, texts["name"], cast)}),
             finds=True,
         )

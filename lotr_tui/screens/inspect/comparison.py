@@ -100,7 +100,8 @@ class LadderScreen(ColumnsScreen):
 
     def apply_controls(self) -> None:
         if self.session_model.cast and (name := self.query_one("#speaker", widgets.Input).value.strip()):
-            self._set_speaker(read_name(name, self.session_model.cast))
+            self._set_speaker(read_name("to", name, self.session_model.cast))
+            self.use_ranking()  # if anyone may answer
         temperatures = parse_temperatures(self.query_one("#temperatures", widgets.Input).value)
         self.slots = list(map(self._make_slot, temperatures))
         self._show_temperatures()

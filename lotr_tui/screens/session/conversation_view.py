@@ -13,12 +13,13 @@ from lotr_tui.clipboard import copy_to_clipboard
 from lotr_tui.screens.session import keys, transcript
 from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import export, session_file
-from lotr_tui.session.cast import Roles, name_column_width
+from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation, Request
 from lotr_tui.session.read_text import PromptContext, to_prompt_line
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import Note
+from lotr_tui.widgets.speaker_bars import name_column_width
 
 POLL_INTERVAL = 0.05  # seconds between two looks at the words that are being written
 FIRST_WORD_INTERVAL = 0.01  # before the first word, for which the user waits

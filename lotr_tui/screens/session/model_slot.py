@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.session.session_model import SessionModel
 
 SAMPLER_NAMES = {"length": "max_tokens", "penalty": "repetition_penalty"}  # where a typed name is another one
-NOBODY = {"as": (A_STRANGER, "stranger", "me"), "to": ("anyone", "anybody")}  # typed in place of a name
 ROLE_FIELDS = {"as": "speaking_as", "to": "speaker", "system": "system_prompt"}
 
 
@@ -146,8 +145,8 @@ class ModelSlot:
             raise InvalidInputError(problem)
         if not value:
             raise InvalidInputError(f"type /set {name} VALUE: {SETTINGS[name]}")
-        if name in NOBODY:
-            value = "" if value.casefold() in NOBODY[name] else names.read_name(value, cast)
+        if name in names.NOBODY:
+            value = names.read_name(name, value, cast)
             if note := names.describe_unknown_name(value, cast):
                 self._screen.notify(note, markup=False)
         if name in ROLE_FIELDS:

@@ -90,11 +90,12 @@ def test_scene_is_the_one_that_the_engine_generates(conversation, session_model)
 
 def test_any_name_can_be_typed_and_the_nearest_one_of_the_cast_is_mentioned():
     typed = "gollum", "Uruk hai", "tom  bombadil"
-    assert [read_name(each, NAMES) for each in typed] == ["GOLLUM", "URUK-HAI", "TOM BOMBADIL"]
-    assert describe_unknown_name("GOLUM", NAMES).endswith("; did you mean GOLLUM?")
+    assert [read_name("to", each, NAMES) for each in typed] == ["GOLLUM", "URUK-HAI", "TOM BOMBADIL"]
+    assert describe_unknown_name("GOLUM", NAMES).endswith("; did you mean Gollum?")
+    assert describe_unknown_name("SAURON", ["SKARN", "SOMEONE"]).endswith("says")
     assert describe_unknown_name("GOLLUM", NAMES) == describe_unknown_name("", NAMES) == ""
     with pytest.raises(InvalidInputError, match="is not a name"):
-        read_name("...", NAMES)
+        read_name("to", "...", NAMES)
 
 
 def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_model):

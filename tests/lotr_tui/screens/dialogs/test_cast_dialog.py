@@ -36,6 +36,7 @@ async def test_keys_and_typed_names_choose_who_answers_and_who_speaks(make_host)
             ("answering", ("down", "escape"), None),
             ("answering", (*"tom b", "enter"), Roles("", "TOM B")),
             ("speaking-as", (*"sa", "enter"), Roles("SAM", "FRODO")),
+            ("answering", (*"anyone", "enter"), Roles("", "")),
             ("speaking-as", ("enter",), CURRENT),
         ]:
             results = await open_dialog(pilot, column=column)

@@ -195,3 +195,8 @@ async def test_keys_that_are_typed_while_a_line_is_handled_are_neither_lost_nor_
         assert prompt_of(pilot).value == ""
         await pilot.press("up", "up")
         assert prompt_of(pilot).value == "/nothing"
+        prompt_of(pilot).clear()
+        ui.conversation_of(app).pace = 5
+        await type_ahead(pilot, "the lamp", "bilbo is")
+        await ui.until(pilot, lambda: "still generating" in ui.notices(app))
+        assert prompt_of(pilot).value == "bilbo is"  # a prompt that is refused is put back
