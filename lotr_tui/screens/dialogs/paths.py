@@ -143,7 +143,5 @@ def ask_to_export_csv(screen: AppScreen[Any], run: Path, name: str, on_exported:
 
 def abbreviate_home(path: Path) -> str:
     """Return a path for an input, with "~" for the user's home folder."""
-    try:
-        return f"~{os.sep}{path.relative_to(Path.home())}"
-    except (RuntimeError, ValueError):  # no home folder, or a path outside it
-        return str(path)
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises an error without one
+    return f"~{os.sep}{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

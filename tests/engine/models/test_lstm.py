@@ -27,9 +27,8 @@ def test_models_have_as_many_parameters_as_the_notebook_and_the_paper():
     """Merity et al. 2017 on the Penn Treebank: 400-1150-1150-400, tied weights, 10,000 words."""
     paper = ModelConfig(embedding_size=400, hidden_size=1150, num_layers=3, tie_weights=True)
     for config, vocabulary_size, expected in (
-        (PRESETS["notebook"].model, 884, 5_108_596),
-        (paper, 10_000, 24_221_600),
-    ):
+        (PRESETS["notebook"].model, 884, 5_108_596), (paper, 10_000, 24_221_600),
+    ):  # fmt: skip
         model = LSTMModel(config, vocabulary_size, seeded(0))
         assert sum(parameter.numel() for parameter in model.parameters()) == expected
 

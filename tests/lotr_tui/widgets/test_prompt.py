@@ -36,11 +36,9 @@ class TestEditing:
             assert app.sent.pop() == "one\nt\nwo"
             await type_text(pilot, "one two three")
             for keys, value in [
-                (["ctrl+w"], "one two "),
-                (["ctrl+left", "ctrl+k"], "one "),
-                (["ctrl+z"], "one two "),
+                (["ctrl+w"], "one two "), (["ctrl+left", "ctrl+k"], "one "), (["ctrl+z"], "one two "),
                 (["home", "shift+right", "shift+right", "x"], "xe two "),
-            ]:
+            ]:  # fmt: skip
                 await pilot.press(*keys)
                 assert prompt.value == value, keys
 

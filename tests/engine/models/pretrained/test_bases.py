@@ -269,12 +269,10 @@ def test_a_model_is_loaded_without_transformers_where_that_is_possible(folders):
 def test_what_only_transformers_can_load_is_named(folders, tmp_path):
     path = tmp_path / "tiny.gguf"
     for change, message in (
-        (setting(tokenizer__ggml__pre="tekken"), "'tekken'"),
-        (setting(tokenizer__ggml__model="t5"), "'t5'"),
-        (setting(llama__expert_count=8), "has experts"),
-        (setting(llama__rope__scaling__type="yarn"), "yarn"),
+        (setting(tokenizer__ggml__pre="tekken"), "'tekken'"), (setting(tokenizer__ggml__model="t5"), "'t5'"),
+        (setting(llama__expert_count=8), "has experts"), (setting(llama__rope__scaling__type="yarn"), "yarn"),
         (tensor("blk.0.attn_q_norm.weight", np.ones(8)), "tensors of another kind of model, such as blk.0.attn_q_norm"),
-    ):
+    ):  # fmt: skip
         write_gguf(path, folders("llama"), **change)
         assert message in refused(f"gguf:{path}", UnsupportedModelError)
         with pytest.raises(InvalidInputError, match="only its folder can be read: hf:FOLDER or hf:owner/name"):

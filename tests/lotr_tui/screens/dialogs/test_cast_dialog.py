@@ -32,13 +32,11 @@ async def test_keys_and_typed_names_choose_who_answers_and_who_speaks(make_host)
             ("answering", ("up", "up", "up", "enter"), Roles("", "")),
             ("answering", ("down", "enter"), Roles("", "SAM")),
             ("answering", (*"DEAD", "enter"), Roles("", "KING OF THE DEAD")),
-            ("answering", (*"gol", "enter"), Roles("", "GOLLUM")),
-            ("answering", ("down", "escape"), None),
+            ("answering", (*"gol", "enter"), Roles("", "GOLLUM")), ("answering", ("down", "escape"), None),
             ("answering", (*"tom b", "enter"), Roles("", "TOM B")),
             ("speaking-as", (*"sa", "enter"), Roles("SAM", "FRODO")),
-            ("answering", (*"anyone", "enter"), Roles("", "")),
-            ("speaking-as", ("enter",), CURRENT),
-        ]:
+            ("answering", (*"anyone", "enter"), Roles("", "")), ("speaking-as", ("enter",), CURRENT),
+        ]:  # fmt: skip
             results = await open_dialog(pilot, column=column)
             await pilot.press(*keys)
             await pilot.pause()

@@ -77,16 +77,14 @@ async def test_errors_are_shown_and_nothing_is_lost(make_host, tmp_path):
         for name, value, message in [
             ("corpus", "/nowhere/x.csv", "/nowhere/x.csv is not a file; fix the path or clear it"),
             ("corpus", "x" * 5000, "xxx is not a file"),
-            ("corpus", "a\0b", "a\N{REPLACEMENT CHARACTER}b is not a file"),
-            ("corpus", "/dev/null", "is not a file"),
-            ("run", "a/b", "run name 'a/b'"),
-            ("run", "taken", "exists already; choose another name"),
+            ("corpus", "a\0b", "a\N{REPLACEMENT CHARACTER}b is not a file"), ("corpus", "/dev/null", "is not a file"),
+            ("run", "a/b", "run name 'a/b'"), ("run", "taken", "exists already; choose another name"),
             ("epochs", "many", "epochs=many is not a whole number from 1 to 100000"),
             ("settings", "epoch=3", "unknown setting 'epoch'; did you mean epochs?"),
             ("settings", "sample_prompt='the", "a quotation mark is not closed"),
             ("settings", "softmax_samples=5", "softmax_samples and label_smoothing cannot be combined"),
             ("settings", "epochs=4", "set twice"),
-        ]:
+        ]:  # fmt: skip
             epochs = "3" if message == "set twice" else ""
             texts = {"corpus": "", "run": "", "epochs": epochs, "settings": "seed=7", name: value}
             await submit(pilot, lambda: message in problem(pilot), **texts)  # noqa: B023

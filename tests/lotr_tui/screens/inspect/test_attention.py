@@ -193,10 +193,9 @@ async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(ho
         strips = ui.heat_strips(app)
         weights = ui.expected_record(session_model).weights
         for keys, row, position in [
-            (("home", "up"), 0, 0),
-            (("down", "down", "down", "g"), 3, int(weights[2, 1, 13].argmax())),
+            (("home", "up"), 0, 0), (("down", "down", "down", "g"), 3, int(weights[2, 1, 13].argmax())),
             (("down", "down", "down", "end"), 5, 13),
-        ]:
+        ]:  # fmt: skip
             await pilot.press(*keys)
             await pilot.pause()
             assert screen.selection == (2, row, position), keys

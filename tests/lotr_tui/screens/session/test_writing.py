@@ -63,9 +63,8 @@ async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_an
         assert not ui.entries(app, Reply)
         for prompt, text in [
             ("bilbo xylophone ☺", "the model does not know: xylophone, ☺"),
-            ("[red]bilbo[/red] is [/", "[red]bilbo[/red] is [/"),
-            ("bilbo \x1b]0;owned\x07 is", "❯ bilbo is\n"),
-        ]:
+            ("[red]bilbo[/red] is [/", "[red]bilbo[/red] is [/"), ("bilbo \x1b]0;owned\x07 is", "❯ bilbo is\n"),
+        ]:  # fmt: skip
             await ui.reply_to(pilot, prompt)
             assert text in ui.exchange_text(app)
             assert not {"\x1b", "\x07"} & set(ui.exchange_text(app))
