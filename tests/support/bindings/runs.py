@@ -12,7 +12,7 @@ from lotr_tui.screens.runs.screen import CURVE_MARKS, RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
 from tests.support.bindings import Row, Stage, closes, focused, keys, moves, of, opens, scroll_y
-from tests.support.pilot import lines_of, screen_name, text_of, until
+from tests.support.pilot import lines_of, notices, screen_name, text_of, until
 
 # The list of runs
 
@@ -132,6 +132,7 @@ DASHBOARD = [
     *keys("dashboard", visible_range, zoom_out=(0, 12)),
     Row("dashboard.show-all", visible_range, (0, 12), ("plus", "plus")),
     *keys("dashboard", of("PaneTabs", "pane"), pane="samples", previous_pane="chart"),
+    Row("dashboard.new", notices, lambda before, after: "One training at a time" in after),
     *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
     *opens("dashboard", prompt=("Dialog", "dialog.cancel"), export="ExportDialog"),
     *opens("dashboard", stop="ConfirmDialog", close="QuitDialog"),
