@@ -3,7 +3,9 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,9 @@ class PathSuggester(Suggester):
 def list_names(folder: str) -> list[str]:
     """Return the sorted names in a folder, folders with a slash at the end. An unreadable folder has none."""
     names = []
-    try:
-        with os.scandir(Path(folder).expanduser()) as entries:
-            for entry, _ in zip(entries, range(MAX_FOLDER_ENTRIES), strict=False):
-                if entry.name.isprintable():
-                    names.append(f"{entry.name}/" if entry.is_dir() else entry.name)
-    except (OSError, RuntimeError, ValueError):  # RuntimeError: an unknown user; ValueError: a zero byte
-        pass
+    with suppress(OSError, RuntimeError, ValueError), os.scandir(Path(folder).expanduser()) as entries:
+        for entry in islice(entries, MAX_FOLDER_ENTRIES):
+            names += [f"{entry.name}/" if entry.is_dir() else entry.name] if entry.name.isprintable() else []
     return sorted(names, key=str.casefold)
 
 

@@ -46,7 +46,8 @@ class ConversationView(containers.Vertical):
         self.slot, self.conversation = slot, Conversation(slot.pace)
         self.edited_reply: Reply | None = None  # whose prompt is in the prompt input
         self._on_change, self._on_cursor = on_change, on_cursor
-        self.transcript = transcript.Transcript(self._welcome, on_cursor, self.step_answer)
+        welcome = slot.session_model.welcome_text(slot.roles.speaker)
+        self.transcript = transcript.Transcript(welcome, on_cursor, self.step_answer)
         self.search_bar = transcript.SearchBar(self.transcript)
         self._noted_contexts: set[str] = set()  # names of the models whose full context is noted
         self._pending_cursor: int | None = None  # index of a branch's first token, which is not written yet
@@ -70,10 +71,6 @@ class ConversationView(containers.Vertical):
         entry = None if cursor is None else self.transcript.entries[cursor[0]]
         return entry if isinstance(entry, Reply) else self.conversation.current_reply
 
-    @property
-    def _welcome(self) -> str:
-        return self.slot.session_model.welcome_text(self.slot.roles.speaker)
-
     def add_note(self, text: str) -> None:
         self.transcript.append(Note(text))
 
@@ -81,7 +78,7 @@ class ConversationView(containers.Vertical):
         """Make room for the names of the model's cast, and say what to type in a conversation that has not begun."""
         model = self.slot.session_model
         self.transcript.set_name_width(name_column_width(model.cast, "" if model.chat is None else model.label))
-        welcome, (before, *others) = Note(self._welcome), self.transcript.entries
+        welcome, (before, *others) = Note(model.welcome_text(self.slot.roles.speaker)), self.transcript.entries
         if welcome != before and self.conversation.current_reply is None and self.transcript.is_attached:
             self.transcript.replace_entries(0, [welcome, *others])
 
@@ -322,9 +319,7 @@ class ConversationView(containers.Vertical):
             return False
         model, pace, reader = self.slot.session_model, self.slot.pace, self.conversation.reader
         try:
-            opened = (
-                Conversation(pace, reader=reader) if path is None else Conversation.resume(path, model, pace, reader)
-            )
+            new = Conversation(pace, reader=reader) if path is None else Conversation.resume(path, model, pace, reader)
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return False
@@ -333,8 +328,8 @@ class ConversationView(containers.Vertical):
         self.leave_words()
         self.search_bar.close()
         self.conversation.close()
-        self.conversation = opened
-        self.transcript.replace_entries(0, [Note(self._welcome), *opened.selected_replies()])
+        self.conversation = new
+        self.transcript.replace_entries(0, [Note(model.welcome_text(self.slot.roles.speaker)), *new.selected_replies()])
         self.transcript.scroll_end(animate=False)
         self._show_notice()
         self._on_change(True)

@@ -81,14 +81,12 @@ class ModelSlot:
             self._state.update_settings(models={self._name: changed})
 
     def describe_changes(self, before: ModelSettings) -> str:
-        """Return the end of a sentence with the settings of this model that differ from the ones `before` it."""
-        settings, (speaking_as, speaker, _) = self.settings, self.roles
-        roles = f"as {display_name(speaking_as) or A_STRANGER} to {display_name(speaker) or 'anyone'}"
-        has_other_roles = (speaking_as, speaker) != (before.speaking_as, before.answering)
-        changes = [roles] if self.session_model.cast and has_other_roles else []
-        temperature = settings.sampler.temperature
-        changes += [f"T {temperature:.2f}"] if temperature != before.sampler.temperature else []
-        return f", with settings of its own: {', '.join(changes)}" if changes else ""
+        """Return the end of a sentence with roles and temperature, if they differ from the ones `before` this model."""
+        now, temperature = self.settings, self.settings.sampler.temperature
+        roles = f"as {display_name(now.speaking_as) or A_STRANGER} to {display_name(now.answering) or 'anyone'}, "
+        shown = f", with settings of its own: {roles if self.session_model.cast else ''}T {temperature:.2f}"
+        same = replace(before, sampler=now.sampler, best_of=now.best_of) == now
+        return "" if same and temperature == before.sampler.temperature else shown
 
     @property
     def roles(self) -> Roles:
