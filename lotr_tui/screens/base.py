@@ -8,7 +8,6 @@ from lotr_tui.app_state import AppState
 from lotr_tui.textual_fixes.app import TextualFixesScreen
 
 ResultT = TypeVar("ResultT")
-
 ONE_TRAINING = "One training at a time in this program; start another with `lotr-tui train`."
 
 

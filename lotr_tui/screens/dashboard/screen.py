@@ -365,10 +365,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         choose_run(self, self._load)
 
     def action_new_training(self) -> None:
-        if self._exit_on_close or self.state.is_training:
-            self.notify(ONE_TRAINING)
-        else:
-            self.notify("Press esc, then ctrl+t to train another model.")
+        is_busy = self._exit_on_close or self.state.is_training
+        self.notify(ONE_TRAINING if is_busy else "Press esc, then ctrl+t to train another model.")
 
     @work(exclusive=True, group="load")
     async def _load(self, name: str) -> None:

@@ -75,12 +75,10 @@ class CopiedScreen(TextScreen[MemorizationReport]):
         assert self.page is not None, "the search was started with a page"
         self.passages, self.selected = result.passages, 0
         text, tokens = self.query_one(TextView), self.page.tokens
-        opening = {passage.start: f"{number}[" for number, passage in enumerate(self.passages, 1)}
-        closing = {}
-        for number, passage in enumerate(self.passages, 1):
-            last = passage.start + passage.length - 1
-            overlaps = len({*self.passages_at(passage.start), *self.passages_at(last)}) > 1
-            closing[last] = f"]{number}" if overlaps else "]"
+        opening, closing = dict[int, str](), dict[int, str]()
+        for number, (start, length) in enumerate(((each.start, each.length) for each in self.passages), 1):
+            overlaps = len({*self.passages_at(start), *self.passages_at(start + length - 1)}) > 1
+            opening[start], closing[start + length - 1] = f"{number}[", f"]{number}" if overlaps else "]"
         marks = {index: (opening.get(index, ""), closing.get(index, "")) for index in opening | closing}
         text.marks = [passage.start for passage in self.passages]
         text.show(Page.from_words(tokens, marks), text.marks[0] if text.marks else 0)

@@ -275,9 +275,8 @@ class HeatStrips(StripWidget, can_focus=True):
         columns = self.columns()
         lines = [Strip([Segment(join_fitting(self._heading, width), self._style("muted"))])]
         if self._first_label:
-            above_numbers = Strip([Segment(AT_CURSOR, self._style("muted"))])
             names = self._draw_names(columns).adjust_cell_length(self.size.width - len(AT_CURSOR))
-            lines.append(Strip.join([names, above_numbers]))
+            lines.append(Strip.join([names, Strip([Segment(AT_CURSOR, self._style("muted"))])]))
         lines += [self._draw_row(index, columns) for index in self.visible_rows()]
         cell = self._label_width
         if (column := columns.column_of(self.item)) is not None:

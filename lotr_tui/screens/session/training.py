@@ -81,8 +81,7 @@ class TrainingFollower:
             trainings.append(("a new training", "new"))
         chosen: Path | str | None = trainings[0][1]
         if len(trainings) > 1:
-            note = ONE_TRAINING if state.is_training else ""
-            dialog: Dialog[Path | str] = Dialog("Which training?", answers=trainings, text=note)
+            dialog = Dialog[Path | str]("Which training?", answers=trainings, text=ONE_TRAINING * state.is_training)
             chosen = await screen.app.push_screen_wait(dialog)
         if chosen == "new":
             await self._ask_for_new()
