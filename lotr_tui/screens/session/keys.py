@@ -64,6 +64,7 @@ inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention o
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training
 preset | | | NAME | | slot.set_control | | Set all sampling controls, such as /preset chat
 temperature | | | NUMBER | | slot.set_control | | Set the temperature, from 0 to 2
+penalty | | | NUMBER | | slot.set_control | | Make words that were used less likely, such as 1.1
 set | | | NAME VALUE | | slot.set_control | | Set another control, such as /set seed 7
 left | | left | | call('view.transcript.step', -1) | | word | The previous word
 right | | right | | call('view.transcript.step', 1) | | word | The next word
@@ -97,7 +98,6 @@ STATE_HELP = {
     "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
 SETTINGS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {
-    "penalty": "Make words that were used less likely, such as 1.1",
     "top-k": "Sample only from so many of the most likely words or tokens",
     "top-p": "Sample only from the most likely words with this total probability",
     "min-p": "Leave out words this much less likely than the best one",

@@ -49,7 +49,7 @@ def test_only_commands_that_the_model_can_do_are_offered():
             choices = keys.complete_command(text, SimpleNamespace(cast=cast, chat=chat)).choices
             found = {choice.text.removeprefix(text).strip() for choice in choices}
             assert found & {"as", "to", "scene", "system"} == offered - ({"scene"} if text == "/set " else set())
-            assert len(choices) <= 15
+            assert len(choices) <= 16
     no_chat = SimpleNamespace(cast=("SAM",), chat=None)
     assert "needs a model with a chat template" in keys.complete_command("/system You", no_chat).hint
 
@@ -92,7 +92,7 @@ async def test_mistakes_are_explained_and_values_set_the_controls(opened):
         assert (panel.preset, panel.settings.min_p) == ("chat", 0.05)
         for command in (
             "/temperature 0.9", "/set top-k 40", "/set top-p .9", "/set min-p 0.1", "/set length 12",
-            "/set penalty 1.1", "/set seed 7", "/set pace 100",
+            "/penalty 1.1", "/set seed 7", "/set pace 100",
         ):  # fmt: skip
             await run(pilot, command)
             assert prompt_of(pilot).value == ""
@@ -171,7 +171,7 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
         await ui.until(pilot, lambda: ui.screen_name(app) == "HelpScreen")
         await pilot.press("escape")
         await pilot.resize_terminal(80, 12)
-        rows = ["7 more below", "3 more above, 4 more below", "7 more above", "7 more above"]
+        rows = ["8 more below", "3 more above, 5 more below", "8 more above", "8 more above"]
         for key, shown in zip(["slash", *3 * ["pagedown"]], rows, strict=True):
             await pilot.press(key)
             assert ui.text_of(menu).splitlines()[-1] == shown
