@@ -81,7 +81,6 @@ def evaluate(
     content, is_script, source, notes = _read_common_text(combiners, split, text)
     if by_speaker:
         script = content if is_script else scripts.script_text(scripts.read_scenes(content))
-        _print_start(source, [each.name for each in runs])
         _print_by_speaker(combiners[0], combined, script, split_or_path, as_json=as_json)
         return
     if is_comparison:
@@ -297,6 +296,7 @@ def _print_by_speaker(
     """Print how well the runs predict the texts of each speaker, and the next speaker."""
     run = "+".join(loaded.name for loaded in combiner.runs)
     model = check_has_cast(combiner.combine(combination, to_play=True).model, run, "--by-speaker")
+    _print_start(source, [loaded.name for loaded in combiner.runs])
     script = scoring.convert_text(script, scoring.native_form(model.tokenizer), "dialogue")
     scenes = [[turn for turn in map(scripts.parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
     evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))
