@@ -125,7 +125,7 @@ def _status_rows(view: training_view.TrainingView, state: str) -> list[tuple[str
         remaining = f", {formatting.format_duration(step.eta_seconds)} left" if state == "running" else ""
         rows.append(("time", formatting.format_duration(finished.seconds if finished else step.seconds) + remaining))
     for diagnosis in view.current_diagnoses:
-        label = "remedy" if state == "running" else "advised"  # such as to stop what has ended by now
+        label = "remedy" if state == "running" else "advised"  # an ended run cannot be stopped any more
         rows += [("diagnosis", diagnosis.message), (label, diagnosis.remedy)]
     if view.samples:
         sample = view.samples[-1]
