@@ -97,7 +97,7 @@ STATE_HELP = {
     "words": "← → choose a word; 1-8 replace it and go on; esc back",
     "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
-SETTINGS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {
+CONTROLS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {
     "top-k": "Sample only from so many of the most likely words or tokens",
     "top-p": "Sample only from the most likely words with this total probability",
     "min-p": "Leave out words this much less likely than the best one",
@@ -187,7 +187,7 @@ def parse_command(text: str, model: "SessionModel | None") -> tuple[SlashCommand
         raise InvalidInputError(f"type {command.usage}: {command.help}")
     if problem := find_problem(command.name, model):
         raise InvalidInputError(problem)
-    return command, f"{command.name} {argument}" if argument and command.name in SETTINGS else argument
+    return command, f"{command.name} {argument}" if argument and command.name in CONTROLS else argument
 
 
 def find_problem(command: str, model: "SessionModel | None") -> str:
@@ -267,7 +267,7 @@ def complete_command(
         "learn": [chapter.name for chapter in CHAPTERS],
         "inspect": INSPECTORS,
         "preset": {name: preset.describe() for name, preset in SAMPLER_PRESETS.items()},
-        "set": {name: help for name, help in SETTINGS.items() if is_usable(name)},
+        "set": {name: help for name, help in CONTROLS.items() if is_usable(name)},
     }
     values = choices_of.get(command.name, ())
     if command.name == "model":

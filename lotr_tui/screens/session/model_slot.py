@@ -14,7 +14,7 @@ from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.session.keys import SETTINGS, find_name, find_problem
+from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
 from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model
@@ -138,11 +138,11 @@ class ModelSlot:
     def set_control(self, argument: str) -> None:
         """Set a control or a role by its name and value, such as `seed 7` or `to Gollum`."""
         name, _, value = argument.partition(" ")
-        name, value, cast = find_name(name, SETTINGS), value.strip(), self.session_model.cast
+        name, value, cast = find_name(name, CONTROLS), value.strip(), self.session_model.cast
         if problem := find_problem(name, self.session_model):
             raise InvalidInputError(problem)
         if not value:
-            raise InvalidInputError(f"type /set {name} VALUE: {SETTINGS[name]}")
+            raise InvalidInputError(f"type /set {name} VALUE: {CONTROLS[name]}")
         if name in names.NOBODY:
             value = names.read_name(name, value, cast)
             if note := names.describe_unknown_name(value, cast):
