@@ -12,13 +12,6 @@ def bar(fraction: float, width: int) -> str:
     return "█" * full_cells + " ▏▎▍▌▋▊▉"[remainder].strip()
 
 
-def signed_bar(fraction: float, half_width: int) -> str:
-    """Return a bar over `fraction` (-1 to 1) from an axis in the middle, `2 * half_width + 1` cells wide."""
-    full_cells, remainder = divmod(round(max(0.0, min(-fraction, 1.0)) * half_width * 8), 8)
-    left = ("" if remainder == 0 else "▕" if remainder < 3 else "▐" if remainder < 7 else "█") + "█" * full_cells
-    return f"{left:>{half_width}}│{bar(fraction, half_width):<{half_width}}"
-
-
 def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
     """Return a block per value, from 0 to `max_value` or the largest one; equal values are a line, NaN a space."""
     scale = max((value for value in values if math.isfinite(value)), default=0.0) if max_value is None else max_value
