@@ -4,9 +4,8 @@ from functools import cache
 
 from textual.widgets import Input
 
-from lotr_tui.learn.chapters import CHAPTERS, find_chapter
+from lotr_tui.learn.chapters import find_chapter
 from lotr_tui.learn.material import Material
-from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.slider import Slider
@@ -32,13 +31,6 @@ class FailingFigure(SliderFigure):
     def load(self, cancelled):
         yield "loading the test …"
         raise ValueError("the model\nis broken")
-
-
-def open_class_before():
-    """Write the progress of a user who has opened the class, so that the session does not mention it."""
-    store = ProgressStore()
-    store.add(last=CHAPTERS[0].name)
-    assert not store.save()
 
 
 def chapter_screen(pilot):
