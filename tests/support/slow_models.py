@@ -100,9 +100,6 @@ class FakeSlowModel:
     def advance_batch(self, states, tokens):
         return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
 
-    def state_memory(self, state):
-        return state.num_read // 1000, 100  # all states of a short text share their memory
-
     def has_slid(self, state):
         return state.num_read > self.context_size
 
