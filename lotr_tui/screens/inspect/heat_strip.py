@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from textual.strip import Strip
 
 from engine.data.arrays import Float32Array, Int64Array
 from lotr_tui.formatting import fit_cells, format_percent
+from lotr_tui.screens.inspect.text_view import DIFFERENCES
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 from lotr_tui.widgets.keys import binding_table
@@ -31,6 +32,23 @@ POSITIVE_CHARS, ZERO_CHAR, NEGATIVE_CHARS = "▂▄▆█", "·", "-░▒▓"
 
 Kind = Literal["weight", "gate", "signed"]
 """Weights are shaded, gates from 0 to 1 are blocks, and other values show their sign."""
+
+
+class Shading(NamedTuple):
+    """Styles of the words by a value in bits."""
+
+    title: str
+    styles: tuple[str, ...]
+    thresholds: tuple[float, ...]  # bits that separate the styles
+    legend: tuple[str, ...]  # meaning of each style
+
+
+DIFFERENCE_SHADING = Shading(
+    "difference: ",
+    DIFFERENCES,
+    (-3.0, -1.0, 1.0, 3.0),
+    ("lost 3 bits", "1", "even", "1", "gained 3 bits"),
+)
 
 
 def shade_levels(weights: Float32Array) -> npt.NDArray[np.intp]:

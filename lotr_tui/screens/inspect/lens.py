@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from textual import containers, on, widgets
@@ -21,6 +21,7 @@ from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.inspect import text_screen, text_view
+from lotr_tui.screens.inspect.heat_strip import Shading
 from lotr_tui.screens.inspect.text_screen import Row, RowList, TextInputBar, TextScreen
 from lotr_tui.screens.inspect.text_view import Page, TextView
 from lotr_tui.screens.inspect.who import WhoPane, line_at
@@ -39,15 +40,6 @@ PLACEHOLDER = "Type a text below. Each word is shaded by its surprisal in bits: 
 LensView = Literal["network", "Kneser-Ney", "difference"]
 """Meaning of the shades: the surprisal of one model, or the difference between both."""
 LENS_VIEWS: tuple[LensView, ...] = get_args(LensView)
-
-
-class Shading(NamedTuple):
-    """Styles of the words by a value in bits."""
-
-    title: str
-    styles: tuple[str, ...]
-    thresholds: tuple[float, ...]  # bits that separate the styles
-    legend: tuple[str, ...]  # meaning of each style
 
 
 SURPRISE = Shading(  # probabilities of 1/8, 1/64 and 1/1024
