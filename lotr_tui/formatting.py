@@ -1,6 +1,7 @@
-"""Numbers, durations and model rows as short texts for the screens and the plain commands."""
+"""Numbers, durations, model rows, bars and sparklines as short texts for the screens and the plain commands."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -18,6 +19,7 @@ PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"  # below a list of runs with marke
 LINE_END_MARK = "¶"  # an `<eos>` at the place where it ends a line
 SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}  # on the screen only
 END_OF_TEXT = "end of text"  # `<eos>` where line breaks are ordinary tokens
+BLOCK_HEIGHTS = "▁▂▃▄▅▆▇█"
 SPACE_MARK = "·"  # a space in a token that stands alone
 JOINERS = "\u200c\u200d"  # of zero width and not printable, but part of Persian and Hindi words and of some emoji
 
@@ -133,3 +135,20 @@ def format_model_row(name: str, description: str, valid_perplexity: float | None
     """Return the row of a model in a list: name, description and validation perplexity in aligned columns."""
     valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
     return f"{fit_cells(printable(name), 24)} {description:9}{valid}"  # fits a dialog of 60 columns
+
+
+def bar(fraction: float, width: int) -> str:
+    """Return a bar over `fraction` (0 to 1) of `width` cells, precise to an eighth of a cell."""
+    full_cells, remainder = divmod(round(max(0.0, min(fraction, 1.0)) * width * 8), 8)
+    return "█" * full_cells + " ▏▎▍▌▋▊▉"[remainder].strip()
+
+
+def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
+    """Return a block per value, from 0 to `max_value` or the largest one; equal values are a line, NaN a space."""
+    scale = max((value for value in values if math.isfinite(value)), default=0.0) if max_value is None else max_value
+    blocks = ""
+    for value in values:
+        fraction = max(0.0, min(value / scale, 1.0)) if scale > 0 and math.isfinite(value) else 0.0
+        blocks += BLOCK_HEIGHTS[min(7, int(fraction * 8))] if math.isfinite(value) else " "
+    heights = set(blocks) - {" "}
+    return blocks.replace(heights.pop(), "─") if max_value is None and len(heights) == 1 else blocks

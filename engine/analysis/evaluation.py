@@ -203,11 +203,14 @@ class EncodedText:
         return np.diff(self._block_edges).astype(np.float64)
 
     def block_bits(self, log_probs: Float64Array) -> Float64Array:
-        """Return the bits `[blocks]`; the bits of a token are spread evenly over its characters."""
+        return self.bits_between(self._block_edges, log_probs)
+
+    def bits_between(self, edges: Int64Array, log_probs: Float64Array) -> Float64Array:
+        """Return the bits `[edges - 1]` between characters; the bits of a token are spread evenly over its own."""
         cumulative = np.concatenate([[0.0], np.cumsum(self.token_bits(log_probs))])
         ends = np.concatenate([[0], self.end_offsets])
         is_last_at_offset = np.append(np.diff(ends) > 0, True)
-        at_edges = np.interp(self._block_edges, ends[is_last_at_offset], cumulative[is_last_at_offset])
+        at_edges = np.interp(edges, ends[is_last_at_offset], cumulative[is_last_at_offset])
         at_edges[0] = 0  # the first token may have no characters
         return np.diff(at_edges)
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.analysis.evaluation import count_characters
-from engine.analysis.tokenized_text import TokenizedText
+from engine.analysis.evaluation import CandidateScores, count_characters
+from engine.analysis.tokenized_text import WRITTEN_WORD, TokenizedText
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers import EOS_ID, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
@@ -152,3 +152,45 @@ class TokenScores:
 def _sum_from(values: Float64Array, starts: npt.NDArray[np.int32]) -> Float64Array:
     sums: Float64Array = np.add.reduceat(values, starts) if len(starts) else np.empty(0)
     return sums
+
+
+class WordChange(NamedTuple):
+    word: str
+    line: int  # of the scored text, from 1
+    start: int  # first character in the scored text
+    context: str  # the line up to the word and with it
+    bits: float
+    other_bits: float
+
+    @property
+    def gain(self) -> float:
+        """Bits that the word costs less than by the other model: the binary logarithm of the ratio of its chances."""
+        return self.other_bits - self.bits
+
+
+def most_changed_words(
+    scores: CandidateScores, other: CandidateScores, count: int
+) -> tuple[list[WordChange], list[WordChange]]:
+    """Return the `count` words that gain most from `other` to `scores`, two models on one text, and that lose most.
+
+    A word has the white space before it. A token of several words counts for each by its characters.
+    """
+    text = scores.text.text
+    matches = list(WRITTEN_WORD.finditer(text))
+    edges = np.array([0, *(match.end() for match in matches)], np.int64)
+    bits, other_bits = (each.text.bits_between(edges, each.log_probs) for each in (scores, other))
+    order = order_by_gain(other_bits - bits, np.array([match.lastgroup == "word" for match in matches], np.bool_))
+
+    def describe(index: int) -> WordChange:
+        start, end = matches[index].span()
+        line, context = text.count("\n", 0, start) + 1, text[text.rfind("\n", 0, start) + 1 : end]
+        return WordChange(text[start:end], line, start, context, float(bits[index]), float(other_bits[index]))
+
+    gained, lost = map(describe, order[:count]), map(describe, order[: -count - 1 : -1])
+    return [each for each in gained if each.gain > 0], [each for each in lost if each.gain < 0]
+
+
+def order_by_gain(gains: Float64Array, is_word: npt.NDArray[np.bool_]) -> list[int]:
+    """Return the indices of the words whose gains are known, from the largest gain to the largest loss."""
+    order = np.argsort(-gains, kind="stable")
+    return [index for index in order.tolist() if is_word[index] and not math.isnan(gains[index])]

@@ -170,6 +170,19 @@ def adapter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def adapter_norms(config: ModelConfig, adapter: Mapping[str, StoredTensor]) -> dict[str, list[float]]:
+    """Return the Frobenius norm of what an adapter adds to each layer, by the name of the matrix."""
+    norms: dict[str, list[float]] = {name: [] for name in lora_targets(config)}
+    for name in adapter_shapes(config):
+        matrix, _, part = name.partition(".lora_")
+        if part == "A.weight":
+            first, second = (to_float32(adapter[f"{matrix}.lora_{part}.weight"]) for part in "AB")
+            # The trace of (BA)ᵀBA is the sum of the products of the elements of BᵀB and AAᵀ, which are symmetric.
+            square = float(np.sum((second.T @ second) * (first @ first.T), dtype=np.float64))
+            norms[matrix.rpartition(".")[2]].append(config.lora_alpha / config.lora_rank * math.sqrt(max(0.0, square)))
+    return norms
+
+
 @dataclass(frozen=True, eq=False)
 class MergedWeights(Mapping[str, StoredTensor]):
     """Weights of a model with an adapter, or none, in 8 bits or single precision, each computed when it is read."""

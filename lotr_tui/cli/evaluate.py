@@ -11,6 +11,7 @@ from rich.progress import TaskID, TaskProgressColumn
 
 from engine.analysis import evaluation as scoring
 from engine.analysis.speakers import evaluate_by_speaker
+from engine.analysis.token_scores import WordChange, most_changed_words
 from engine.data import corpus, dataset, scripts, speakers
 from engine.data.tokenizers import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
@@ -29,6 +30,9 @@ FORMS: dict[scoring.TextForm, str] = {
     "words": "the lower-case words",
 }
 SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."
+AGAINST_HELP = "Compare with RUN, and list the words that gained and lost most bits."
+NUM_WORDS = 10  # in each list
+CONTEXT_LENGTH = 40  # characters up to the end of a word
 SplitName = Literal["valid", "test", "train"]
 commands = main.Commands()
 
@@ -42,12 +46,13 @@ class Scored(NamedTuple):
     note: str = ""  # about the chosen weights, cache and learning rate
 
 
-@commands.command("eval", cls=main.Command, epilog="lotr-tui eval first second\nlotr-tui eval --text my.txt")
+@commands.command("eval", cls=main.Command, epilog="lotr-tui eval first second\nlotr-tui eval --against smollm2")
 @main.expand
 def evaluate(
     *,
     run: Annotated[list[str] | None, option("RUN", f"{main.RUNS} Several are compared.")] = None,
     more_runs: main.RunsOption = None,
+    against: Annotated[str | None, option("--against RUN", AGAINST_HELP)] = None,
     runs_dir: main.RunsDirOption = None,
     precision: main.PrecisionOption = "auto",
     split: Annotated[SplitName, option("--split valid|test|train", SPLIT_HELP)] = "valid",
@@ -61,7 +66,9 @@ def evaluate(
     jsonl: main.JsonLinesOption = False,
 ) -> None:
     """Print the perplexity and bits per character of a model on a text, or compare several models on it."""
-    is_comparison = len(run or []) > 1
+    if against is not None and len(run or []) > 1:
+        raise InvalidInputError(f"--against compares one RUN with {against}, but {len(run or [])} are given")
+    is_comparison = against is not None or len(run or []) > 1
     for_one_model = {"--run": more_runs, "--baselines": baselines, "--by-speaker": by_speaker, "--jsonl": jsonl}
     if is_comparison and (other := next((name for name, value in for_one_model.items() if value), "")):
         remedy = "name one RUN, or give each model of an ensemble as --run RUN"
@@ -71,10 +78,14 @@ def evaluate(
         if by_speaker and value:
             raise InvalidInputError(f"{name} and --by-speaker cannot be combined; leave out one of them")
     names: list[str | None] = [*(run or []), *(more_runs or [])]
+    if against is not None:
+        names = [*(names or [None]), against]
     if text is None and names and all(map(is_pretrained_name, names)):  # before anything slow
         other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
     runs = [loading.load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    if against is not None and (runs[0].path, runs[0].epoch) == (runs[1].path, runs[1].epoch):
+        raise InvalidInputError(f"--against {against} is the model {runs[0].name} itself; name another one")
     combiners = [combine.ModelCombiner([each]) for each in runs] if is_comparison else [combine.ModelCombiner(runs)]
     combined = combine.CombinationOptions(**vars(combination), dynamic=dynamic)
     split_or_path = split if text is None else text
@@ -116,15 +127,24 @@ def evaluate(
             about.append(f"reads every line as said by {speakers.SOMEONE}")
         notes += [f"{loaded.name}: {remark}" for remark in about if remark]
     notes += [f"{each.name}: {each.note}" for each in models if each.note]
+    words = dict[str, list[WordChange]]()
+    if against is not None:  # the first comparison has all models, best first
+        best, second = comparisons[0].scores
+        own, reference = (best, second) if best.candidate is candidates[0] else (second, best)
+        words = dict(zip(("gained", "lost"), most_changed_words(own, reference, NUM_WORDS), strict=True))
     if as_json:
         texts = [_comparison_record(each) for each in comparisons]
-        console.print_json({"split": split_or_path, "text": source, "texts": texts, "notes": notes})
+        record = {"split": split_or_path, "text": source, "texts": texts, "notes": notes}
+        records = {name: [{**word._asdict(), "gain": word.gain} for word in each] for name, each in words.items()}
+        console.print_json(record | ({"words": records} if words else {}))
         return
     for index, comparison in enumerate(comparisons):
         given = " of the utterances, given the names" if is_script else ""
         description = f"{FORMS[comparison.form]}{given}, {comparison.num_characters:,} characters"
         print(("\n" if index else "") + printable(f"{source}: {description}"))
         _print_comparison(comparison)
+    for title, changes in words.items():
+        _print_changes(f"{title} most", changes, console.report_names([each.name for each in models]))
     for note in notes:
         print(printable(note))
 
@@ -228,6 +248,17 @@ def _print_comparison(comparison: scoring.FormComparison) -> None:
         if interval is not None:
             reliability = f" (95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f})"
         print(printable(result + reliability))
+
+
+def _print_changes(title: str, changes: Sequence[WordChange], names: Sequence[str]) -> None:
+    """Print words with the bits that they gain, their bits by both models, and their places in the text."""
+    rows = []
+    for each in changes:
+        figures = f"{each.gain:+.2f}", f"{each.bits:.2f}", f"{each.other_bits:.2f}", f"{each.line:,}"
+        is_cut = len(each.context) > CONTEXT_LENGTH
+        rows.append([printable(each.word), *figures, "…" * is_cut + printable(each.context[-CONTEXT_LENGTH:])])
+    print()
+    console.print_table([title], ["bits gained", *map(printable, names), "line"], rows, "in the text")
 
 
 def _comparison_record(comparison: scoring.FormComparison) -> dict[str, object]:

@@ -261,6 +261,7 @@ def _comparison_record(compared: run_list.RunComparison, names: Sequence[str]) -
                 "settings": {name: values[index] for name, values in compared.settings.items()},
                 **{row.metric.name: row.values[index] for row in rows},
                 "difference": {name: each and each._asdict() for name, each in differences.items()},
+                "adapter_norms": run.adapter_norms or None,
             }
         )
     return {

@@ -20,8 +20,7 @@ from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import directory, loading
 from engine.storage.files import absolute_path
 from lotr_tui.cli import console, generate, main
-from lotr_tui.formatting import displayable, format_percent, plural, truncate
-from lotr_tui.widgets.bars import bar
+from lotr_tui.formatting import bar, displayable, format_percent, plural, truncate
 
 MAX_WHO_BYTES = 10_000  # the model reads the text as every speaker
 MAX_CONTEXT_BYTES = 4_000_000  # which take a minute or two

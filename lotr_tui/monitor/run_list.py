@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -15,7 +15,7 @@ import numpy as np
 from rich.cells import cell_len, chop_cells
 from rich.console import RenderableType
 from rich.style import Style
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from engine import events
@@ -24,7 +24,8 @@ from engine.data.arrays import Float64Array
 from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers import OPEN_VOCABULARIES, TOKENIZER_FILES
 from engine.errors import InvalidInputError, printable
-from engine.runs import directory
+from engine.models.weights import adapter_norms
+from engine.runs import directory, loading
 from engine.storage.files import read_limited
 from lotr_tui import formatting
 
@@ -91,6 +92,8 @@ class ComparedRun:
     text: Mapping[str, str | None]  # parts that identify the text of the figures; an unknown one is equal to none
     figures: Mapping[str, float]  # by the name of their metric; unknown ones are absent
     curve: tuple[Float64Array, Float64Array]  # epochs and known validation perplexities [evaluation]
+    # Size of what the adapter adds to each layer, by matrix; empty without one.
+    adapter_norms: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,11 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
 
     The validation perplexity is the one of the saved model; without a saved model, it is the lowest one.
     """
-    config = None
-    with suppress(InvalidInputError):
+    config, norms = None, dict[str, list[float]]()
+    with suppress(InvalidInputError, OSError):
         config = directory.read_config(path)
+        if config.model.lora_rank:
+            norms = adapter_norms(config.model, loading.read_adapter(path, config.model, None))
     recorded = list(directory.read_events(path / directory.METRICS_FILE, subsample=True))
     current = directory.drop_superseded(recorded)
     started = next((event for event in reversed(current) if isinstance(event, events.Started)), None)
@@ -184,6 +189,7 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
         text={} if config is None else _scored_text(path, config, started),
         figures={key: value for key, value in figures.items() if value is not None and math.isfinite(value)},
         curve=(epochs, perplexities),
+        adapter_norms=norms,
     )
 
 
@@ -328,8 +334,29 @@ def comparison_tables(
         parts += [table, Text("")]
     legend = ["* best"] if any(row.best for row in rows) else []
     legend += ["↓ lower is better", "↑ higher is better", f"baseline {names[baseline]}"]
+    parts += _adapter_maps(comparison.runs, names, styles)
     notes = [" · ".join(legend), *comparison.notes]
     return [*parts, Text("\n".join(map(printable, notes)), styles["muted"])]
+
+
+def _adapter_maps(
+    runs: Sequence[ComparedRun], names: Sequence[str], styles: Mapping[Role, str | Style]
+) -> list[RenderableType]:
+    """Return a map of the norms of each adapter, with a bar for each layer and matrix, and a legend."""
+    highest = max(chain.from_iterable(chain.from_iterable(run.adapter_norms.values() for run in runs)), default=0.0)
+    parts = list[RenderableType]()
+    for run, name in zip(runs, names, strict=True):
+        if run.adapter_norms:
+            table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), padding=(0, GAP, 0, 0))
+            for matrix, norms in run.adapter_norms.items():
+                extent = f"{min(norms):.2f} to {max(norms):.2f}"
+                table.add_row(matrix, formatting.sparkline(norms, highest), extent)
+            heading = f"adapter of {printable(name)}, layers 1 to {len(norms)}"
+            parts += [Text(heading, styles["heading"]), table, Text("")]
+    if parts:
+        legend = f"{formatting.BLOCK_HEIGHTS} from 0 to {highest:.2f}: norm of what the adapter adds to a matrix"
+        parts.insert(-1, Text(legend, styles["muted"]))
+    return parts
 
 
 def _figure_cell(row: MetricRow, run: int, is_baseline: bool, styles: Mapping[Role, str | Style]) -> Text:

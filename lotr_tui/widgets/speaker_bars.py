@@ -9,7 +9,7 @@ from textual import events
 from textual.strip import Strip
 
 from engine.generation.turns import SpeakerProb
-from lotr_tui.formatting import fit_cells, format_percent, truncate
+from lotr_tui.formatting import bar, fit_cells, format_percent, truncate
 from lotr_tui.session.cast import (
     MAX_NAME_WIDTH,
     MIN_NAME_WIDTH,
@@ -18,7 +18,6 @@ from lotr_tui.session.cast import (
     shown_name,
     speaker_style,
 )  # fmt: skip
-from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 
 PERCENT_WIDTH = 8  # cells of a probability

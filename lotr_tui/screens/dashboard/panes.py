@@ -22,11 +22,10 @@ from engine.errors import printable
 from engine.events import Sampled
 from engine.runtime.process import POLL_INTERVAL, MachineStats, poll_machine_stats
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import format_bytes, format_count, format_duration
+from lotr_tui.formatting import format_bytes, format_count, format_duration, sparkline
 from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets import charts
-from lotr_tui.widgets.bars import sparkline
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 from lotr_tui.widgets.line_list import LineList
 

@@ -19,14 +19,13 @@ from engine.errors import describe_error, printable
 from engine.models.numpy_transformer import AttentionRecord, NumpyTransformer
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import LINE_END_MARK, fit_cells, format_lone_token, format_percent, plural, truncate
+from lotr_tui.formatting import LINE_END_MARK, bar, fit_cells, format_lone_token, format_percent, plural, truncate
 from lotr_tui.screens.inspect.heat_strip import SHADES, THRESHOLDS, HeatStrips, StripRow, shade_levels
 from lotr_tui.screens.inspect.layers import LayerScreen, Selection, keep_last_tokens
 from lotr_tui.screens.inspect.text_screen import Row, RowList
 from lotr_tui.screens.inspect.text_view import Page, TextView, token_names
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import SEPARATOR
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import StatusBar

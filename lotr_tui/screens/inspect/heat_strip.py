@@ -16,9 +16,8 @@ from textual.geometry import Size
 from textual.strip import Strip
 
 from engine.data.arrays import Float32Array, Int64Array
-from lotr_tui.formatting import fit_cells, format_percent
+from lotr_tui.formatting import BLOCK_HEIGHTS, fit_cells, format_percent
 from lotr_tui.screens.inspect.text_view import DIFFERENCES
-from lotr_tui.widgets.bars import BLOCK_HEIGHTS
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 from lotr_tui.widgets.keys import binding_table
 

@@ -21,14 +21,13 @@ from engine.analysis.activations import (
 from engine.analysis.tokenized_text import TokenizedText
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import plural, token_noun
+from lotr_tui.formatting import BLOCK_HEIGHTS, bar, plural, token_noun
 from lotr_tui.screens.inspect import heat_strip
 from lotr_tui.screens.inspect.heat_strip import HeatStrips, StripRow
 from lotr_tui.screens.inspect.text_screen import Row, RowList, TextScreen
 from lotr_tui.screens.inspect.text_view import Page, TextView, token_names, visible_part
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bars import BLOCK_HEIGHTS, bar
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 

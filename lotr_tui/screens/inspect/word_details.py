@@ -12,11 +12,10 @@ from textual.strip import Strip
 from engine.analysis.evaluation import TextForm, native_form, summarize_log_probs
 from engine.analysis.token_scores import TokenScores, WordScore
 from engine.errors import printable
-from lotr_tui.formatting import PRETRAINED_NOTE, format_lone_token, format_percent, plural, truncate
+from lotr_tui.formatting import PRETRAINED_NOTE, bar, format_lone_token, format_percent, plural, truncate
 from lotr_tui.screens.inspect.text_screen import Row, unreadable_parts
 from lotr_tui.screens.inspect.text_view import visible_part
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 
 PROBABILITY_WIDTH = 8

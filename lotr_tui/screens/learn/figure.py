@@ -16,11 +16,10 @@ from textual.widgets import Input, Static
 from engine.errors import describe_error
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import fit_cells, format_percent, truncate
+from lotr_tui.formatting import bar, fit_cells, format_percent, truncate
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import HelpLine
 from lotr_tui.widgets.slider import Slider

@@ -24,7 +24,7 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
-from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, fit_cells, format_lone_token, format_percent, truncate
+from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, bar, fit_cells, format_lone_token, format_percent, truncate
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import read_text
@@ -35,7 +35,6 @@ from lotr_tui.session.session_model import SessionModel, is_slow, reads_line_end
 from lotr_tui.session.settings import PreviewUnit
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.widgets import charts, drawing, speaker_bars
-from lotr_tui.widgets.bars import bar
 
 POLL_INTERVAL = 0.02  # seconds between two looks at a result
 TYPING_PAUSE = 0.15  # seconds without a key after which a slow model reads the draft

@@ -210,3 +210,27 @@ class TestSeveralModels:
         assert lines[8].split()[:2] == ["bpe", "bpe"]
         short = lotr("eval", "words", "bpe", "--text", "-", stdin=b"The miller sells.")
         assert "the text is too short for a confidence interval" in short.stdout
+
+    def test_words_that_differ_most_are_listed_with_the_bits_of_both_models(self, lotr, score, refused, tmp_path):
+        (tmp_path / "text.txt").write_text("the miller sells\nseven lanterns before sunrise\n")
+        text, by_model = ("--normalized", "--text", "text.txt"), []
+        for name in ("words", "bpe"):
+            words, is_start = [], True
+            for row in map(json.loads, lotr("eval", name, *text, "--jsonl").stdout.splitlines()):
+                if name == "words" or is_start or row["text"].startswith((" ", "<eos>")):
+                    words.append(["", 0.0])
+                words[-1] = [words[-1][0] + row["text"].strip(), words[-1][1] - row["logprob"] / math.log(2)]
+                is_start = row["text"] == "<eos>"
+            by_model.append({word: bits for word, bits in words if word != "<eos>"})
+        lists = score("words", "--against", "bpe", *text)["words"]
+        gains = [word["gain"] for word in lists["gained"] + lists["lost"][::-1]]
+        assert gains == sorted(gains, reverse=True)
+        for name, bits in zip(("bits", "other_bits"), by_model, strict=True):
+            assert {word["word"]: word[name] for word in lists["gained"] + lists["lost"]} == pytest.approx(bits)
+        assert all(word["gain"] == word["other_bits"] - word["bits"] for word in lists["gained"])
+        most = lists["gained"][0]
+        shown = lotr("eval", "words", "--against", "bpe", *text).stdout.splitlines()
+        (first,) = (line for line in shown if line.split()[:2] == [most["word"], f"{most['gain']:+.2f}"])
+        assert first.rstrip().endswith(f"{most['line']}  {most['context']}")
+        assert refused("eval", "words", "--against", "words").endswith("is the model words itself; name another one")
+        assert "--against compares one RUN with bpe" in refused("eval", "words", "stream", "--against", "bpe")

@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from engine.config import SETTINGS, Config
 from engine.data.tokenizers import WordTokenizer
@@ -167,7 +169,7 @@ def test_the_command_repeats_any_configuration(settings_of, options, values):
 LABEL = "pre-trained on other text"
 
 
-def test_an_adapter_is_trained_in_script_form_and_every_figure_says_pre_trained(lotr, tmp_path):
+def test_an_adapter_is_trained_in_script_form_and_every_figure_says_pre_trained(lotr, home, tmp_path):
     save_llama(tmp_path / "tiny")
     corpus = write_distinct_dialogues(tmp_path / "dialogues.csv", 80)
     settings = {
@@ -196,4 +198,13 @@ def test_an_adapter_is_trained_in_script_form_and_every_figure_says_pre_trained(
     assert json_output(lotr("eval", "film", "--json"))["pretrained_on_other_text"]
     models = json_output(lotr("eval", "film", "lstm", "--text", "line.txt", "--json"))["texts"][0]["models"]
     assert {model["run"]: model["pretrained_on_other_text"] for model in models} == {"film": True, "lstm": False}
-    assert "Pre-trained on other text: film." in json_output(lotr("runs", "compare", "film", "lstm", "--json"))["notes"]
+    compared = json_output(lotr("runs", "compare", "film", "lstm", "--json"))
+    assert "Pre-trained on other text: film." in compared["notes"]
+    adapter, layer = load_file(home / "runs/film/adapter_model.safetensors"), "base_model.model.model.layers.0.mlp"
+    product = adapter[f"{layer}.up_proj.lora_B.weight"] @ adapter[f"{layer}.up_proj.lora_A.weight"]
+    scale = json_output(lotr("runs", "show", "film"))["config"]["model"]["lora_alpha"] / 2
+    norms = [run["adapter_norms"] for run in compared["runs"]]
+    assert norms[0]["up_proj"][0] == pytest.approx(scale * np.linalg.norm(product.astype(np.float64)), rel=1e-4)
+    assert (len(norms[0]), norms[1]) == (7, None)
+    assert "up_proj" in lotr("runs", "compare", "film", "lstm").stdout
+    assert lotr("eval", "film", "--against", "hf:tiny", "--text", "line.txt").stdout.count("most  bits gained") == 2

@@ -17,10 +17,10 @@ from textual.widgets import Static
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.app import iter_binding_tables
+from lotr_tui.formatting import bar, sparkline
 from lotr_tui.screens.session.keys import CAST_HINT, CHAT_HINT, HINTS
 from lotr_tui.screens.session.transcript import MOUSE_HELP
 from lotr_tui.session.settings import PRETRAINED_SAMPLER
-from lotr_tui.widgets.bars import bar, sparkline
 from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.keys import FooterKey, KeyFooter
 from lotr_tui.widgets.slider import CUSTOM_PRESET, SAMPLER_PRESETS, SamplerPanel, TemperatureSlider

@@ -11,12 +11,12 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import ModelConfig
 from engine.data.tokenizers import UNK_ID
 from engine.models.combinations import CacheSettings, NeuralCache
+from lotr_tui.formatting import BLOCK_HEIGHTS
 from lotr_tui.screens.inspect import heat_strip
 from lotr_tui.screens.inspect.heat_strip import NEGATIVE_CHARS, POSITIVE_CHARS, HeatStrips, even_columns, value_char
 from lotr_tui.screens.inspect.layers import LABEL_WIDTH, MAX_TOKENS, SIGMOID_GATES, ActivationsScreen
 from lotr_tui.screens.inspect.text_view import TextView, token_names
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.bars import BLOCK_HEIGHTS
 from tests.support import analysis as ui
 from tests.support.app import VOCABULARY
 from tests.support.attention import TOKENS
