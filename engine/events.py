@@ -4,13 +4,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from engine.data.arrays import Float32Array
 from engine.models.base import LanguageModel
 
+T = TypeVar("T")
+_Few = Annotated[tuple[T, ...], msgspec.Meta(max_length=50)]
 StopReason = Literal["done", "stopped", "detached", "patience", "pruned"]  # the last by a hyperparameter search
 NOT_RECORDED = ("model", "adapter")  # fields of events that records leave out
 
@@ -88,6 +90,16 @@ class Sampled:
     text: str
     seed: int
     temperature: float
+
+
+@dataclass(frozen=True)
+class LinesScored:
+    """Natural-log probabilities of words of held-out lines by the evaluated model, an adapter with its base."""
+
+    step: int
+    epoch: float
+    log_probs: _Few[_Few[float]]  # of each word of each line
+    lines: _Few[tuple[str, _Few[str]]] = ()  # speaker ("" for none) and words; before the first step only
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,9 @@ class Failed:
 
 
 LifecycleEvent = Preparing | Started | Resume | Finished | Failed
-RecordedEvent = LifecycleEvent | Step | Evaluated | Sampled | CommandApplied | Checkpointed | Warned | Diagnosed
+RecordedEvent = (
+    LifecycleEvent | Step | Evaluated | Sampled | LinesScored | CommandApplied | Checkpointed | Warned | Diagnosed
+)
 TrainingEvent = RecordedEvent | Snapshot
 
 # Names in records: the class name in snake case.

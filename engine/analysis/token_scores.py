@@ -1,7 +1,9 @@
 """Scores of a text: how well a model predicts its tokens, its words and its sentences."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy.typing as npt
 from engine.analysis.evaluation import CandidateScores, count_characters
 from engine.analysis.tokenized_text import WRITTEN_WORD, TokenizedText
 from engine.data.arrays import Float64Array
+from engine.data.dataset import Dataset
+from engine.data.speakers import display_name
 from engine.data.tokenizers import EOS_ID, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import BatchModel, LanguageModel, LogProbs, predict_tokens
@@ -17,6 +21,8 @@ from engine.models.dialogue import DialogueModel
 
 # Tokens per chunk. Chunks grow, so that the first scores appear at once, but for models that read each in one pass.
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
+NUM_HELD_OUT_LINES, LINE_WORDS = 8, range(5, 15)  # lines that are chosen, and their words, the line end included
+MAX_SEARCHED_TOKENS = 50_000  # in which they are looked for
 
 
 class WordScore(NamedTuple):
@@ -147,6 +153,39 @@ class TokenScores:
         with np.errstate(over="ignore"):
             perplexities: Float64Array = np.exp(nlls / lengths)
         return perplexities
+
+
+class HeldOutLine(NamedTuple):
+    """A line of the validation split: words with their punctuation, of which the line end is the last."""
+
+    speaker: str  # as shown; empty if the text is no script
+    words: tuple[str, ...]
+    edges: tuple[int, ...]  # first token of each word in the split, and the one after the last word
+
+    def word_log_probs(self, log_probs: Float64Array) -> list[float]:
+        """Return the log-probability of each word, rounded, given those of the tokens of the split `[time]`."""
+        sums = np.add.reduceat(log_probs[: self.edges[-1]], self.edges[:-1])
+        return [round(value, 3) for value in sums.tolist()]
+
+
+def choose_held_out_lines(dataset: Dataset) -> list[HeldOutLine]:
+    """Choose a few short lines, in a script of different speakers, those with most lines in the training first."""
+    tokenizer, ids = dataset.tokenizer, dataset.valid[:MAX_SEARCHED_TOKENS]
+    is_said, ends = dataset.scored_mask(ids), np.flatnonzero(np.isin(ids, tokenizer.line_end_ids)) + 1
+    ranks = {display_name(name): rank for rank, name in enumerate(dataset.cast)}
+    found, num_found = list[tuple[int, int, HeldOutLine]](), Counter[str]()
+    for start, end in pairwise([0, *ends.tolist()]):
+        first = start + int(is_said[start:end].argmax())
+        pieces = tokenizer.pieces(ids[first:end].tolist())
+        starts = [index for index, piece in enumerate(pieces) if not index or piece.startswith((" ", "\n"))]
+        if len(starts) in LINE_WORDS:
+            speaker = tokenizer.decode(ids[start:first].tolist()).removesuffix(":")
+            words = ("".join(pieces[begin:stop]).strip(" ") for begin, stop in pairwise([*starts, None]))
+            edges = *(first + index for index in starts), end
+            line = HeldOutLine(speaker, tuple(words), edges)
+            found.append((num_found[speaker], ranks.get(speaker, len(ranks)), line))
+            num_found[speaker] += 1
+    return [line for *_, line in sorted(found, key=lambda each: each[:2])[:NUM_HELD_OUT_LINES]]
 
 
 def _sum_from(values: Float64Array, starts: npt.NDArray[np.int32]) -> Float64Array:

@@ -45,11 +45,13 @@ END_EVENTS = (events.Finished, events.Failed)
 END_STATES: dict[str, RunState] = {"stopped": "stopped", "detached": "stopped", "pruned": "pruned"}  # else "finished"
 T = TypeVar("T")
 _STEP_PREFIX = b'{"event": "step"'
+_LINES_PREFIX = b'{"event": "lines_scored"'
 _DROPPED = b"\0"  # stands for the beginning of a line that is too long; no line with it is valid
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-# Nested values are refused: empty lists take 30 times their size in the file as memory.
+# Other nested values are refused: empty lists take 30 times their size in the file as memory.
 _decode_row = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | None]).decode
 _decode_step = msgspec.json.Decoder(events.Step).decode
+_decode_lines = msgspec.json.Decoder(events.LinesScored).decode
 
 
 def check_run_name(name: str) -> None:
@@ -330,7 +332,7 @@ def parse_event(line: bytes) -> events.RecordedEvent | None:
         except (msgspec.DecodeError, ValueError):  # null for a number that is not finite
             pass
     try:
-        return events.event_from_dict(_decode_row(line))
+        return _decode_lines(line) if line.startswith(_LINES_PREFIX) else events.event_from_dict(_decode_row(line))
     except (msgspec.DecodeError, ValueError):  # also NaN and numbers beyond the range of a float
         return None
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from engine.analysis.token_scores import choose_held_out_lines
 from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array, permute_lines
 from engine.data.dataset import Dataset, batchify
@@ -245,6 +246,8 @@ class TrainerState:
         if options.averaging == "ema":
             self.weight_average = optim.WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
         self.best_weights: dict[str, Float32Array] | None = None  # None before the first validation
+        # Lines whose words show what an adapter changes in its base.
+        self.held_out_lines = choose_held_out_lines(dataset) if config.model.lora_rank else []
         self.windows = WindowReader(dataset, options, device, config.model.punctuation, random.Random(options.seed))
         self.recurrent_state: RecurrentState = []  # after the latest window, for the columns of this process
         self.dropout_generator = torch.Generator(device).manual_seed(options.seed)

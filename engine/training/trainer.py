@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import events
-from engine.analysis.evaluation import count_validation_characters, evaluate, printed_perplexity, window_starts
+from engine.analysis import evaluation
 from engine.config import Config
 from engine.control import CommandQueue
 from engine.data import scripts, speakers
@@ -22,7 +22,7 @@ from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
 from engine.models import ngram, torch_ops
-from engine.models.base import LanguageModel
+from engine.models.base import LanguageModel, score_sequence
 from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.training import TrainingInput, optim
@@ -214,14 +214,15 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
     network = state.network if state.weight_average is None else state.weight_average.network
     follows_notebook = options.validation_metric == "notebook"
 
-    perplexity, progress.notebook_perplexity = state.distributed.broadcast_object(
-        lambda: (
-            evaluate(network, dataset.valid, dataset.scored_mask(dataset.valid)).perplexity,
-            notebook_perplexity(network, dataset.valid, options.batch_size, options.bptt)
-            if follows_notebook
-            else math.nan,
-        )
-    )
+    def score() -> tuple[float, float, list[list[float]]]:
+        valid, notebook = dataset.valid, math.nan
+        log_probs, is_scored = score_sequence(network, valid), dataset.scored_mask(valid)
+        if follows_notebook:
+            notebook = notebook_perplexity(network, valid, options.batch_size, options.bptt)
+        perplexity = evaluation.summarize_log_probs(log_probs[is_scored], valid[is_scored]).perplexity
+        return perplexity, notebook, [line.word_log_probs(log_probs) for line in state.held_out_lines]
+
+    perplexity, progress.notebook_perplexity, line_log_probs = state.distributed.broadcast_object(score)
     if not math.isfinite(perplexity):
         raise divergence_error(perplexity, state)
     weights = network.export_weights()
@@ -257,6 +258,9 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
             notebook_perplexity=progress.notebook_perplexity,
         )
         yield _sample(model, state)
+        if line_log_probs:
+            lines = () if progress.step else tuple((line.speaker, line.words) for line in state.held_out_lines)
+            yield events.LinesScored(progress.step, progress.epoch, tuple(map(tuple, line_log_probs)), lines)
 
 
 def divergence_error(loss: float, state: TrainerState) -> TrainingError:
@@ -300,11 +304,11 @@ def notebook_perplexity(network: optim.Network, ids: TokenIds, batch_size: int, 
     """Return the perplexity of `ids` by the formula of the notebook, see `printed_perplexity`."""
     columns = torch.from_numpy(batchify(ids, batch_size)).to(next(network.parameters()).device).long()
     state, losses = network.initial_state(batch_size), []
-    for begin in window_starts(len(columns), bptt):
+    for begin in evaluation.window_starts(len(columns), bptt):
         logits, state, _, _ = network(columns[begin : begin + bptt], state)
         targets = columns[begin + 1 : begin + 1 + bptt]
         losses.append(float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())))
-    return printed_perplexity(losses, len(columns), bptt)
+    return evaluation.printed_perplexity(losses, len(columns), bptt)
 
 
 def train(
@@ -336,12 +340,13 @@ def train(
     is_scored = dataset.scored_mask(dataset.valid)
     unigram, *kneser_ney = distributed.broadcast_object(
         lambda: [
-            evaluate(baseline(dataset.train, dataset.tokenizer), dataset.valid, is_scored).perplexity
+            evaluation.evaluate(baseline(dataset.train, dataset.tokenizer), dataset.valid, is_scored).perplexity
             for baseline in ((ngram.Unigram,) if is_long else (ngram.Unigram, ngram.KneserNey))
         ]
     )
     # A part of the split, as `max_eval_tokens` leaves it, is not a whole number of lines.
-    characters, untokenized_bits = (0, 0.0) if options.max_eval_tokens else count_validation_characters(dataset)
+    has_whole_split = not options.max_eval_tokens
+    characters, untokenized_bits = evaluation.count_validation_characters(dataset) if has_whole_split else (0, 0.0)
     trainer = Trainer(config, source, device, distributed, start_time)
     state = trainer.state
     yield events.Started(
@@ -379,7 +384,7 @@ def train(
     test_perplexity = math.nan
     if options.score_test and not ended_early:
         test_perplexity = distributed.broadcast_object(
-            lambda: evaluate(state.network, dataset.test, dataset.scored_mask(dataset.test)).perplexity
+            lambda: evaluation.evaluate(state.network, dataset.test, dataset.scored_mask(dataset.test)).perplexity
         )
     yield events.Finished(
         reason=reason,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from engine import events
 from engine.data.arrays import Float64Array
 from engine.errors import printable
 from engine.runs.directory import END_STATES, METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES, read_events
-from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_duration, format_perplexity
+from lotr_tui.formatting import LINE_END_MARK, MISSING, PRETRAINED_NOTE, format_duration, format_perplexity
 
 STEP_FIELDS = tuple(item.name for item in fields(events.Step))
 CHUNK_SIZE = 10_000  # steps per array; as events they take ten times the memory
@@ -155,6 +155,20 @@ def describe_training_end(event: events.Finished) -> str:
     return "done (early stopping)" if event.reason == "patience" else event.reason
 
 
+class LineChange(NamedTuple):
+    """What a training has changed in the words of a held-out line."""
+
+    speaker: str  # empty if the text is no script
+    words: tuple[str, ...]
+    before: Float64Array  # bits `[words]` before the first step
+    after: Float64Array  # bits `[words]` at the evaluation
+
+    @property
+    def gains(self) -> Float64Array:
+        """Binary logarithms `[words]` of the ratios of the probabilities after and before."""
+        return self.before - self.after
+
+
 @dataclass
 class TrainingView:
     """State of a training, built from live events or from the metrics and samples of a run."""
@@ -165,6 +179,7 @@ class TrainingView:
     steps: StepColumns = field(default_factory=StepColumns)
     evaluations: list[events.Evaluated] = field(default_factory=list)  # only the latest one keeps its model
     samples: list[events.Sampled] = field(default_factory=list)
+    line_scores: list[events.LinesScored] = field(default_factory=list)  # the first one names the lines
     applied_commands: list[events.CommandApplied] = field(default_factory=list)
     diagnoses: list[events.Diagnosed] = field(default_factory=list)
     dismissed: list[events.Diagnosed] = field(default_factory=list)
@@ -222,6 +237,10 @@ class TrainingView:
                 if self.evaluations:  # a model takes megabytes, and only the latest one is used
                     self.evaluations[-1] = replace(self.evaluations[-1], model=None)
                 self.evaluations.append(event)
+            case events.LinesScored():
+                lines = [*self.line_scores, event][0].lines
+                if [len(words) for _, words in lines] == [len(row) for row in event.log_probs]:  # else damaged metrics
+                    self.line_scores.append(event)
             case events.CommandApplied():
                 self.applied_commands.append(event)
                 self.paused = event.kind == "pause" or (self.paused and event.kind != "resume")
@@ -239,6 +258,7 @@ class TrainingView:
         """Remove everything of the step of a resume and later steps except samples; the training repeats it."""
         self.steps.rewind(event.step)
         self.evaluations = [each for each in self.evaluations if each.step < event.step]
+        self.line_scores = [each for each in self.line_scores if each.step < event.step]
         self.applied_commands = [each for each in self.applied_commands if each.step < event.step]
         self.diagnoses = [each for each in self.diagnoses if each.step < event.step]
         self.log = [line for line in self.log if line.step < event.step]
@@ -308,6 +328,21 @@ class TrainingView:
             return any(event.is_best for event in later)
 
         return [each for each in self.diagnoses if each not in self.dismissed and not is_outdated(each)]
+
+    @property
+    def num_lines(self) -> int:
+        """Number of held-out lines whose words are scored; 0 except for adapters."""
+        return len(self.line_scores[0].lines) if self.line_scores else 0
+
+    def line_change(self, index: int, epoch: float | None = None) -> LineChange:
+        """Return the change of a held-out line at the latest evaluation up to an epoch, by default the latest one."""
+        first, *later = self.line_scores
+        (speaker, words), shown = first.lines[index], first
+        for event in later:
+            shown = event if epoch is None or event.epoch <= epoch else shown
+        before, after = (np.array(each.log_probs[index]) / -math.log(2) for each in (first, shown))
+        shown_words = (printable(word.replace("\n", LINE_END_MARK)) for word in words)
+        return LineChange(printable(speaker), tuple(shown_words), before, after)
 
     @property
     def unit(self) -> LossUnit:

@@ -1,6 +1,8 @@
 """A small model with random weights, a host app for screens, and a fake training job."""
 
+import math
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +71,19 @@ def training_events(epochs=12, models=True):
         training.append(events.Evaluated(step, float(epoch), valid, True, epoch * 2.0, make_decoder(epoch)))
         training.append(events.Sampled(step, float(epoch), "bilbo baggins is", text, 0, 0.7))
     return training
+
+
+def adapter_events(epochs=3):
+    """Return the events of a training of an adapter that makes the first word of a line twice as likely an epoch."""
+    preparing, started, *training = training_events(epochs, models=False)
+    yield from (preparing, replace(started, base="smollm2", valid_characters=4 * started.valid_tokens))
+    lines = ("Gollum", ("It", "burns!", "\n")), ("Sam", ("Po-ta-toes!", "\n"))
+    for event in training:
+        yield event
+        if isinstance(event, events.Sampled):
+            gain = event.epoch * math.log(2)
+            scores = (gain - 9, -5.0, -gain / 2 - 1), (-7.0, -1.0)
+            yield events.LinesScored(event.step, event.epoch, scores, () if event.step else lines)
 
 
 def finished(model):

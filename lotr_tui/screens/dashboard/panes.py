@@ -12,10 +12,13 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from rich.segment import Segment
 from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
 from textual.content import Content
 from textual.geometry import Size
 from textual.strip import Strip
 from textual.widget import Widget
+from textual.widgets import Static
 
 from engine.data.arrays import Float64Array
 from engine.errors import printable
@@ -24,6 +27,8 @@ from engine.runtime.process import POLL_INTERVAL, MachineStats, poll_machine_sta
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_bytes, format_count, format_duration, sparkline
 from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
+from lotr_tui.screens.inspect.heat_strip import DIFFERENCE_SHADING
+from lotr_tui.screens.inspect.text_view import Page, TextView
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets import charts
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
@@ -39,6 +44,7 @@ MIN_SPARKLINE_WIDTH, MAX_SPARKLINE_WIDTH = 8, 60
 TILE_GAP = 3
 MAX_TILE_LINES = 8  # a machine with many GPUs shows only the first ones
 MIN_VISIBLE_STEPS = 8  # in the smallest visible range, about
+AS_IT_CAME = "as it came"  # a pre-trained model before the first step
 
 
 class TrainingMetrics(StripWidget):
@@ -365,11 +371,17 @@ class SampleTimeline(Widget):
             Content.assemble((printable(sample.prompt), "bold"), " ", printable(sample.text)),
             Content.styled(f"seed {sample.seed} · temperature {sample.temperature:g}", MUTED),
         ]
-        for earlier in samples[max(0, index - height) : index][::-1]:
+        # The pre-trained model itself comes next, to be compared, then the others, latest first.
+        first = samples[: index and 1] if self._is_adapted else []
+        for earlier in [*first, *samples[max(len(first), index - height) : index][::-1]]:
             prompt = "" if earlier.prompt == sample.prompt else f"{printable(earlier.prompt)} … "
             text = f"{self._heading(earlier)}\n{prompt}{printable(earlier.text)}"
             lines += [Content(""), Content.styled(text, MUTED)]
         return Content("\n").join(lines)
+
+    @property
+    def _is_adapted(self) -> bool:
+        return self.view.started is not None and bool(self.view.started.base)
 
     def _heading(self, sample: Sampled) -> str:
         evaluations = self.view.evaluations
@@ -378,7 +390,49 @@ class SampleTimeline(Widget):
             return f"epoch {sample.epoch:.1f}"
         best = " · best" if evaluations[index] is self.view.best else ""
         valid = self.view.unit.format(evaluations[index].valid_perplexity)
-        return f"epoch {sample.epoch:.1f} · valid {valid}{best}"
+        name = AS_IT_CAME if self._is_adapted and not sample.step else f"epoch {sample.epoch:.1f}"
+        return f"{name} · valid {valid}{best}"
+
+
+class ChangedWords(Vertical):
+    """A held-out line, whose words are shaded by what the training of an adapter has changed in their probabilities."""
+
+    line = 0
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="line-heading")
+        words = TextView("", "", lambda index: (DIFFERENCE_SHADING.style_of(self._gains[index]),), id="line-words")
+        words.can_focus = False
+        yield words
+        yield Static(id="line-changes")
+        yield Static(id="line-legend")
+
+    def show(self, view: TrainingView, cursor: float | None) -> None:
+        """Show a line at the latest evaluation up to the epoch `cursor`."""
+        self.set_class(view.num_lines > 0, "-shown")
+        if not view.num_lines:
+            return
+        self.line %= view.num_lines
+        change = view.line_change(self.line, cursor)
+        place = f"held-out line {self.line + 1} of {view.num_lines}"
+        bits = f" · {change.before.mean():.2f} → {change.after.mean():.2f} bits a word"
+        heading = Content.assemble((place, "bold"), (bits, MUTED), ("  n", "bold $accent"), (" next", MUTED))
+        self.query_one("#line-heading", Static).update(heading)
+        text, spans = f"{change.speaker}:" if change.speaker else "", list[tuple[int, int]]()
+        for word in change.words:
+            text += " " * bool(text)
+            spans.append((len(text), len(text) + len(word)))
+            text += word
+        self._gains = change.gains
+        words = self.query_one("#line-words", TextView)
+        words.show(Page.plain(text, spans))
+        self.query_one("#line-legend", Static).update(
+            words.legend(DIFFERENCE_SHADING.legend, DIFFERENCE_SHADING.styles)
+        )
+        order = np.argsort(-self._gains, kind="stable").tolist()
+        most = [index for index in (*order[:3], *order[:-3:-1]) if abs(self._gains[index]) >= 0.05]
+        changes = " · ".join(f"{change.words[index]} {self._gains[index]:+.1f}" for index in most)
+        self.query_one("#line-changes", Static).update(Content(changes or "no change yet"))
 
 
 class LogPane(LineList, can_focus=False):

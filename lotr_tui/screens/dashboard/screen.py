@@ -14,7 +14,7 @@ from textual.widgets import Rule, Static
 
 from engine.control import MAX_SAMPLE_PROMPT_LENGTH, CommandKind, ControlCommand
 from engine.errors import InvalidInputError, LotrError, printable
-from engine.events import Checkpointed, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
+from engine.events import Checkpointed, DiagnosisKind, Evaluated, LinesScored, Sampled, Step, TrainingEvent
 from engine.runs import locked_run
 from engine.runs.directory import END_STATES
 from engine.runs.loading import LoadedModel, load_model_by_name
@@ -24,7 +24,7 @@ from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.base import ONE_TRAINING, AppScreen
-from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingChart, TrainingMetrics
+from lotr_tui.screens.dashboard import panes
 from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
 from lotr_tui.screens.runs.screen import choose_run
@@ -37,7 +37,7 @@ PANES = {"chart": "curve", "samples": "samples", "tiles": "metrics", "log": "log
 """Ids and labels of the panes, of which a narrow terminal shows one at a time."""
 REFRESH_INTERVAL = 1.0  # seconds between two updates of frequent figures; over a slow line, 3 KB take time
 FOLLOW_INTERVAL = 0.05  # seconds between two polls of a run that another process trains
-FREQUENT_EVENTS = (Step, Evaluated, Sampled, Checkpointed)  # shown at the next update; all others at once
+FREQUENT_EVENTS = (Step, Evaluated, Sampled, LinesScored, Checkpointed)  # shown at the next update; all others at once
 MIN_LR_SCALE = 2.0**-10
 # Actions that need an active training
 CONTROL_ACTIONS = ("toggle_pause", "stop_training", "send_command", "change_prompt", "halve_lr", "reset_lr")
@@ -62,7 +62,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     Above a session, the dashboard is dismissed with the model to use there, or with None to keep the model.
     """
 
-    AUTO_FOCUS = ""
+    AUTO_FOCUS, CSS_PATH = "", "../inspect/inspect.tcss"
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (22, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *binding_table(
             "dashboard",
@@ -90,6 +91,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             previous-pane | shift+tab            | next_pane(-1)   | previous pane | The previous pane
             dismiss       | x                    | dismiss_problem | dismiss       | Hide the problem; the log keeps it
             next-sample   | right_square_bracket | step_sample(1)  | next sample   | The next sample
+            next-line     | n                    | step_line(1)    | next line     | Words of the next held-out line
+            previous-line | N                    | step_line(-1)   | previous line | Words of the previous held-out line
             zoom-out      | minus                | zoom(2.0)       | zoom out      | Zoom out of the curve
             show-all      | z                    | zoom(0)         | whole curve   | Show the whole curve
             reset-lr      | H                    | reset_lr        | full lr       | The scheduled learning rate
@@ -127,8 +130,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._num_applied = len(view.applied_commands)
         self._was_controlled = False  # whether keys acted on the training when it was last shown
         self._is_outdated = False
-        self._tiles, self._chart = MetricTiles(id="tiles"), TrainingChart(id="chart")
-        self._samples, self._log = SampleTimeline(id="samples"), LogPane(id="log")
+        self._tiles, self._chart = panes.MetricTiles(id="tiles"), panes.TrainingChart(id="chart")
+        self._samples, self._words = panes.SampleTimeline(id="samples"), panes.ChangedWords(id="words")
+        self._log = panes.LogPane(id="log")
 
     @classmethod
     def following(cls, path: Path, *, exit_on_close: bool = False) -> "DashboardScreen":
@@ -140,13 +144,14 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield StatusBar(id="status")
         yield PaneTabs(PANES, id="panes")
         yield Rule(line_style="solid")
-        yield TrainingMetrics(id="metrics")
+        yield panes.TrainingMetrics(id="metrics")
         yield self._tiles
         yield Static(id="diagnosis", markup=False)
         with Horizontal(id="body"):
             yield self._chart
             with Vertical(id="side"):
                 yield self._samples
+                yield self._words
                 yield self._log
         yield KeyFooter()
 
@@ -200,11 +205,11 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.refresh_bindings()
         self._show_status()
         self._show_problem()
-        self.query_one(TrainingMetrics).show(view)
+        self.query_one(panes.TrainingMetrics).show(view)
         self._tiles.set_machine_monitoring(view.is_active and not self._attached and self.is_active)
         self._tiles.show(view)
         self._chart.show(view)
-        self._samples.show(view, self._chart.cursor)
+        self._show_samples()
         self._log.show(view.log)
 
     def _show_status(self) -> None:
@@ -267,11 +272,13 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             return self._can_control
         if action == "dismiss_problem":
             return bool(self.view.current_diagnoses)
+        if action == "step_line":
+            return self.view.num_lines > 1
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self, offset: int) -> None:
-        panes = list(PANES)
-        self.action_show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + offset) % len(panes)])
+        names = list(PANES)
+        self.action_show_pane(names[(names.index(self.query_one(PaneTabs).pane) + offset) % len(names)])
 
     def action_show_pane(self, pane: str) -> None:
         self.query_one(PaneTabs).pane = pane
@@ -280,7 +287,11 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_select_epoch(self, epoch: float | None = None) -> None:
         self._chart.set_cursor(epoch)
-        self._samples.show(self.view, epoch)
+        self._show_samples()
+
+    def _show_samples(self) -> None:
+        self._samples.show(self.view, self._chart.cursor)
+        self._words.show(self.view, self._chart.cursor)
 
     def action_select_sample(self, index: int) -> None:
         """Move the cursor to a sample; the last one is the latest, which is followed."""
@@ -289,6 +300,10 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_step_sample(self, offset: int) -> None:
         self.action_select_sample(self._samples.sample_index + offset)
+
+    def action_step_line(self, offset: int) -> None:
+        self._words.line += offset
+        self._show_samples()
 
     def action_move_cursor(self, columns: int) -> None:
         self.action_select_epoch(self._chart.epoch_beside(columns))

@@ -41,6 +41,9 @@ class Shading(NamedTuple):
     thresholds: tuple[float, ...]  # bits that separate the styles
     legend: tuple[str, ...]  # meaning of each style
 
+    def style_of(self, value: float) -> str:
+        return self.styles[int(np.digitize(value, self.thresholds))]
+
 
 DIFFERENCE_SHADING = Shading(
     "difference: ",

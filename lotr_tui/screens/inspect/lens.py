@@ -233,17 +233,15 @@ class LensScreen(TextScreen[TokenScores]):
         elif index >= len(self._values) or np.isnan(self._values[index]):
             name = "gap"
         else:
-            name = shading.styles[int(np.digitize(self._values[index], shading.thresholds))]
+            name = shading.style_of(self._values[index])
         return (name, "cursor") if text.is_under_cursor(index) else (name,)
 
     def _show_legend(self) -> None:
         text, shading = self.query_one("#text", TextView), self._shading
-        parts = list(zip(shading.legend, shading.styles, strict=True))
+        texts, styles = shading.legend, shading.styles
         if not self.session_model.model.tokenizer.is_open:
-            parts.append(("unknown".join(text_view.UNKNOWN_MARKS), "unknown"))
-        shades = Content("  ").join(
-            Content.styled(each, text.get_visual_style(f"text-view--{name}")) for each, name in parts
-        )
+            texts, styles = (*texts, "unknown".join(text_view.UNKNOWN_MARKS)), (*styles, "unknown")
+        shades = text.legend(texts, styles)
         title = shading.title if self.size.width >= MIN_WIDTH_OF_FULL_LEGEND else ""
         model_name = Content.styled("" if self.view == "difference" else self.view, MUTED)
         self.query_one("#legend", StatusBar).show(Content.assemble((title, MUTED), shades), model_name)

@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events, message
 from textual.binding import BindingType
+from textual.content import Content
 from textual.geometry import Region, Size
 from textual.strip import Strip
 
@@ -281,6 +282,11 @@ class TextView(LineScrollView, can_focus=True):
         if names not in self._style_cache:
             self._style_cache[names] = self.get_component_rich_style(*(f"text-view--{name}" for name in names))
         return self._style_cache[names]
+
+    def legend(self, texts: Sequence[str], styles: Sequence[str]) -> Content:
+        """Return texts on a line, each in a style of the view."""
+        visual_styles = (self.get_visual_style(f"text-view--{name}") for name in styles)
+        return Content("  ").join(map(Content.styled, texts, visual_styles))
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from engine.config import Config
+from engine.data.dataset import load_dataset
 from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
-from engine.events import Evaluated, Finished, Sampled, Started
+from engine.events import Evaluated, Finished, LinesScored, Sampled, Started
 from engine.models.base import score_sequence
 from engine.models.pretrained.folders import read_base
 from engine.models.pretrained.names import BASE_FILE
@@ -105,6 +107,23 @@ def test_an_adapter_learns_answers_lines_and_keeps_nothing_of_its_base(trained):
     assert loaded.model.cast
 
 
+def test_the_words_of_held_out_lines_are_scored_before_the_first_step_and_at_each_evaluation(trained):
+    run, events = trained
+    evaluations, (first, *later) = events_of(Evaluated, events), events_of(LinesScored, events)
+    assert [each.step for each in (first, *later)] == [each.step for each in evaluations]
+    loaded, best = load_model(run, precision="fp32"), min(evaluations, key=lambda each: each.valid_perplexity)
+    assert [speaker for speaker, _ in first.lines[:3]] == [display_name(name) for name in loaded.model.cast[:3]]
+    assert not any(each.lines for each in later)
+    ids = load_dataset(loaded.config.data, loaded.decoder.tokenizer).valid
+    log_probs, scored = score_sequence(loaded.decoder, ids), later[evaluations[1:].index(best)]
+    for (speaker, words), values in zip(first.lines, scored.log_probs, strict=True):
+        texts = f"{speaker}:", f" {' '.join(words)}".replace(" \n", "\n")
+        head, said = (loaded.decoder.tokenizer.encode(text).tolist() for text in texts)
+        [start] = [index for index in range(len(ids)) if ids[index : index + len(head + said)].tolist() == head + said]
+        expected = log_probs[start + len(head) : start + len(head + said)].sum()
+        assert sum(values) == pytest.approx(expected, abs=0.1)  # the adapter is stored in half precision
+
+
 def test_peft_loads_the_run_with_the_same_log_probabilities(trained, base):
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), trained[0])
@@ -176,10 +195,9 @@ def test_a_stopped_run_resumes_exactly(trained, base, corpus, tmp_path, steps_be
     else:
         first += job.events(lambda: bool(first) and getattr(first[-1], "step", 0) >= steps_before)
     resumed = list(resume_job("tuned", tmp_path).events(lambda: False))
-    scores = [
-        [(each.step, each.valid_perplexity) for each in events_of(Evaluated, part)] for part in (whole, first, resumed)
-    ]
-    assert scores[0] == scores[1] + scores[2]
+    for kind, times in ((Evaluated, {"seconds": 0.0}), (LinesScored, {}), (Sampled, {})):
+        parts = [[replace(each, **times) for each in events_of(kind, part)] for part in (whole, first, resumed)]
+        assert parts[0] == parts[1] + parts[2]
     assert resumed[-1].test_perplexity == whole[-1].test_perplexity
     assert weights_equal(*(load_file(path / ADAPTER_FILE) for path in (tmp_path / "tuned", trained[0])))
 
@@ -200,6 +218,7 @@ def test_with_rank_0_all_weights_are_trained(base, corpus, tmp_path):
     assert config.training.lr == WHOLE_MODEL_LR
     assert config.model.context_size == config.training.bptt == CONTEXT_SIZE
     path, events = train(tmp_path, corpus, f"hf:{base}", lora_rank=0, epochs=1, lr=1e-3)
+    assert not events_of(LinesScored, events)
     before, after = weights_of(events_of(Evaluated, events)[0]), load_model(path).decoder.weights
     assert before.keys() == after.keys()
     assert not any(np.array_equal(before[name], after[name]) for name in before)

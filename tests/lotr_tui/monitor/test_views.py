@@ -13,7 +13,7 @@ from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, drop_superseded, r
 from engine.runs.locked_run import create_run
 from lotr_tui.monitor import run_follower, training_view
 from lotr_tui.monitor.training_view import TrainingView
-from tests.support.app import training_events
+from tests.support.app import adapter_events, training_events
 from tests.support.runs import CONFIG, VOCABULARY, append_events, make_step, view_of
 
 
@@ -30,6 +30,17 @@ def test_commands_change_the_view_and_a_resume_undoes_them():
     assert [line.text for line in view.log][-2:] == ["epoch 1.0: valid 130.0, new best", "resumed at step 20"]
     view.apply(events.Step(20, 2.0, 90.0, 0.1, 0.1, 9.0, 4.0, 2.0))
     assert view.steps.column("step").tolist()[-2:] == [13, 20]
+
+
+def test_scores_of_lines_that_do_not_fit_are_ignored_and_a_resume_undoes_them():
+    view = view_of(adapter_events(2))
+    view.apply(events.LinesScored(33, 3.0, ((-1.0, -1.0),)))
+    assert view.line_change(0).gains.tolist() == pytest.approx([2, 0, -1])
+    assert view.line_change(0, 1.5).gains.tolist() == pytest.approx([1, 0, -0.5])
+    view.apply(events.Resume(14))
+    assert view.line_change(0).gains.tolist() == pytest.approx([1, 0, -0.5])
+    view.apply(events.Resume(0))
+    assert view.num_lines == 0
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +68,7 @@ def make_training(ends):
             if number % 4 == 0:
                 training.append(events.Evaluated(number, number / 10, 200 / number, True, number / 7))
                 training.append(events.Sampled(number, number / 10, "bilbo is", f"here {number} [b]", 0, 0.7))
+                training.append(events.LinesScored(number, number / 10, ((-number,),), (("Sam", ("Run!",)),)))
                 training.append(events.Checkpointed(number, "model.safetensors"))
         if end % 2:
             training.append(events.Finished("stopped", "r", 1.0, 90.0, math.nan, 5.0))
@@ -77,7 +89,16 @@ def follow_until(followed, condition):
 def content(view):
     """Return what two equal views share: all but the notice of a followed run and the past activity."""
     steps = repr([view.steps.column(name).tolist() for name in training_view.STEP_FIELDS])  # NaN equals NaN
-    return steps, view.evaluations, view.samples, view.finished, view.failure, view.started, view.phase
+    return (
+        steps,
+        view.evaluations,
+        view.samples,
+        view.line_scores,
+        view.finished,
+        view.failure,
+        view.started,
+        view.phase,
+    )
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from textual.widgets import Input, OptionList
 
-from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
+from engine.events import Checkpointed, Diagnosed, Evaluated, LinesScored, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.monitor.run_list import RUN_COLUMNS
 from lotr_tui.screens.runs.screen import CURVE_MARKS, RunsScreen
@@ -112,6 +112,9 @@ async def log(pilot):
 async def show_samples(pilot):
     await pilot.press("tab")
     await train(pilot)
+    lines = ("Gollum", ("It",)), ("Sam", ("Run!",))
+    pilot.app.state.training_view.apply(LinesScored(0, 0.0, ((-1.0,), (-2.0,)), lines))
+    pilot.app.screen.show_view(pilot.app.state.training_view)
 
 
 async def diagnosis(pilot):
@@ -127,6 +130,7 @@ LOG = [
 ]
 DASHBOARD = [
     *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1), first=0.0, latest=12.0),
+    *keys("dashboard", of("ChangedWords", "line"), next_line=1, previous_line=0),
     *keys("dashboard", cursor, cursor_left="decreases", cursor_right="increases"),
     Row("dashboard.zoom-in", visible_range, (6, 12), ("end",)),
     *keys("dashboard", visible_range, zoom_out=(0, 12)),

@@ -12,13 +12,14 @@ from engine.errors import RunError
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
 from lotr_tui.app_state import TrainingChanged
 from lotr_tui.screens.base import ONE_TRAINING
-from lotr_tui.screens.dashboard.panes import LogPane, MetricTiles, SampleTimeline, TrainingChart
+from lotr_tui.screens.dashboard.panes import ChangedWords, LogPane, MetricTiles, SampleTimeline, TrainingChart
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
+from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.keys import KeyFooter
-from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.app import FakeJob, adapter_events, finished, make_decoder, training_events
 from tests.support.lists import answer, open_dialog, refuse
 from tests.support.pilot import dashboard_text, lines_of, notices, text_of, until
 from tests.support.runs import append_events, view_of
@@ -224,6 +225,40 @@ async def test_the_cursor_moves_over_samples_and_steps_and_new_ones_leave_it(mak
         assert "epoch 11.8" in legend()
         await pilot.click(chart, offset=(7 + (chart.size.width - 6) // 2, 9))
         assert chart.cursor == pytest.approx(5, abs=1.1)
+
+
+async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(make_host):
+    async with attach(make_host, view_of(adapter_events())) as (_app, pilot, screen):
+        words, samples = screen.query_one(ChangedWords), screen.query_one(SampleTimeline)
+
+        def shown():
+            return "\n".join(map(lines_of, words.children))
+
+        assert "held-out line 1 of 2 · 7.21 → 6.71 bits a word" in shown()
+        assert "Gollum: It burns! ¶" in shown()
+        assert "It +3.0 · ¶ -1.5" in shown()
+        assert [words.query_one(TextView).style_of(index) for index in range(3)] == [
+            ("much-better",), ("even",), ("worse",),
+        ]  # fmt: skip
+        latest, as_it_came, others = text_of(samples).split("\n\n")[:3]
+        assert "a friend of mine 3" in latest
+        assert as_it_came.startswith("as it came · valid ")
+        assert "the of a the" in as_it_came
+        assert "a friend of mine 2" in others
+        await pilot.press("left_square_bracket")
+        assert "It +2.0 · ¶ -1.0" in shown()
+        await pilot.press("n")
+        assert "held-out line 2 of 2" in shown()
+        assert "Sam: Po-ta-toes! ¶" in shown()
+        assert "no change yet" in shown()
+        await pilot.press("N", "N")
+        assert "held-out line 2 of 2" in shown()
+        await pilot.resize_terminal(80, 24)
+        assert not words.is_on_screen
+        await pilot.press("tab")
+        await until(pilot, lambda: words.is_on_screen and samples.is_on_screen)
+        await pilot.resize_terminal(60, 14)
+        await until(pilot, lambda: samples.is_on_screen and not words.is_on_screen)
 
 
 async def test_the_log_follows_its_end_until_it_is_scrolled(make_host):
