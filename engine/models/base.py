@@ -1,8 +1,8 @@
 """The language model protocol, and optional protocols for models with faster or richer abilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,34 @@ class HiddenVectorModel(Protocol):
 
     def hidden_vector(self, state: Any) -> HiddenVector:
         """Return the vector that the token after `state` is predicted from."""
+
+
+@runtime_checkable
+class AdaptedModel(Protocol):
+    """A model with changes, such as adapters, each with a strength: 0 leaves the base as it came, 1 is as trained."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def strengths(self) -> Mapping[str, float]:
+        """Strength by the name of the change, in their order."""
+
+    def with_strengths(self, strengths: Mapping[str, float]) -> Self:
+        """Return the same model with other strengths; changes that are left out keep theirs.
+
+        The models share all matrices. One can continue a state of the other, which then has read the text before at
+        the other strengths.
+        """
+
+    def start(self) -> ModelState: ...
+
+    def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]: ...
+
+
+def strengths_of(model: LanguageModel) -> Mapping[str, float]:
+    """Return the strengths of the changes of a model; none of a model without changes."""
+    return model.strengths if isinstance(model, AdaptedModel) else {}
 
 
 def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> Float64Array:

@@ -4,14 +4,15 @@ The turn model is a conditional logit (McFadden 1974): a softmax over the cast, 
 The text model is naive Bayes on words and a softmax regression on groups of letters.
 """
 
+import copy
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from msgspec import Meta
@@ -420,6 +421,23 @@ class DialogueModel:
             raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
         self.tokenizer, self._load_text_model = model.tokenizer, load_text_model
         self.end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
+
+    @property
+    def strengths(self) -> Mapping[str, float]:
+        return base.strengths_of(self.model)
+
+    def with_strengths(self, strengths: Mapping[str, float]) -> Self:
+        return self._with(self.model.with_strengths(strengths)) if isinstance(self.model, base.AdaptedModel) else self
+
+    def with_vector(self, name: str, layer: int, vector: Float32Array) -> Self:
+        """Return the same model with a steering vector, see `NumpyTransformer`."""
+        network: Any = self.model
+        return self._with(network.with_vector(name, layer, vector))
+
+    def _with(self, network: base.LanguageModel) -> Self:
+        model = copy.copy(self)
+        model.model = network
+        return model
 
     @cached_property
     def text_model(self) -> SpeakerTextModel | None:

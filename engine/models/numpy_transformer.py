@@ -4,6 +4,7 @@ A state lists segments of keys and values, each the first rows of a buffer. A te
 buffer in place. A text that branches off earlier keeps the rows before the branch and appends to a new buffer.
 """
 
+import copy
 import math
 import os
 import threading
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,10 @@ from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import weights as layout
+from engine.models.adapters import AdaptedMatrix, Adapter, LowRankChange, MergedWeights
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
 from engine.runtime.process import use_huge_pages
-from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32
+from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32, to_int8
 
 if TYPE_CHECKING:
     from engine.models.pretrained.chat import ChatTemplate
@@ -174,15 +176,18 @@ class BatchAttention:
         return output.transpose(2, 0, 1, 3).reshape(num_rows, -1)
 
 
+Product = layout.Matrix | AdaptedMatrix
+
+
 class TransformerLayer(NamedTuple):
     # Matrices that multiply the same vector are one.
     attention_norm: Float32Array  # [width]
-    qkv: layout.Matrix  # [query, key and value units, width]; queries and keys are in the order of `pair_units`
+    qkv: Product  # [query, key and value units, width]; queries and keys are in the order of `pair_units`
     qkv_bias: Float32Array | None
-    output: layout.Matrix  # [width, query units]
+    output: Product  # [width, query units]
     feed_forward_norm: Float32Array  # [width]
-    gate_up: layout.Matrix  # [2 inner, width]: halves of the gates, and then the values that they are multiplied by
-    down: layout.Matrix  # [width, inner]
+    gate_up: Product  # [2 inner, width]: halves of the gates, and then the values that they are multiplied by
+    down: Product  # [width, inner]
 
 
 class TransformerState(NamedTuple):
@@ -207,13 +212,17 @@ class NumpyTransformer:
         *,
         int8: bool = False,
         chat: "ChatTemplate | None" = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         """Prepare the weights, named as in `weight_shapes`, with `int8` all in 8 bits; each is read once, in threads.
 
         Tensors of another shape, with NaN or huge values raise a RunError, impossible settings a ConfigError.
         """
         layout.check_transformer_config(config)
-        self.tensors = layout.MergedWeights(config, weights, {}, int8=True) if int8 else weights
+        self._stored, self._int8, self._adapters = weights, int8, tuple(adapters)
+        self._strengths = {adapter.name: 1.0 for adapter in adapters}
+        self._vectors: dict[str, tuple[int, Float32Array]] = {}  # layer and change of each steering vector
+        self._added: dict[int, Float32Array] = {}  # sum of the steering vectors at their strengths before each layer
         self.tokenizer, self.config, self.chat = tokenizer, config, chat
         self.context_size, self._num_heads = config.context_size, config.num_heads
         self._num_kv_heads, self._head_size = layout.num_kv_heads(config), layout.head_size(config)
@@ -236,31 +245,48 @@ class NumpyTransformer:
         if isinstance(self._output, layout.Int8Matrix):
             self._multiply_large_inputs_exactly()
         if self.has_int8_weights:
-            parts = (*chain(*self._layers), self._output)
+            parts = list(chain(*self._layers, [self._output]))
+            parts += [part for each in parts if isinstance(each, AdaptedMatrix) for part in (each.joined, each.second)]
             blocks = (matrix.memory() for matrix in parts if isinstance(matrix, layout.Int8Matrix))
             timer = threading.Timer(HUGE_PAGES_DELAY, use_huge_pages, (blocks,))  # a product is then an eighth faster
             timer.daemon = True
             timer.start()
 
     def _read(self, name: str) -> StoredTensor:
-        tensor = self.tensors[name]
+        tensor = to_int8(self._stored[name]) if self._int8 else self._stored[name]
         if isinstance(tensor, Int8Rows):
             self.has_int8_weights = True
         layout.check_weights({name: tensor}, {name: self._shapes[name]}, MAX_TRANSFORMER_WEIGHT)
         return tensor
 
     def _read_layer(self, index: int) -> TransformerLayer:
-        prefix, half, pair = f"model.layers.{index}", np.float32(0.5), partial(pair_units, size=self._head_size)
-        q, k, v, o = (self._read(f"{prefix}.self_attn.{name}_proj.weight") for name in "qkvo")
-        gate, up, down = (self._read(f"{prefix}.mlp.{name}_proj.weight") for name in ("gate", "up", "down"))
+        prefix, pair = f"model.layers.{index}", partial(_map_rows, partial(pair_units, size=self._head_size))
         norms = [to_float32(self._read(f"{prefix}.{name}_layernorm.weight")) for name in ("input", "post_attention")]
         bias = None
         if self.config.qkv_bias:
             biases = [to_float32(self._read(f"{prefix}.self_attn.{name}_proj.bias")) for name in "qkv"]
-            bias = np.concatenate([*map(pair, biases[:2]), biases[2]])
-        half_gate = Int8Rows(gate.values, gate.scales * half) if isinstance(gate, Int8Rows) else gate * half
-        qkv, gate_up = _join(_map_rows(pair, q), _map_rows(pair, k), v), _join(half_gate, up)
-        return TransformerLayer(norms[0], qkv, bias, _join(o), norms[1], gate_up, _join(down))
+            bias = np.concatenate([*(pair_units(each, self._head_size) for each in biases[:2]), biases[2]])
+        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+        qkv = self._join({f"{attention}.q_proj": pair, f"{attention}.k_proj": pair, f"{attention}.v_proj": None})
+        output, gate_up = (
+            self._join({f"{attention}.o_proj": None}),
+            self._join({f"{mlp}.gate_proj": _halve, f"{mlp}.up_proj": None}),
+        )
+        return TransformerLayer(norms[0], qkv, bias, output, norms[1], gate_up, self._join({f"{mlp}.down_proj": None}))
+
+    def _join(self, parts: Mapping[str, Callable[[StoredTensor], StoredTensor] | None]) -> Product:
+        # One matrix with the rows of several, each after its function.
+        rows, changes, first_row = list[StoredTensor](), list[LowRankChange](), 0
+        for matrix, function in parts.items():
+            name = f"{matrix}.weight"
+            tensor = self._read(name)
+            rows.append(function(tensor) if function else tensor)
+            for index, adapter in enumerate(self._adapters):
+                if change := adapter.change(name):
+                    second = to_float32(function(change[1])) if function else change[1]
+                    changes.append(LowRankChange(index, first_row, change[0], second))
+            first_row += self._shapes[name][0]
+        return AdaptedMatrix(rows, changes) if changes else layout.join_rows(*rows)
 
     def _multiply_large_inputs_exactly(self) -> None:
         # The two largest units of the vectors between layers are not rounded to 8 bits: large Transformers have few
@@ -268,17 +294,53 @@ class NumpyTransformer:
         sample = np.arange(min(SAMPLE_TOKENS, self.context_size)) * SAMPLE_STRIDE % len(self.tokenizer)
         outputs = self._record(sample.astype(np.int32)).layer_outputs
 
-        inputs = [(self._output, outputs[-1], self._final_norm)]
+        inputs: list[tuple[Product, Float32Array, Float32Array]] = [(self._output, outputs[-1], self._final_norm)]
         for layer, rows in zip(self._layers, outputs, strict=False):
             inputs += (layer.qkv, rows, layer.attention_norm), (layer.gate_up, rows, layer.feed_forward_norm)
-        for matrix, rows, norm in inputs:
+        for product, rows, norm in inputs:
+            matrix = product.joined if isinstance(product, AdaptedMatrix) else product
             if isinstance(matrix, layout.Int8Matrix):
                 squares = np.square(self._normalize(rows, norm)).sum(axis=0)
                 matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
 
     @property
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Weights by name; with adapters, each is merged at their strengths when it is read."""
+        strengths = [(adapter, self._strengths[adapter.name]) for adapter in self._adapters]
+        return MergedWeights(self._stored, strengths) if strengths else self._stored
+
+    @property
     def weights(self) -> dict[str, Float32Array]:
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
+
+    @property
+    def strengths(self) -> Mapping[str, float]:
+        return self._strengths
+
+    def with_strengths(self, strengths: Mapping[str, float]) -> Self:
+        model = copy.copy(self)
+        model._strengths = self._strengths | {name: strengths[name] for name in self._strengths if name in strengths}
+        of_adapters = np.array([model._strengths[adapter.name] for adapter in self._adapters], np.float32)
+        model._layers = []
+        for layer in self._layers:
+            parts = layer._asdict().items()
+            adapted: dict[str, Any] = {name: p.at(of_adapters) for name, p in parts if isinstance(p, AdaptedMatrix)}
+            model._layers.append(layer._replace(**adapted))
+        model._added = {}
+        for name, (layer, vector) in self._vectors.items():
+            if strength := model._strengths[name]:
+                model._added[layer] = model._added.get(layer, 0) + np.float32(strength) * vector
+        return model
+
+    def with_vector(self, name: str, layer: int, vector: Float32Array) -> Self:
+        """Return the same model with a steering vector `[width]` at strength 0 (Turner et al. 2023, arXiv 2308.10248).
+
+        It is added to the output of `layer` layers, at every position.
+        """
+        model = copy.copy(self)
+        model._vectors = self._vectors | {name: (layer, vector.astype(np.float32))}
+        model._strengths = self._strengths | {name: 0.0}
+        return model.with_strengths({})
 
     @cached_property
     def is_slow(self) -> bool:
@@ -308,6 +370,8 @@ class NumpyTransformer:
         rotations = self._rotations[position].repeat(self._num_each, axis=0).reshape(-1)
         vector = layout.embed(self._embedding, token)
         for index, layer in enumerate(self._layers):
+            if index in self._added:
+                vector = vector + self._added[index]
             # A norm divides by a number, which is left to the product.
             qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
             pairs = qkv[:num_rotated].view(np.complex64)
@@ -393,6 +457,8 @@ class NumpyTransformer:
         num_rotated, size = self._num_heads + self._num_kv_heads, self._head_size
         vectors = layout.embed(self._embedding, tokens)
         for index, layer in enumerate(self._layers):
+            if index in self._added:
+                vectors += self._added[index]
             if record is not None:
                 record.layer_outputs[index] = vectors
             qkv = layer.qkv.matmul(self._normalize(vectors, layer.attention_norm))
@@ -473,15 +539,12 @@ def pair_units(units: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     return heads.swapaxes(1, 2).reshape(units.shape)
 
 
+def _halve(matrix: StoredTensor) -> StoredTensor:
+    half = np.float32(0.5)
+    return Int8Rows(matrix.values, matrix.scales * half) if isinstance(matrix, Int8Rows) else matrix * half
+
+
 def _map_rows(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], matrix: StoredTensor) -> StoredTensor:
     if isinstance(matrix, Int8Rows):
         return Int8Rows(function(matrix.values), function(matrix.scales))
     return function(matrix)
-
-
-def _join(*parts: StoredTensor) -> layout.Matrix:
-    # One matrix with the rows of all parts, in 8 bits if all of them are.
-    rows = [part for part in parts if isinstance(part, Int8Rows)]
-    if len(rows) < len(parts):
-        return layout.make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)
-    return layout.make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))))

@@ -15,6 +15,7 @@ from engine.data.dataset import Dataset
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.models import torch_ops as ops
 from engine.models import weights as layout
+from engine.models.adapters import Adapter, lora_targets
 from engine.models.base import SequenceOutput
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
@@ -49,7 +50,7 @@ class Linears(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self._is_frozen, self._scale = True, config.lora_alpha / config.lora_rank
-        in_features, targets = weight.shape[1], layout.lora_targets(config)
+        in_features, targets = weight.shape[1], lora_targets(config)
         for name, size in self.sizes.items():
             delattr(self, name)
             if name in targets:
@@ -122,7 +123,7 @@ class _Body(nn.Module):
 class TransformerModel(nn.Module):
     """A Transformer that reads windows of at most `context_size` tokens, each independent of the window before.
 
-    With a base, all weights are frozen, and the parameters are low-rank changes of the matrices (see `MergedWeights`).
+    With a base, all weights are frozen, and the parameters are low-rank changes of the matrices (see `adapters`).
     """
 
     rotation_cosine: Tensor
@@ -274,7 +275,8 @@ class TransformerModel(nn.Module):
             parameter.copy_(torch.from_numpy(weights[name]))
 
     def to_decoder(self, tokenizer: Tokenizer, weights: ops.Weights | None = None) -> NumpyTransformer:
-        tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
-        if self.base is not None:
-            tensors = layout.MergedWeights(self.config, self.base, tensors, int8=True)
-        return NumpyTransformer(self.config, tokenizer, tensors)
+        tensors = self.export_weights() if weights is None else weights
+        if self.base is None:
+            return NumpyTransformer(self.config, tokenizer, tensors)
+        adapters = [Adapter("adapter", self.config, tensors)]
+        return NumpyTransformer(self.config, tokenizer, self.base, int8=True, adapters=adapters)

@@ -1,12 +1,7 @@
-"""Weights of models: sizes, names and shapes, adapters, checks, and products with them in numpy in 32 and in 8 bits.
-
-A low-rank adapter (Hu et al. 2021, arXiv 2106.09685) makes W + lora_alpha / lora_rank · B A of the matrix W of a layer,
-with A `[rank, inputs]` and B `[outputs, rank]`.
-"""
+"""Weights of models: sizes, names and shapes, checks, and products with them in numpy in 32 and in 8 bits."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +10,7 @@ import numpy as np
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers import Punctuation, TokenIds
-from engine.errors import ConfigError, RunError, suggest_nearest
+from engine.errors import ConfigError, RunError
 from engine.storage import tensor_file
 from engine.storage.tensor_file import MAX_INT8, Int8Rows, StoredTensor, quantize_rows, to_float32
 
@@ -27,10 +22,7 @@ TRANSFORMER_VALUES: dict[str, Any] = {
     "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False, "initialization": "uniform",
     "mogrifier_rounds": 0,
 }  # fmt: skip
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-BLOCK_SIZE = 2**16  # numbers merged at once stay in the processor's cache: three times as fast as a whole matrix
 MAX_WEIGHT = 1e15  # sums of products of two weights are then finite, and so are all probabilities
-MAX_ADAPTER_WEIGHT = 1e4
 STRIP_ROWS = 64  # four AVX-512 registers
 STRIP_BATCH_SIZE = 16  # vectors at once; up to 976 inputs, OpenBLAS then uses its kernel for small matrices
 MAX_STRIP_VECTORS = 64  # one large product is faster for more
@@ -145,78 +137,6 @@ def _transformer_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, 
     if not config.tie_weights:
         shapes["lm_head.weight"] = (vocabulary_size, width)
     return shapes
-
-
-def lora_targets(config: ModelConfig) -> tuple[str, ...]:
-    """Return the names of the matrices that an adapter changes; a ConfigError if there is none or an unknown one."""
-    names = [name.strip() for name in config.lora_targets.split(",") if name.strip()]
-    for name in names:
-        if name not in LORA_TARGETS:
-            nearest = suggest_nearest(name, LORA_TARGETS)
-            raise ConfigError(f"lora_targets names {name!r}{nearest} The matrices: {', '.join(LORA_TARGETS)}")
-    if not names:
-        raise ConfigError(f"lora_targets={config.lora_targets} names no matrix; use some of {','.join(LORA_TARGETS)}")
-    return tuple(name for name in LORA_TARGETS if name in names)
-
-
-def adapter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor of an adapter; `NAME.lora_A.weight` belongs to the matrix `NAME.weight`."""
-    targets, rank, shapes = lora_targets(config), config.lora_rank, dict[str, tuple[int, ...]]()
-    for name, shape in _transformer_shapes(config, 0).items():
-        matrix = name.removesuffix(".weight")
-        if matrix.rpartition(".")[2] in targets and len(shape) == 2:
-            shapes[f"{matrix}.lora_A.weight"] = (rank, shape[1])
-            shapes[f"{matrix}.lora_B.weight"] = (shape[0], rank)
-    return shapes
-
-
-def adapter_norms(config: ModelConfig, adapter: Mapping[str, StoredTensor]) -> dict[str, list[float]]:
-    """Return the Frobenius norm of what an adapter adds to each layer, by the name of the matrix."""
-    norms: dict[str, list[float]] = {name: [] for name in lora_targets(config)}
-    for name in adapter_shapes(config):
-        matrix, _, part = name.partition(".lora_")
-        if part == "A.weight":
-            first, second = (to_float32(adapter[f"{matrix}.lora_{part}.weight"]) for part in "AB")
-            # The trace of (BA)ᵀBA is the sum of the products of the elements of BᵀB and AAᵀ, which are symmetric.
-            square = float(np.sum((second.T @ second) * (first @ first.T), dtype=np.float64))
-            norms[matrix.rpartition(".")[2]].append(config.lora_alpha / config.lora_rank * math.sqrt(max(0.0, square)))
-    return norms
-
-
-@dataclass(frozen=True, eq=False)
-class MergedWeights(Mapping[str, StoredTensor]):
-    """Weights of a model with an adapter, or none, in 8 bits or single precision, each computed when it is read."""
-
-    config: ModelConfig
-    base: Mapping[str, StoredTensor]
-    adapter: Mapping[str, StoredTensor]
-    int8: bool
-
-    def __getitem__(self, name: str) -> StoredTensor:
-        base, matrix = self.base[name], name.removesuffix(".weight")
-        if f"{matrix}.lora_A.weight" not in self.adapter:
-            return tensor_file.to_int8(base) if self.int8 else to_float32(base)
-        first, second = (to_float32(self.adapter[f"{matrix}.lora_{part}.weight"]) for part in "AB")
-        second = second * np.float32(self.config.lora_alpha / self.config.lora_rank)
-        if not self.int8:
-            return second @ first + to_float32(base)
-        import numkong
-
-        # OpenBLAS would compute these products in more threads, which wait for each other.
-        packed, halves = numkong.dots_pack(np.ascontiguousarray(first.T, np.float16)), second.astype(np.float16)
-        merged = Int8Rows(np.empty((len(second), first.shape[1]), np.int8), np.empty(len(second), np.float32))
-        step = max(1, BLOCK_SIZE // first.shape[1])
-        for rows in (slice(start, start + step) for start in range(0, len(second), step)):
-            block: Float32Array = np.asarray(numkong.dots_packed(halves[rows], packed))
-            block += base.values[rows] * base.scales[rows, None] if isinstance(base, Int8Rows) else base[rows]
-            merged.values[rows], merged.scales[rows] = quantize_rows(block)
-        return merged
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.base)
-
-    def __len__(self) -> int:
-        return len(self.base)
 
 
 def check_weights(
@@ -362,6 +282,14 @@ def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: boo
     if isinstance(tensor, Int8Rows):
         return Int8Matrix(tensor)
     return Int8Matrix(quantize_rows(tensor)) if quantize else Float32Matrix(tensor, by_columns=by_columns)
+
+
+def join_rows(*parts: StoredTensor) -> Matrix:
+    """Return one matrix with the rows of all parts, in 8 bits if all of them are."""
+    rows = [part for part in parts if isinstance(part, Int8Rows)]
+    if len(rows) < len(parts):
+        return make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)
+    return make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))))
 
 
 def embed(embedding: StoredTensor, tokens: int | TokenIds) -> Float32Array:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from engine.data.arrays import Float32Array
 from engine.errors import InvalidInputError, RunError
 from engine.events import RecordedEvent, Started
 from engine.models import dialogue, numpy_lstm, numpy_transformer, weights
+from engine.models.adapters import MAX_ADAPTER_WEIGHT, Adapter, adapter_shapes, lora_targets
 from engine.models.base import LanguageModel
 from engine.models.pretrained import names
 from engine.runs import directory
@@ -29,6 +30,7 @@ InferencePrecision = Literal["auto", "fp32", "int8"]
 NumpyDecoder = numpy_lstm.NumpyLSTM | numpy_transformer.NumpyTransformer
 # Of a model by others, whose line ends are characters.
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
+MAX_ADAPTERS = 3  # of a model
 PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
 
 
@@ -83,10 +85,15 @@ def load_model_by_name(
     runs_dir: Path | None = None,
     precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
+    adapters: Sequence[str] = (),
 ) -> LoadedModel:
-    """Load the best model of a run, RUN@EPOCH, or a model by others, or raise an InvalidInputError."""
+    """Load the best model of a run, RUN@EPOCH, or a model by others, or raise an InvalidInputError.
+
+    `adapters` are runs, or epochs of runs, whose adapters of the same base are put beside it.
+    """
+    others = [find_model(each, runs_dir) for each in adapters]
     if name is None or not names.is_pretrained_name(name):
-        return load_model(*find_model(name, runs_dir), precision, on_progress)
+        return load_model(*find_model(name, runs_dir), precision, on_progress, others)
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError
     from engine.models.pretrained.chat import find_script_cast
@@ -108,7 +115,8 @@ def load_model_by_name(
     config = replace(PRETRAINED_CONFIG, model=base.config)
     if cast := find_script_cast(base.chat, name):
         config, base = config.with_values(mode="dialogue"), base.for_scripts()
-    decoder = base.decoder(int8=precision != "fp32", on_progress=on_progress)
+    beside = read_adapters(others, base)
+    decoder = base.decoder(int8=precision != "fp32", on_progress=on_progress, adapters=beside)
     loaded = LoadedModel(name, source.path, config, decoder, description=base.description)
     return replace(loaded, with_cast=partial(dialogue.DialogueModel, cast=cast)) if cast else loaded
 
@@ -126,22 +134,26 @@ def load_model(
     epoch: int | None = None,
     precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
+    other_adapters: Sequence[tuple[Path, int | None]] = (),
 ) -> LoadedRun:
-    """Load the best weights of a run, or those after `epoch`; an adapter is merged into its base, in about a second."""
+    """Load the best weights of a run, or those after `epoch`, and the adapters of other runs beside its own."""
     config, description = directory.read_config(run_dir), ""
     decoder: NumpyDecoder
     if config.model.lora_rank:
-        adapter, base = read_adapter(run_dir, config.model, epoch), read_run_base(run_dir, config.data.mode)
-        description, is_int8 = f"{base.family} + adapter", precision != "fp32"
+        base = read_run_base(run_dir, config.data.mode)
+        adapters, is_int8 = read_adapters([(run_dir, epoch), *other_adapters], base), precision != "fp32"
+        description = " + ".join([base.family, "adapter", *(adapter.name for adapter in adapters[1:])])
         try:
-            decoder = base.decoder(int8=is_int8, on_progress=on_progress, adapter=(config.model, adapter))
+            decoder = base.decoder(int8=is_int8, on_progress=on_progress, adapters=adapters)
         except InvalidInputError as error:
             raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
+    elif other_adapters:
+        problem = f"run {run_dir.name!r} is no adapter, and has no base for adapters of other runs"
+        raise InvalidInputError(f"{problem}; choose a run of `lotr-tui finetune`, or smollm2")
     else:
         file = _find_weights(run_dir, directory.MODEL_FILE, epoch)
         decoder = _read_decoder(file, *read_config_and_tokenizer(run_dir), precision)
-    name = directory.bundled_runs().get(run_dir, run_dir.name) + ("" if epoch is None else f"@{epoch}")
-    loaded = LoadedRun(name, run_dir, config, decoder, epoch, description)
+    loaded = LoadedRun(model_name(run_dir, epoch), run_dir, config, decoder, epoch, description)
     return replace(loaded, with_cast=read_dialogue_parts(run_dir)) if config.data.mode == "dialogue" else loaded
 
 
@@ -176,7 +188,7 @@ def read_initial_weights(
     file = run_dir / directory.INITIAL_FILE
     if not config.model.lora_rank:
         return _read_decoder(file, config, tokenizer).weights
-    tensors = tensor_file.open_weights(file, shapes := weights.adapter_shapes(config.model))
+    tensors = tensor_file.open_weights(file, shapes := adapter_shapes(config.model))
     return {name: tensor_file.to_float32(tensors.read_weight(name)) for name in shapes}
 
 
@@ -225,7 +237,7 @@ def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
             "r": config.lora_rank,
             "lora_alpha": config.lora_alpha,
             "lora_dropout": config.lora_dropout,
-            "target_modules": weights.lora_targets(config),
+            "target_modules": lora_targets(config),
             "bias": "none",
             "inference_mode": True,
         }
@@ -254,11 +266,33 @@ def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], run_dir: Path) ->
     return tensor_file.serialize_weights(named, {**tensor_file.UNSEALED, "format": "pt", BASE_HASH: reference.sha256})
 
 
+def model_name(run_dir: Path, epoch: int | None) -> str:
+    return directory.bundled_runs().get(run_dir, run_dir.name) + ("" if epoch is None else f"@{epoch}")
+
+
+def read_adapters(models: Sequence[tuple[Path, int | None]], base: "Base") -> list[Adapter]:
+    """Open the adapters of runs, or of their epochs; who is no adapter of `base` raises an InvalidInputError."""
+    opened = dict[str, Adapter]()
+    for run_dir, epoch in models:
+        config, name = directory.read_config(run_dir).model, model_name(run_dir, epoch)
+        if not config.lora_rank:
+            raise InvalidInputError(f"run {name!r} is no adapter; choose a run of `lotr-tui finetune`")
+        reference = directory.read_json(BaseReference, run_dir / names.BASE_FILE)
+        if reference.sha256 != base.sha256:
+            raise InvalidInputError(f"run {name!r} is an adapter of {reference.name}, and not of {base.name}")
+        if name in opened:
+            raise InvalidInputError(f"adapter {name!r} is named twice; name each adapter once")
+        opened[name] = Adapter(name, config, read_adapter(run_dir, config, epoch))
+    if len(opened) > MAX_ADAPTERS:
+        raise InvalidInputError(f"{len(opened)} adapters are too many for one model; use at most {MAX_ADAPTERS}")
+    return list(opened.values())
+
+
 def read_adapter(run_dir: Path, config: ModelConfig, epoch: int | None) -> Mapping[str, tensor_file.StoredTensor]:
     """Open an adapter of a run; its matrices are read at every access."""
     from engine.models.pretrained.base import LazyTensors
 
-    file, shapes = _find_weights(run_dir, directory.ADAPTER_FILE, epoch), weights.adapter_shapes(config)
+    file, shapes = _find_weights(run_dir, directory.ADAPTER_FILE, epoch), adapter_shapes(config)
     mapped = tensor_file.open_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in shapes.items()})
     expected = directory.read_json(BaseReference, run_dir / names.BASE_FILE).sha256
     if (sha256 := mapped.metadata.get(BASE_HASH, expected)) != expected:
@@ -266,7 +300,7 @@ def read_adapter(run_dir: Path, config: ModelConfig, epoch: int | None) -> Mappi
         raise RunError(f"{file} is an adapter of another base, {hashes}; use the files of one run")
     adapter = LazyTensors({name: partial(mapped.read_weight, f"{PEFT_PREFIX}{name}") for name in shapes})
     try:
-        weights.check_weights(adapter, shapes, weights.MAX_ADAPTER_WEIGHT)
+        weights.check_weights(adapter, shapes, MAX_ADAPTER_WEIGHT)
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
     return adapter

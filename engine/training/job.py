@@ -17,7 +17,7 @@ from engine.data.corpus import Lines
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError, RunError
-from engine.models import dialogue, weights
+from engine.models import adapters, dialogue, weights
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
 from engine.runs import directory, loading, locked_run
 from engine.runtime.process import get_process_info, require_package
@@ -106,7 +106,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
         base = _read_base(init)
         _check_settings(config, _base_config(base), init)
         if config.model.lora_rank:
-            weights.lora_targets(config.model)
+            adapters.lora_targets(config.model)
         base.check_weights()
         base = base.for_scripts() if mode == "dialogue" else base
         return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)

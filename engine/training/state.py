@@ -26,8 +26,9 @@ from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array, permute_lines
 from engine.data.dataset import Dataset, batchify
 from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.models.adapters import adapter_shapes
 from engine.models.torch_ops import RecurrentState
-from engine.models.weights import adapter_shapes, check_weights, weight_shapes
+from engine.models.weights import check_weights, weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info

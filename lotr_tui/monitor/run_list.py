@@ -24,7 +24,7 @@ from engine.data.arrays import Float64Array
 from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers import OPEN_VOCABULARIES, TOKENIZER_FILES
 from engine.errors import InvalidInputError, printable
-from engine.models.weights import adapter_norms
+from engine.models.adapters import Adapter
 from engine.runs import directory, loading
 from engine.storage.files import read_limited
 from lotr_tui import formatting
@@ -158,7 +158,7 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
     with suppress(InvalidInputError, OSError):
         config = directory.read_config(path)
         if config.model.lora_rank:
-            norms = adapter_norms(config.model, loading.read_adapter(path, config.model, None))
+            norms = Adapter("", config.model, loading.read_adapter(path, config.model, None)).norms()
     recorded = list(directory.read_events(path / directory.METRICS_FILE, subsample=True))
     current = directory.drop_superseded(recorded)
     started = next((event for event in reversed(current) if isinstance(event, events.Started)), None)

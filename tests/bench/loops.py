@@ -15,9 +15,9 @@ from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
 from engine.data.corpus import read_corpus
 from engine.data.dataset import TokenIndexer, batchify, encode_open, load_dataset, train_tokenizer
+from engine.models.adapters import lora_targets
 from engine.models.pretrained.folders import read_base
 from engine.models.torch_ops import linear
-from engine.models.weights import lora_targets
 from engine.presets import PRESETS
 from engine.runs.export import hugging_face_files
 from engine.storage.tensor_file import to_float32

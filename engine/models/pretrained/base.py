@@ -20,6 +20,7 @@ from engine.data.tokenizers import MAX_VOCABULARY_SIZE
 from engine.errors import ConfigError, InvalidInputError, RunError, describe_error, printable
 from engine.models import numpy_transformer
 from engine.models import weights as layout
+from engine.models.adapters import Adapter, MergedWeights
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import SMOLLM2
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
@@ -47,7 +48,6 @@ class LoadingProgress:
 
 TokenizerAndChat = tuple[PretrainedTokenizer, ChatTemplate | None]
 ProgressCallback = Callable[[LoadingProgress], None]
-Adapter = tuple[ModelConfig, Mapping[str, StoredTensor]]  # configuration and tensors of its run
 # Takes other end tokens, and the number of tokens with logits.
 TokenizerReader = Callable[[Sequence[int], int], TokenizerAndChat]
 RowReaders = Mapping[str, Callable[..., StoredTensor]]
@@ -117,18 +117,19 @@ class Base:
         return replace(self, tokenizer=self.tokenizer.for_scripts(), chat=None)
 
     def decoder(
-        self, *, int8: bool, on_progress: ProgressCallback | None = None, adapter: Adapter | None = None
+        self, *, int8: bool, on_progress: ProgressCallback | None = None, adapters: Sequence[Adapter] = ()
     ) -> numpy_transformer.NumpyTransformer:
         """Return the model in 8 bits or in float32; damaged weights, or too many, raise an InvalidInputError."""
         with refuse_in_one_line(self.name):
             required = int((INT8_FACTOR if int8 else FP32_FACTOR) * sum(map(math.prod, self.shapes.values())))
             check_memory(required)
             if on_progress is not None:
-                text = f"merging the adapter into {self.family}" if adapter else "reading the weights"
-                on_progress(LoadingProgress(text, required))
-            config, tensors = adapter or (self.config, {})
-            weights = layout.MergedWeights(config, self.weights, tensors, int8=int8)
-            decoder = numpy_transformer.NumpyTransformer(config, self.tokenizer, weights, chat=self.chat)
+                on_progress(LoadingProgress("reading the weights", required))
+            config = adapters[0].config if adapters else self.config
+            weights = self.weights if int8 else MergedWeights(self.weights, ())
+            decoder = numpy_transformer.NumpyTransformer(
+                config, self.tokenizer, weights, int8=int8, chat=self.chat, adapters=adapters
+            )
         self.release_pages()
         return decoder
 

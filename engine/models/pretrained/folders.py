@@ -17,7 +17,7 @@ from engine.models.pretrained.chat import SANDBOX, ChatTemplate, JinjaTemplate
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.runtime.process import SandboxError, silence_descriptors
 from engine.storage.files import read_limited, write_folder
-from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, TensorFile, check_tensors
+from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, TensorFile, check_tensors, to_int8
 
 IGNORED_TENSORS = "rotary_emb.inv_freq"  # end of the names of tensors in old files, which follow from the settings
 DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # never pickles or code
@@ -172,7 +172,7 @@ def store_base(base: bases.Base, name: str, folder: Path, sha256: str, source: s
     """Convert a model, whose file has the hash `sha256` and comes from `source`, to 8 bits and write it to a folder."""
     from safetensors.numpy import save
 
-    weights = dict(layout.MergedWeights(base.config, base.weights, {}, int8=True))
+    weights = {tensor: to_int8(base.weights[tensor]) for tensor in base.weights}
     layout.check_weights(weights, base.shapes, bases.MAX_WEIGHT)
     tensors = {tensor: part.values if isinstance(part, Int8Rows) else part for tensor, part in weights.items()}
     tensors |= {tensor + SCALE_SUFFIX: part.scales for tensor, part in weights.items() if isinstance(part, Int8Rows)}

@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import torch
 from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.models.adapters import Adapter, adapter_shapes, lora_targets
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.torch_ops import causal_attention, layer_groups, linear_cross_entropy
 from engine.models.transformer import TransformerModel
-from engine.models.weights import MergedWeights, adapter_shapes, check_transformer_config, inner_size, lora_targets
+from engine.models.weights import check_transformer_config, inner_size
 from engine.runtime.distributed import SINGLE_PROCESS
-from engine.storage.tensor_file import Int8Rows, quantize_rows
+from engine.storage.tensor_file import quantize_rows, to_float32
 from tests.support.models import random_ids, random_weights
 from tests.support.networks import (
     CONFIGS,
@@ -350,18 +352,33 @@ def test_logits_loss_and_gradients_are_those_of_peft(values):
 
 
 @pytest.mark.parametrize("is_int8", [False, True])
-def test_a_merged_adapter_predicts_as_an_unmerged_one(is_int8):
+def test_adapters_beside_a_base_predict_as_merged_ones_at_any_strength(is_int8):
     config = make_config(**LLAMA, embedding_size=48, num_heads=4)
-    base, adapter = random_weights(config, VOCABULARY, scale=0.1), random_adapter(config)
-    ids, stored_in_int8 = make_window(20, 1), ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight")
-    base |= {name: quantize_rows(base[name]) for name in stored_in_int8}
-    expected = torch.log_softmax(adapted_network(config, base, adapter)(ids, []).logits[:, 0], -1).detach().numpy()
-    merged = NumpyTransformer(config, VOCABULARY, MergedWeights(config, base, adapter, int8=is_int8))
-    assert [isinstance(each, Int8Rows) for each in merged.tensors.values()] == [
-        is_int8 and each.ndim == 2 for each in merged.weights.values()
-    ]
-    log_probs, _ = token_by_token(merged, ids[:, 0].tolist())
-    np.testing.assert_allclose(log_probs, expected, atol=0.3 if is_int8 else 1e-4)
+    base, ids = random_weights(config, VOCABULARY, scale=0.1), make_window(20, 1)[:, 0].tolist()
+    base["model.layers.0.mlp.up_proj.weight"] = quantize_rows(base["model.layers.0.mlp.up_proj.weight"])
+    other = replace(config, lora_targets="v_proj,up_proj", lora_rank=2)
+    adapters = [Adapter("one", config, random_adapter(config)), Adapter("two", other, random_adapter(other, 5))]
+    model = NumpyTransformer(config, VOCABULARY, base, int8=is_int8, adapters=adapters)
+    assert model.strengths == {"one": 1, "two": 1}
+    network = adapted_network(config, base, adapters[0].tensors)
+    expected = torch.log_softmax(network(torch.tensor(ids)[:, None], []).logits[:, 0], -1).detach().numpy()
+    for strengths in ({"one": 1, "two": 0}, {"one": 0, "two": 0}, {"one": 0.5, "two": 1.5}):
+        merged = {name: to_float32(tensor) for name, tensor in base.items()}
+        for adapter in adapters:
+            scale = strengths[adapter.name] * adapter.config.lora_alpha / adapter.config.lora_rank
+            for name in adapter_shapes(adapter.config):
+                if "lora_A" in name:
+                    first, second = adapter.tensors[name], adapter.tensors[name.replace("lora_A", "lora_B")]
+                    merged[name.replace("lora_A.", "")] = merged[name.replace("lora_A.", "")] + scale * second @ first
+        if strengths["one"] != 1:
+            expected, _ = token_by_token(NumpyTransformer(config, VOCABULARY, merged), ids)
+        at = model.with_strengths(strengths)
+        batch, _ = at.predict_tokens(at.start(), ids)
+        for log_probs in (token_by_token(at, ids)[0], batch):
+            np.testing.assert_allclose(log_probs, expected, atol=0.5 if is_int8 else 1e-4)
+        for name, weight in at.weights.items():
+            np.testing.assert_allclose(weight, merged[name], atol=1e-5)
+    assert model.strengths == {"one": 1, "two": 1}
 
 
 def test_the_chunked_loss_has_the_gradients_of_a_trained_output_layer(monkeypatch):

@@ -1,0 +1,151 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): their tensors, and products with them beside those of a base.
+
+An adapter makes W + lora_alpha / lora_rank · B A of the matrix W of a layer, with A `[rank, inputs]` and B
+`[outputs, rank]`. Beside W, the change is multiplied by a strength, which may differ from one product to the next.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Self
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.data.arrays import Float32Array, Int64Array
+from engine.errors import ConfigError, suggest_nearest
+from engine.models import weights as layout
+from engine.storage.tensor_file import Int8Rows, StoredTensor, quantize_rows, to_float32
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MAX_ADAPTER_WEIGHT = 1e4
+INT8_MULTIPLE = 64  # of inputs; products in 8 bits with another number of them take twice as long
+
+
+def lora_targets(config: ModelConfig) -> tuple[str, ...]:
+    """Return the names of the matrices that an adapter changes; a ConfigError if there is none or an unknown one."""
+    names = [name.strip() for name in config.lora_targets.split(",") if name.strip()]
+    for name in names:
+        if name not in LORA_TARGETS:
+            nearest = suggest_nearest(name, LORA_TARGETS)
+            raise ConfigError(f"lora_targets names {name!r}{nearest} The matrices: {', '.join(LORA_TARGETS)}")
+    if not names:
+        raise ConfigError(f"lora_targets={config.lora_targets} names no matrix; use some of {','.join(LORA_TARGETS)}")
+    return tuple(name for name in LORA_TARGETS if name in names)
+
+
+def adapter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor of an adapter; `NAME.lora_A.weight` belongs to the matrix `NAME.weight`."""
+    targets, rank, shapes = lora_targets(config), config.lora_rank, dict[str, tuple[int, ...]]()
+    for name, shape in layout.weight_shapes(config, 0).items():
+        matrix = name.removesuffix(".weight")
+        if matrix.rpartition(".")[2] in targets and len(shape) == 2:
+            shapes[f"{matrix}.lora_A.weight"] = (rank, shape[1])
+            shapes[f"{matrix}.lora_B.weight"] = (shape[0], rank)
+    return shapes
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The change that a training made of a base."""
+
+    name: str
+    config: ModelConfig  # of the run
+    tensors: Mapping[str, StoredTensor]  # as `adapter_shapes` lists them
+
+    def change(self, matrix: str) -> tuple[Float32Array, Float32Array] | None:
+        """Return A, and B times lora_alpha / lora_rank, of the matrix with this name; None if it does not change."""
+        name = matrix.removesuffix(".weight")
+        if f"{name}.lora_A.weight" not in self.tensors:
+            return None
+        first, second = (to_float32(self.tensors[f"{name}.lora_{part}.weight"]) for part in "AB")
+        return first, second * np.float32(self.config.lora_alpha / self.config.lora_rank)
+
+    def norms(self) -> dict[str, list[float]]:
+        """Return the Frobenius norm of what is added to each layer, by the name of the matrix."""
+        norms: dict[str, list[float]] = {name: [] for name in lora_targets(self.config)}
+        for name in adapter_shapes(self.config):
+            matrix, _, part = name.partition(".lora_")
+            if part == "A.weight" and (change := self.change(matrix)):
+                # The trace of (BA)ᵀBA is the sum of the products of the elements of BᵀB and AAᵀ, which are symmetric.
+                square = np.sum((change[1].T @ change[1]) * (change[0] @ change[0].T), dtype=np.float64)
+                norms[matrix.rpartition(".")[2]].append(math.sqrt(max(0.0, float(square))))
+        return norms
+
+
+@dataclass(frozen=True, eq=False)
+class MergedWeights(Mapping[str, StoredTensor]):
+    """Weights of a base with adapters at their strengths, in single precision, each computed when it is read."""
+
+    base: Mapping[str, StoredTensor]
+    adapters: Sequence[tuple[Adapter, float]]
+
+    def __getitem__(self, name: str) -> Float32Array:
+        merged = to_float32(self.base[name])
+        for adapter, strength in self.adapters:
+            if change := adapter.change(name):
+                merged = merged + np.float32(strength) * (change[1] @ change[0])
+        return merged
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.base)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankChange:
+    """Change of some rows of a joined matrix."""
+
+    adapter: int  # index, which chooses the strength
+    first_row: int
+    first: Float32Array  # A
+    second: Float32Array  # B with the scale of its adapter
+
+
+class AdaptedMatrix:
+    """A matrix with changes beside it, which has the same products as a `layout.Matrix`.
+
+    The rows of all A's follow those of the matrix, so that one product reads both, and a second one is with all B's.
+    """
+
+    def __init__(self, rows: Sequence[StoredTensor], changes: Sequence[LowRankChange]) -> None:
+        firsts, num_inputs = [change.first for change in changes], changes[0].first.shape[1]
+        starts = [0, *accumulate(map(len, firsts))]
+        is_int8 = all(isinstance(part, Int8Rows) for part in rows)
+        rank = -(-starts[-1] // INT8_MULTIPLE) * INT8_MULTIPLE if is_int8 else starts[-1]
+        self._num_outputs = sum(len(part.scales if isinstance(part, Int8Rows) else part) for part in rows)
+        self._adapters: Int64Array = np.zeros(rank, np.int64)  # to which the inputs of the second product belong
+        first, second = np.zeros((rank, num_inputs), np.float32), np.zeros((self._num_outputs, rank), np.float32)
+        for change, start in zip(changes, starts, strict=False):
+            columns = slice(start, start + len(change.first))
+            first[columns], self._adapters[columns] = change.first, change.adapter
+            second[change.first_row : change.first_row + len(change.second), columns] = change.second
+        self.joined = layout.join_rows(*rows, quantize_rows(first) if is_int8 else first)
+        self.second = layout.make_matrix(second, quantize=is_int8, by_columns=True)
+        self._strengths = np.ones(rank, np.float32)
+
+    def at(self, strengths: Float32Array) -> Self:
+        """Return the same matrix with other strengths `[adapters]`."""
+        matrix = copy.copy(self)
+        matrix._strengths = strengths[self._adapters]
+        return matrix
+
+    def matmul(self, vectors: Float32Array) -> Float32Array:
+        products = self.joined.matmul(vectors)
+        changes = self.second.matmul(products[..., self._num_outputs :] * self._strengths)
+        changes += products[..., : self._num_outputs]
+        return changes
+
+    def matmul_vector(
+        self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
+    ) -> Float32Array:
+        joined = self.joined.matmul_vector(vector, factor)
+        first, outputs = joined[self._num_outputs :] * self._strengths, joined[: self._num_outputs]
+        product = self.second.matmul_vector(first, plus=outputs)
+        if plus is not None:
+            product += plus
+        return product
