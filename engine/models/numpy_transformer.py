@@ -329,7 +329,8 @@ class NumpyTransformer:
         model._added = {}
         for name, (layer, vector) in self._vectors.items():
             if strength := model._strengths[name]:
-                model._added[layer] = model._added.get(layer, 0) + np.float32(strength) * vector
+                added = np.float32(strength) * vector
+                model._added[layer] = model._added[layer] + added if layer in model._added else added
         return model
 
     def with_vector(self, name: str, layer: int, vector: Float32Array) -> Self:
