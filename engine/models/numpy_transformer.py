@@ -327,10 +327,10 @@ class NumpyTransformer:
             adapted: dict[str, Any] = {name: p.at(of_adapters) for name, p in parts if isinstance(p, AdaptedMatrix)}
             model._layers.append(layer._replace(**adapted))
         model._added = {}
-        for name, (layer, vector) in self._vectors.items():
+        for name, (index, vector) in self._vectors.items():
             if strength := model._strengths[name]:
                 added = np.float32(strength) * vector
-                model._added[layer] = model._added[layer] + added if layer in model._added else added
+                model._added[index] = model._added[index] + added if index in model._added else added
         return model
 
     def with_vector(self, name: str, layer: int, vector: Float32Array) -> Self:
