@@ -12,11 +12,10 @@ from functools import partial
 from itertools import chain
 from typing import Annotated, Any
 
-from engine.analysis.tokenized_text import read_label
 from engine.config import LSTM
 from engine.data import scripts, speakers
 from engine.data.tokenizers import EOS_ID
-from engine.errors import InvalidInputError, PromptError, printable, shell_word
+from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation import generate as generation
 from engine.generation import turns as conversation
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
@@ -29,6 +28,7 @@ from lotr_tui import STARTED, formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.reply import encode_beginning, parse_script
 from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
@@ -233,17 +233,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
         ids = [*chat.encode([message for message in messages if message.text])]
         state = generation.prefill(model, ids, chat_start(model))
     else:
-        if isinstance(model, dialogue.DialogueModel):
-            *before, last = parse_script(prompt.text, model.cast)
-            head, rest = scripts.encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
-            ids = [*scripts.encode_turns(tokenizer, before), *head, *rest]
-        elif not tokenizer.is_open:
-            ids = [*prompt.ids]
-        elif request.predicts_eos:  # it reads line feeds as `<eos>`; the one at the end of a file is not of the prompt
-            lines = tokenizer.encode_lines(prompt.text.rstrip("\r\n").splitlines())
-            ids = [*chain.from_iterable([EOS_ID, *line.tolist()] for line in lines)][1:]
-        else:
-            ids = [*tokenizer.encode(prompt.text.rstrip("\r\n")).tolist()]
+        ids = encode_beginning(model, prompt, predicts_eos=request.predicts_eos)
         if reply:
             ids += tokenizer.encode("\n").tolist() if tokenizer.reads_line_ends else [EOS_ID]
             note = "this model learned each line on its own, in random order: a reply hardly depends on what you say"
@@ -261,27 +251,6 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
         if num_tokens > context_size:
             note = f"the context of {context_size:,} tokens was full, so the model forgot the beginning of the text"
             print(f"note: {note}", file=sys.stderr)
-
-
-def parse_script(text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE) -> list[scripts.Turn]:
-    """Return the turns of a script, whose lines have the form "NAME: text"; a name without a text is a PromptError.
-
-    A name is of `cast`, in any case, or any name in capitals. A line without a name continues the line before it;
-    `speaker` says the first line if it has no name. Empty lines are left out.
-    """
-    turns: list[scripts.Turn] = []
-    for line in (" ".join(line.split()) for line in text.splitlines()):
-        name, length = read_label(line, cast)
-        if name:
-            turns.append(scripts.Turn(name, line[length:].strip()))
-        elif turns:
-            turns[-1] = scripts.Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
-        elif line:
-            turns.append(scripts.Turn(speaker, line))
-    for turn in turns:
-        if not turn.text:
-            raise PromptError(f"the line of {turn.speaker} is empty; write a text after {turn.speaker}:")
-    return turns
 
 
 def check_has_cast(model: base.LanguageModel, run: str, use: str) -> dialogue.DialogueModel:

@@ -1,8 +1,10 @@
 """`lotr-tui serve`, `learn`, `doctor`, `locate` and `completion`: the app in a browser, the class, and this machine."""
 
 import asyncio
+import logging
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,20 +20,22 @@ from lotr_tui import completion as completion_package
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.doctor.checks import run_checks
-from lotr_tui.formatting import plural
+from lotr_tui.formatting import plural, truncate
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import ProgressStore, progress_file
 from lotr_tui.session import session_file, settings
+from lotr_tui.session.model_loading import ModelLoader
 
 WEB = "Web"
 ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or path, or latest."
+API_HELP = "Answer other programs in place of browsers, as OpenAI's API does; each speaker is a model too."
 ALLOW_HELP = "Name under which browsers reach this server, such as that of a reverse proxy; repeatable."
 CHAPTER_HELP = "Number or name of a chapter. Default: the first one whose task is not done."
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 commands = main.Commands()
 
 
-@commands.command("serve", cls=main.Command, epilog="lotr-tui serve --run latest\nlotr-tui serve --attach latest")
+@commands.command("serve", cls=main.Command, epilog="lotr-tui serve --run latest\nlotr-tui serve --api --run film")
 def serve(
     run: main.RunsOption = None,
     attach: Annotated[str | None, option("--attach RUN", ATTACH_HELP, main.MODEL)] = None,
@@ -42,14 +46,15 @@ def serve(
     public: Annotated[bool, option("--public", "Allow a host that other machines can reach.", WEB)] = False,
     allow_host: Annotated[list[str] | None, option("--allow-host NAME", ALLOW_HELP, WEB)] = None,
     max_browsers: Annotated[int, option("--max-browsers N", "Browsers at once.", WEB, min=1, max=100)] = 8,
+    as_api: Annotated[bool, option("--api", API_HELP, WEB)] = False,
 ) -> int:
-    """Show the session, or the dashboard of a run, in a browser."""
+    """Show the session or the dashboard of a run in a browser, or answer other programs."""
     try:
         from lotr_tui.serve import access, server
     except ImportError as error:
         raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}") from error
-    if attach is not None and run:
-        raise InvalidInputError("--run and --attach exclude each other; --attach shows the dashboard of one run")
+    if attach is not None and (run or as_api):
+        raise InvalidInputError(f"--{'api' if as_api else 'run'} and --attach exclude each other; leave out one")
     arguments = [] if attach is None else ["attach", str(resolve_run(attach, runs_dir).absolute())]
     for name in run or []:
         if not is_pretrained_name(name):
@@ -59,20 +64,25 @@ def serve(
     arguments += [] if theme is None else ["--theme", theme]
     listening, address = access.bind(host, port, public=public)
     port, guard = listening.getsockname()[1], access.AccessGuard([host, *(allow_host or [])], public=public)
-
-    def print_address() -> None:
-        print(f"{address}?{access.TOKEN_PARAMETER}={guard.token}")
-        if public:
-            print("the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe")
-        else:
-            print(f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then open the URL there")
-        print("ctrl+c ends the server", flush=True)
-
-    title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")
-    command = [sys.executable, "-m", "lotr_tui", *arguments]
-    web = server.BrowserServer(command, title, guard, max_browsers, lambda line: print(printable(line), flush=True))
+    report = partial(print, flush=True)
+    logging.getLogger().addHandler(access.ErrorLog(report))
     with listening:
-        return asyncio.run(web.run(listening, print_address))
+        if as_api:
+            from lotr_tui.serve.api import ApiServer  # imports numpy
+
+            api = ApiServer(ModelLoader(run or (), runs_dir)(), guard)
+            application, names = api.make_application(), truncate(printable(", ".join(api.speakers)), 90)
+            lines = [f"export OPENAI_BASE_URL={address}v1 OPENAI_API_KEY={guard.token}", f"models: {names}"]
+        else:
+            title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")
+            command = [sys.executable, "-m", "lotr_tui", *arguments]
+            application = server.BrowserServer(command, title, guard, max_browsers, report).make_application()
+            lines = [f"{address}?{access.TOKEN_PARAMETER}={guard.token}"]
+        tunnel = f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then use the URL there"
+        if public:
+            tunnel = "the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe"
+        on_ready = partial(report, *lines, tunnel, "ctrl+c ends the server", sep="\n")
+        return asyncio.run(access.serve_until_signal(application, guard, listening, on_ready))
 
 
 @commands.command("learn", cls=main.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")

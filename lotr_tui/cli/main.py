@@ -37,7 +37,7 @@ COMMANDS = {
     "generate": ("generate", "Continue or answer a prompt, or write a scene."),
     "eval": ("evaluate", "Print the perplexity and bits per character of models on a text."),
     "who": ("text", "Show which speaker would say a text, and which words gave the speaker away."),
-    "serve": ("machine", "Show the session, or the dashboard of a run, in a browser."),
+    "serve": ("machine", "Show the session or a dashboard in a browser, or answer other programs."),
     "learn": ("machine", "Learn what a language model is: eight short chapters with something to move."),
     "runs": ("runs", "List, compare or import runs, or show, rename, delete or export one."),
     "data": ("data", "Describe a corpus, or find the speech in it."),

@@ -19,8 +19,9 @@ from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import directory, loading
 from engine.storage.files import absolute_path
-from lotr_tui.cli import console, generate, main
+from lotr_tui.cli import console, main
 from lotr_tui.formatting import bar, displayable, format_percent, plural, truncate
+from lotr_tui.session.reply import parse_script
 
 MAX_WHO_BYTES = 10_000  # the model reads the text as every speaker
 MAX_CONTEXT_BYTES = 4_000_000  # which take a minute or two
@@ -73,7 +74,7 @@ def who(
         if cast is not None:
             remark = f"{name} knows {len(model.cast)}; leave it out"
             raise InvalidInputError(f"--cast is for models without speakers, and {remark}")
-        turns, speakers = generate.parse_script(script, model.cast), model.cast
+        turns, speakers = parse_script(script, model.cast), model.cast
     else:
         turns, speakers = _read_cast(script, cast, f"--context {context}", name)
     encoded = encode_prompt(content, model.tokenizer)

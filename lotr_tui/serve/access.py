@@ -1,12 +1,16 @@
 """Access: where the server listens, and which requests it serves."""
 
+import asyncio
 import errno
 import ipaddress
 import logging
+import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
@@ -16,10 +20,11 @@ from engine.errors import InvalidInputError, describe_error, printable
 
 TOKEN_PARAMETER, TOKEN_BYTES = "token", 32
 WEBSOCKET_PATH = "/ws"
-ACCESS_TIMEOUT = 10.0  # seconds in which a connection must have sent a whole request with the token or the cookie
+ACCESS_TIMEOUT, POLL_INTERVAL = 10.0, 1.0  # seconds in which a connection must have sent a request with the token
 MAX_STRANGERS = 128  # connections without the token
 ERROR_INTERVAL, MAX_ERROR_CHARACTERS = 1.0, 200  # fewest seconds between two lines about errors, and their length
-_REMEDY = "open the URL that `lotr-tui serve` has printed"
+_REMEDY = "use the URL and the token that `lotr-tui serve` has printed"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -99,20 +104,18 @@ class AccessGuard:
         response.set_cookie(self._cookie, self._session, path="/", httponly=True, secure=secure, samesite="Strict")
 
     @web.middleware
-    async def middleware(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse a request before anything else happens, and add the security headers to every answer."""
-        if reason := self._refusal(request):
-            response: web.StreamResponse = web.Response(status=403, text=f"403 forbidden: {reason}; {_REMEDY}\n")
-            response.force_close()
-        else:
+        try:
+            if reason := self._refusal(request):
+                forbidden = web.HTTPForbidden(text=f"403 forbidden: {reason}; {_REMEDY}\n")
+                forbidden.force_close()
+                raise forbidden
             self._admitted.add(request.protocol)
-            try:
-                response = await handler(request)
-            except web.HTTPException as error:
-                error.headers.update(_SECURITY_HEADERS)
-                raise
+            response = await handler(request)
+        except web.HTTPException as error:
+            error.headers.update(_SECURITY_HEADERS)
+            raise
         if not response.prepared:
             response.headers.update(_SECURITY_HEADERS)
         return response
@@ -124,7 +127,8 @@ class AccessGuard:
         origins = (f"http://{netloc}".lower(), f"https://{netloc}".lower())
         if request.path == WEBSOCKET_PATH and request.headers.get("Origin", "").lower() not in origins:
             return "this connection comes from a page of another server"
-        token = request.query.get(TOKEN_PARAMETER)
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        token = key.strip() if scheme.lower() == "bearer" else request.query.get(TOKEN_PARAMETER)
         given, secret = (token, self.token) if token is not None else (request.cookies.get(self._cookie), self._session)
         if given is not None and compare_digest(given.encode(errors="replace"), secret.encode()):
             return ""
@@ -158,3 +162,27 @@ class ErrorLog(logging.Handler):
             message = record.getMessage() + (f": {describe_error(error)}" if error else "")
             self._report(f"error: {printable(message)[:MAX_ERROR_CHARACTERS]}")
             self._next_at = time.monotonic() + ERROR_INTERVAL
+
+
+async def serve_until_signal(
+    application: web.Application, guard: AccessGuard, listening: socket.socket, on_ready: Callable[[], None]
+) -> int:
+    """Serve until a signal arrives, shut down, and return 128 plus its number; a second one ends at once."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Queue[int] = asyncio.Queue()
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for each in signals:
+        loop.add_signal_handler(each, received.put_nowait, each.value)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    on_ready()
+    number = 0
+    while not number:
+        guard.close_strangers(runner.server.connections if runner.server else [], time.monotonic())
+        with suppress(TimeoutError):
+            number = await asyncio.wait_for(received.get(), POLL_INTERVAL)
+    for each in signals:
+        loop.add_signal_handler(each, os._exit, 128 + number)
+    await runner.cleanup()
+    return 128 + number

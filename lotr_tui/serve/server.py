@@ -11,14 +11,11 @@ textual-serve 1.1.3 has these defects. The ones without a link are not reported.
 """
 
 import asyncio
-import logging
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from html import escape
@@ -32,13 +29,13 @@ from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
 from engine.errors import describe_error, printable
-from lotr_tui.serve.access import WEBSOCKET_PATH, AccessGuard, ErrorLog, is_encrypted
+from lotr_tui.serve.access import WEBSOCKET_PATH, AccessGuard, is_encrypted
 
 MAX_WIDTH, MAX_HEIGHT = 600, 300  # of a terminal in cells; a layout takes time and memory in proportion
 MAX_MESSAGE_BYTES = 4 << 20  # of a browser; a longer message closes the connection
 EXIT_TIMEOUT = 30.0  # seconds for an app to save and end, or to detach its training; then SIGTERM, and then SIGKILL
 HEARTBEAT = 15.0  # seconds between two pings; a browser that does not answer for half as long has left
-CLOSE_TIMEOUT, POLL_INTERVAL, MAX_ERROR_BYTES = 2.0, 1.0, 16 << 10  # bytes of what an app has printed at its end
+CLOSE_TIMEOUT, MAX_ERROR_BYTES = 2.0, 16 << 10  # bytes of what an app has printed at its end
 TOO_MANY_BROWSERS = 4001  # code with which a websocket is closed when all places are taken
 # Variables that describe the terminal of the server, and not the page.
 FOREIGN_VARIABLES = ("COLUMNS", "LINES", "TMUX", "TMUX_PANE", "STY", "CI", "TEXTUAL", "TEXTUAL_LOG", "NO_COLOR")
@@ -145,33 +142,11 @@ class BrowserServer(Server):
         application.add_routes([web.get("/", self._handle_page), web.get(WEBSOCKET_PATH, self.handle_websocket)])
         for path, module in (("/static", str(textual_serve.__file__)), ("/own", __file__)):
             application.router.add_static(path, Path(module).parent / "static")
+        application.on_shutdown.append(self._close)
         return application
 
-    async def run(self, listening: socket.socket, on_ready: Callable[[], None]) -> int:
-        """Serve until a signal arrives, close all tabs, and return 128 plus its number; a second one ends at once."""
-        logging.getLogger().addHandler(ErrorLog(self._report))
-        loop = asyncio.get_running_loop()
-        received: asyncio.Queue[int] = asyncio.Queue()
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        for each in signals:
-            loop.add_signal_handler(each, received.put_nowait, each.value)
-        runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        await web.SockSite(runner, listening).start()
-        on_ready()
-        number = 0
-        while not number:
-            self._guard.close_strangers(runner.server.connections if runner.server else [], time.monotonic())
-            with suppress(TimeoutError):
-                number = await asyncio.wait_for(received.get(), POLL_INTERVAL)
-        for each in signals:  # the end of their input tells the apps to close
-            loop.add_signal_handler(each, os._exit, 128 + number)
-        await self.close()
-        await runner.cleanup()
-        return 128 + number
-
-    async def close(self) -> None:
-        self._is_closing = True
+    async def _close(self, application: web.Application) -> None:
+        self._is_closing = True  # the end of their input tells the apps to close
         closing = [each.close(code=1001, message=b"The server has ended.") for each in self._open.values()]
         await asyncio.gather(*closing, return_exceptions=True)
         await asyncio.gather(*self._open, return_exceptions=True)

@@ -8,11 +8,12 @@ from typing import Annotated, Any, NamedTuple, Self
 import msgspec
 from msgspec import Meta
 
-from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.analysis.tokenized_text import read_label, tokenize_with_offsets
 from engine.config import TokenizerName
 from engine.data import scripts, speakers
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
-from engine.generation.generate import END_OF_TEXT, FinishReason, TokenEvent
+from engine.errors import PromptError
+from engine.generation.generate import END_OF_TEXT, EncodedPrompt, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import MAX_ANSWERS
 from engine.models.base import LanguageModel
@@ -247,6 +248,41 @@ def encode_said(model: LanguageModel, lines: Sequence[scripts.Turn]) -> list[int
     if find_cast(model):
         return list(scripts.encode_turns(model.tokenizer, lines))
     return encode_lines(model.tokenizer, "".join(f"{line.text}\n" for line in lines))
+
+
+def parse_script(text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE) -> list[scripts.Turn]:
+    """Return the turns of a script, whose lines have the form "NAME: text"; a name without a text is a PromptError.
+
+    A name is of `cast`, in any case, or any name in capitals. A line without a name continues the line before it;
+    `speaker` says the first line if it has no name. Empty lines are left out.
+    """
+    turns: list[scripts.Turn] = []
+    for line in (" ".join(line.split()) for line in text.splitlines()):
+        name, length = read_label(line, cast)
+        if name:
+            turns.append(scripts.Turn(name, line[length:].strip()))
+        elif turns:
+            turns[-1] = scripts.Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
+        elif line:
+            turns.append(scripts.Turn(speaker, line))
+    for turn in turns:
+        if not turn.text:
+            raise PromptError(f"the line of {turn.speaker} is empty; write a text after {turn.speaker}:")
+    return turns
+
+
+def encode_beginning(
+    model: LanguageModel, prompt: EncodedPrompt, *, predicts_eos: bool, speaker: str = speakers.SOMEONE
+) -> list[int]:
+    """Return the token ids of a text to continue; of a script, `speaker` says a first line without a name."""
+    tokenizer, text = model.tokenizer, prompt.text.rstrip("\r\n")  # a file ends with a line feed
+    if cast := find_cast(model):
+        *before, last = parse_script(text, cast, speaker)
+        head, rest = scripts.encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
+        return [*scripts.encode_turns(tokenizer, before), *head, *rest]
+    if not tokenizer.is_open:
+        return [*prompt.ids]
+    return encode_lines(tokenizer, text) if predicts_eos else [*tokenizer.encode(text).tolist()]
 
 
 def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:

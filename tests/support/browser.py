@@ -67,14 +67,14 @@ def missing_for_browser():
 
 class ServeProcess:
     def __init__(self, home, *arguments):
-        """Start the server with `home` as `LOTR_TUI_HOME`, and wait for its URL, which has the token."""
+        """Start the server with `home` as `LOTR_TUI_HOME`, and wait for the line with its URL and the token."""
         inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "TEXTUAL_DRIVER")}
         command = [sys.executable, "-m", "lotr_tui", "serve", "--port", "0", *arguments]
         answer_first_question(home)
         environment, pipe = inherited | {"LOTR_TUI_HOME": str(home)}, subprocess.PIPE
         self._process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment)
         self.url = self._process.stdout.readline().rstrip("\n")
-        if not self.url.startswith("http://"):
+        if "http://" not in self.url:
             raise TerminalError(f"lotr-tui serve has not started: {self.url} {self.stop()}")
 
     @property

@@ -47,8 +47,7 @@ async def run_server(command, *, max_browsers=8):
     guard, lines = AccessGuard(), []
     server = BrowserServer(command, "a <title>", guard, max_browsers, lines.append)
     async with TestClient(TestServer(server.make_application())) as client:
-        yield client, guard, lines
-        await server.close()  # ends the apps, as a signal does
+        yield client, guard, lines  # at the end, the server ends the apps, as after a signal
 
 
 def own_origin(client):

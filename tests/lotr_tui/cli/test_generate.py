@@ -44,8 +44,9 @@ class TestOutput:
         done = generate("the road", "--min-p", "0")
         assert "temperature 0.50 · " in done.stderr
         assert len(done.stdout.split()) <= 3
-        make_server = Mock(return_value=Mock(run=AsyncMock(return_value=0)))
+        make_server = Mock()
         monkeypatch.setattr(server, "BrowserServer", make_server)
+        monkeypatch.setattr("lotr_tui.serve.access.serve_until_signal", AsyncMock(return_value=0))
         assert lotr("serve", "--run", untrained_run, "--port", "0").returncode == 0
         session = [sys.executable, "-m", "lotr_tui", "--run", str(untrained_run)]  # an ordinary one
         assert make_server.call_args.args[0] == session

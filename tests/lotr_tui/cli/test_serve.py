@@ -20,7 +20,8 @@ from tests.support.browser import ServeProcess
         (["--host=no such host"], "is not an address of this machine"), (["--theme=missing"], "missing"),
         (["--port=70000"], "--port 70000 must be less than or equal to 65535"),
         (["--attach=missing"], "run 'missing' is neither in"), (["--run=missing"], "run 'missing' is neither in"),
-        (["--run=a", "--attach=b"], "--run and --attach exclude each other"),
+        *((["--attach=b", other], "and --attach exclude each other") for other in ("--run=a", "--api")),
+        (["--api", "--run=missing"], "run 'missing' is neither in"),
         (["--max-browsers=0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
 )  # fmt: skip
