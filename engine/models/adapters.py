@@ -8,20 +8,19 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Self
 
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Int64Array
+from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, suggest_nearest
 from engine.models import weights as layout
 from engine.storage.tensor_file import Int8Rows, StoredTensor, quantize_rows, to_float32
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_ADAPTER_WEIGHT = 1e4
-INT8_MULTIPLE = 64  # of inputs; products in 8 bits with another number of them take twice as long
+ROW_MULTIPLE = 8  # products with another number of rows take a third longer
 
 
 def lora_targets(config: ModelConfig) -> tuple[str, ...]:
@@ -96,37 +95,37 @@ class MergedWeights(Mapping[str, StoredTensor]):
         return len(self.base)
 
 
-@dataclass(frozen=True, eq=False)
-class LowRankChange:
-    """Change of some rows of a joined matrix."""
-
-    adapter: int  # index, which chooses the strength
-    first_row: int
-    first: Float32Array  # A
-    second: Float32Array  # B with the scale of its adapter
+# Index of the adapter, which chooses the strength, its A, and its B with its scale.
+LowRankChange = tuple[int, Float32Array, Float32Array]
 
 
 class AdaptedMatrix:
-    """A matrix with changes beside it, which has the same products as a `layout.Matrix`.
+    """Matrices joined by rows, with changes beside them, which has the same products as a `layout.Matrix`.
 
-    The rows of all A's follow those of the matrix, so that one product reads both, and a second one is with all B's.
+    The rows of all A's follow those of the matrices, so that one product reads both. Products with all B's are in
+    single precision, and together too: groups of as many rows of one matrix are a batch.
     """
 
-    def __init__(self, rows: Sequence[StoredTensor], changes: Sequence[LowRankChange]) -> None:
-        firsts, num_inputs = [change.first for change in changes], changes[0].first.shape[1]
-        starts = [0, *accumulate(map(len, firsts))]
-        is_int8 = all(isinstance(part, Int8Rows) for part in rows)
-        rank = -(-starts[-1] // INT8_MULTIPLE) * INT8_MULTIPLE if is_int8 else starts[-1]
-        self._num_outputs = sum(len(part.scales if isinstance(part, Int8Rows) else part) for part in rows)
-        self._adapters: Int64Array = np.zeros(rank, np.int64)  # to which the inputs of the second product belong
-        first, second = np.zeros((rank, num_inputs), np.float32), np.zeros((self._num_outputs, rank), np.float32)
-        for change, start in zip(changes, starts, strict=False):
-            columns = slice(start, start + len(change.first))
-            first[columns], self._adapters[columns] = change.first, change.adapter
-            second[change.first_row : change.first_row + len(change.second), columns] = change.second
-        self.joined = layout.join_rows(*rows, quantize_rows(first) if is_int8 else first)
-        self.second = layout.make_matrix(second, quantize=is_int8, by_columns=True)
-        self._strengths = np.ones(rank, np.float32)
+    def __init__(self, parts: Sequence[StoredTensor], changes: Sequence[Sequence[LowRankChange]]) -> None:
+        """Join `parts`, each with its `changes`."""
+        sizes = [len(part.scales if isinstance(part, Int8Rows) else part) for part in parts]
+        self._num_outputs, size = sum(sizes), math.gcd(*sizes)
+        rank = max(sum(len(first) for _, first, _ in each) for each in changes)
+        num_inputs = next(first.shape[1] for each in changes for _, first, _ in each)
+        firsts = np.zeros((-(-len(parts) * rank // ROW_MULTIPLE) * ROW_MULTIPLE, num_inputs), np.float32)
+        seconds, self._adapters = np.zeros((self._num_outputs, rank), np.float32), np.zeros((len(parts), rank), np.intp)
+        for part, own in enumerate(changes):
+            start, outputs = 0, slice(sum(sizes[:part]), sum(sizes[: part + 1]))
+            for adapter, first, second in own:
+                ranks = slice(start, start := start + len(first))
+                firsts[part * rank : (part + 1) * rank][ranks] = first
+                seconds[outputs, ranks], self._adapters[part, ranks] = second, adapter
+        is_int8 = all(isinstance(part, Int8Rows) for part in parts)
+        self.joined = layout.join_rows(*parts, quantize_rows(firsts) if is_int8 else firsts)
+        # [groups, rank, rows of a group]: columns are neighbours in memory, since a product with one vector adds them.
+        self._seconds = np.ascontiguousarray(seconds.reshape(-1, size, rank).swapaxes(1, 2))
+        self._part_of_group = np.repeat(np.arange(len(parts)), [rows // size for rows in sizes])
+        self._strengths = np.ones((len(parts), rank), np.float32)
 
     def at(self, strengths: Float32Array) -> Self:
         """Return the same matrix with other strengths `[adapters]`."""
@@ -135,17 +134,22 @@ class AdaptedMatrix:
         return matrix
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
-        products = self.joined.matmul(vectors)
-        changes = self.second.matmul(products[..., self._num_outputs :] * self._strengths)
-        changes += products[..., : self._num_outputs]
-        return changes
+        joined = self.joined.matmul(vectors)
+        firsts = joined[..., self._num_outputs :][..., : self._strengths.size].reshape(-1, *self._strengths.shape)
+        groups = (firsts * self._strengths)[:, self._part_of_group].swapaxes(0, 1)  # [groups, vectors, rank]
+        products: Float32Array = (groups @ self._seconds).swapaxes(0, 1).reshape(*vectors.shape[:-1], self._num_outputs)
+        products += joined[..., : self._num_outputs]
+        return products
 
     def matmul_vector(
         self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
     ) -> Float32Array:
-        joined = self.joined.matmul_vector(vector, factor)
-        first, outputs = joined[self._num_outputs :] * self._strengths, joined[: self._num_outputs]
-        product = self.second.matmul_vector(first, plus=outputs)
+        joined, outputs = self.joined.matmul_vector(vector, factor), self._num_outputs
+        firsts = joined[outputs : outputs + self._strengths.size].reshape(self._strengths.shape) * self._strengths
+        if len(self._part_of_group) > len(firsts):
+            firsts = firsts.take(self._part_of_group, axis=0)
+        product: Float32Array = np.matmul(self._seconds.swapaxes(1, 2), firsts[..., None]).reshape(-1)
+        product += joined[:outputs]
         if plus is not None:
             product += plus
         return product

@@ -245,8 +245,7 @@ class NumpyTransformer:
         if isinstance(self._output, layout.Int8Matrix):
             self._multiply_large_inputs_exactly()
         if self.has_int8_weights:
-            parts = list(chain(*self._layers, [self._output]))
-            parts += [part for each in parts if isinstance(each, AdaptedMatrix) for part in (each.joined, each.second)]
+            parts = (getattr(part, "joined", part) for part in (*chain(*self._layers), self._output))
             blocks = (matrix.memory() for matrix in parts if isinstance(matrix, layout.Int8Matrix))
             timer = threading.Timer(HUGE_PAGES_DELAY, use_huge_pages, (blocks,))  # a product is then an eighth faster
             timer.daemon = True
@@ -276,17 +275,16 @@ class NumpyTransformer:
 
     def _join(self, parts: Mapping[str, Callable[[StoredTensor], StoredTensor] | None]) -> Product:
         # One matrix with the rows of several, each after its function.
-        rows, changes, first_row = list[StoredTensor](), list[LowRankChange](), 0
-        for matrix, function in parts.items():
-            name = f"{matrix}.weight"
+        rows, changes = list[StoredTensor](), list[list[LowRankChange]]()
+        for name, function in ((f"{matrix}.weight", function) for matrix, function in parts.items()):
             tensor = self._read(name)
             rows.append(function(tensor) if function else tensor)
+            changes.append([])
             for index, adapter in enumerate(self._adapters):
                 if change := adapter.change(name):
-                    second = to_float32(function(change[1])) if function else change[1]
-                    changes.append(LowRankChange(index, first_row, change[0], second))
-            first_row += self._shapes[name][0]
-        return AdaptedMatrix(rows, changes) if changes else layout.join_rows(*rows)
+                    first, second = change
+                    changes[-1].append((index, first, to_float32(function(second)) if function else second))
+        return AdaptedMatrix(rows, changes) if any(changes) else layout.join_rows(*rows)
 
     def _multiply_large_inputs_exactly(self) -> None:
         # The two largest units of the vectors between layers are not rounded to 8 bits: large Transformers have few
