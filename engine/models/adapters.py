@@ -137,7 +137,8 @@ class AdaptedMatrix:
         joined = self.joined.matmul(vectors)
         firsts = joined[..., self._num_outputs :][..., : self._strengths.size].reshape(-1, *self._strengths.shape)
         groups = (firsts * self._strengths)[:, self._part_of_group].swapaxes(0, 1)  # [groups, vectors, rank]
-        products: Float32Array = (groups @ self._seconds).swapaxes(0, 1).reshape(*vectors.shape[:-1], self._num_outputs)
+        changes: Float32Array = np.matmul(groups, self._seconds)
+        products = changes.swapaxes(0, 1).reshape(*vectors.shape[:-1], self._num_outputs)
         products += joined[..., : self._num_outputs]
         return products
 
