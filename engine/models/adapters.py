@@ -122,7 +122,7 @@ class AdaptedMatrix:
                 seconds[outputs, ranks], self._adapters[part, ranks] = second, adapter
         is_int8 = all(isinstance(part, Int8Rows) for part in parts)
         self.joined = layout.join_rows(*parts, quantize_rows(firsts) if is_int8 else firsts)
-        # [groups, rank, rows of a group]: columns are neighbours in memory, since a product with one vector adds them.
+        # [groups, rank, rows of a group]
         self._seconds = np.ascontiguousarray(seconds.reshape(-1, size, rank).swapaxes(1, 2))
         self._part_of_group = np.repeat(np.arange(len(parts)), [rows // size for rows in sizes])
         self._strengths = np.ones((len(parts), rank), np.float32)
@@ -149,7 +149,7 @@ class AdaptedMatrix:
         firsts = joined[outputs : outputs + self._strengths.size].reshape(self._strengths.shape) * self._strengths
         if len(self._part_of_group) > len(firsts):
             firsts = firsts.take(self._part_of_group, axis=0)
-        product: Float32Array = np.matmul(self._seconds.swapaxes(1, 2), firsts[..., None]).reshape(-1)
+        product: Float32Array = np.matmul(firsts[:, None], self._seconds).reshape(-1)
         product += joined[:outputs]
         if plus is not None:
             product += plus
