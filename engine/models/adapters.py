@@ -109,11 +109,11 @@ class AdaptedMatrix:
     def __init__(self, parts: Sequence[StoredTensor], changes: Sequence[Sequence[LowRankChange]]) -> None:
         """Join `parts`, each with its `changes`."""
         sizes = [len(part.scales if isinstance(part, Int8Rows) else part) for part in parts]
-        self._num_outputs, size = sum(sizes), math.gcd(*sizes)
+        size = math.gcd(*sizes)
         rank = max(sum(len(first) for _, first, _ in each) for each in changes)
         num_inputs = next(first.shape[1] for each in changes for _, first, _ in each)
         firsts = np.zeros((-(-len(parts) * rank // ROW_MULTIPLE) * ROW_MULTIPLE, num_inputs), np.float32)
-        seconds, self._adapters = np.zeros((self._num_outputs, rank), np.float32), np.zeros((len(parts), rank), np.intp)
+        seconds, self._adapters = np.zeros((sum(sizes), rank), np.float32), np.zeros((len(parts), rank), np.intp)
         for part, own in enumerate(changes):
             start, outputs = 0, slice(sum(sizes[:part]), sum(sizes[: part + 1]))
             for adapter, first, second in own:
@@ -125,32 +125,34 @@ class AdaptedMatrix:
         # [groups, rank, rows of a group]
         self._seconds = np.ascontiguousarray(seconds.reshape(-1, size, rank).swapaxes(1, 2))
         self._part_of_group = np.repeat(np.arange(len(parts)), [rows // size for rows in sizes])
-        self._strengths = np.ones((len(parts), rank), np.float32)
+        self._outputs, self._firsts = slice(0, sum(sizes)), slice(sum(sizes), sum(sizes) + len(parts) * rank)
+        self._strengths = np.ones((len(parts), 1, rank), np.float32)
 
     def at(self, strengths: Float32Array) -> Self:
         """Return the same matrix with other strengths `[adapters]`."""
         matrix = copy.copy(self)
-        matrix._strengths = strengths[self._adapters]
+        matrix._strengths = strengths[self._adapters][:, None]
         return matrix
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         joined = self.joined.matmul(vectors)
-        firsts = joined[..., self._num_outputs :][..., : self._strengths.size].reshape(-1, *self._strengths.shape)
-        groups = (firsts * self._strengths)[:, self._part_of_group].swapaxes(0, 1)  # [groups, vectors, rank]
+        strengths = self._strengths[:, 0]
+        firsts = joined[..., self._firsts].reshape(-1, *strengths.shape) * strengths
+        groups = firsts[:, self._part_of_group].swapaxes(0, 1)  # [groups, vectors, rank]
         changes: Float32Array = np.matmul(groups, self._seconds)
-        products = changes.swapaxes(0, 1).reshape(*vectors.shape[:-1], self._num_outputs)
-        products += joined[..., : self._num_outputs]
+        products = changes.swapaxes(0, 1).reshape(*vectors.shape[:-1], -1)
+        products += joined[..., self._outputs]
         return products
 
     def matmul_vector(
         self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
     ) -> Float32Array:
-        joined, outputs = self.joined.matmul_vector(vector, factor), self._num_outputs
-        firsts = joined[outputs : outputs + self._strengths.size].reshape(self._strengths.shape) * self._strengths
+        joined = self.joined.matmul_vector(vector, factor)
+        firsts = joined[self._firsts].reshape(self._strengths.shape) * self._strengths
         if len(self._part_of_group) > len(firsts):
             firsts = firsts.take(self._part_of_group, axis=0)
-        product: Float32Array = np.matmul(firsts[:, None], self._seconds).reshape(-1)
-        product += joined[:outputs]
+        product: Float32Array = np.matmul(firsts, self._seconds).reshape(-1)
+        product += joined[self._outputs]
         if plus is not None:
             product += plus
         return product

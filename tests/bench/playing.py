@@ -55,3 +55,11 @@ def measure_pretrained(options):
         yield Figure(f"{key}, one core", "tokens/s", tuple(run[key] for run in runs))
         if (ours := f"ours {key.split()[-1]}") in runs[0] and key != ours:
             yield _ratio(f"ratio to {key}", runs, ours, key)
+
+
+def measure_adapters(options):
+    """Tokens per second of the bundled adapter beside its base, beside the merged one, and their differences in fp32."""
+    run, _ = call("speeds", "adapter_speeds")
+    yield from compare("adapter beside the base", "merged", "tokens/s", run["beside"], run["merged"])
+    for strength, difference in run["differences"].items():
+        yield Figure(f"largest difference at strength {strength}, fp32", "nats", (difference,))

@@ -34,12 +34,13 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_transformer import HUGE_PAGES_DELAY, NumpyTransformer
 from engine.models.pretrained.folders import read_base
 from engine.models.weights import weight_shapes
 from engine.presets import PRESETS
 from engine.runs.directory import resolve_run
 from engine.runs.export import export_hugging_face
-from engine.runs.loading import load_model
+from engine.runs.loading import load_model, load_model_by_name
 from tests.bench.measuring import alternate, seconds_of, tokens_per_second
 
 BATCH_SIZE, NUM_WORDS = 16, 879  # as many words of the film dialogues are seen three times
@@ -281,6 +282,29 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
         states = [advance_tokens(model, model.start(), ids[start : start + 200])[1] for start in range(count)]
         speeds[f"{count} texts at once"] = tokens_per_second(partial(in_batch, states))
     return speeds
+
+
+def adapter_speeds(context=200, num_tokens=50):
+    """Return tokens per second of the bundled adapter beside its base and merged into it, and differences in fp32."""
+    beside, differences = load_model_by_name("bundled").decoder, {}
+    ids = beside.tokenizer.encode("The road went down from the hill to the river, in silence. " * 80).tolist()
+    merged = NumpyTransformer(beside.config, beside.tokenizer, beside.tensors, int8=True)
+
+    def speed(model):
+        state, started = advance_tokens(model, model.start(), ids[:context])[1], time.process_time()
+        for token in ids[:num_tokens]:
+            _, state = model.advance(state, token)
+        return num_tokens / (time.process_time() - started)
+
+    time.sleep(2 * HUGE_PAGES_DELAY)
+    speeds = alternate(5, partial(speed, beside), partial(speed, merged), warm_up=True)
+    exact = load_model_by_name("bundled", precision="fp32").decoder
+    for strength in (0.0, 0.5, 1.0):
+        model = exact.with_strengths({"bundled": strength})
+        reference = NumpyTransformer(exact.config, exact.tokenizer, model.weights)
+        rows = [each.predict_tokens(each.start(), ids[:context])[0] for each in (model, reference)]
+        differences[strength] = float(np.abs(rows[0] - rows[1]).max())
+    return {"beside": speeds[0], "merged": speeds[1], "differences": differences}
 
 
 def load_playable(path, data, order):
