@@ -58,7 +58,7 @@ def measure_pretrained(options):
 
 
 def measure_adapters(options):
-    """Tokens per second of the bundled adapter beside its base, beside the merged one, and their differences in fp32."""
+    """Tokens per second of the bundled adapter beside its base and merged, and differences in fp32."""
     run, _ = call("speeds", "adapter_speeds")
     yield from compare("adapter beside the base", "merged", "tokens/s", run["beside"], run["merged"])
     for strength, difference in run["differences"].items():
