@@ -233,7 +233,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
         ids = [*chat.encode([message for message in messages if message.text])]
         state = generation.prefill(model, ids, chat_start(model))
     else:
-        ids = encode_beginning(model, prompt, predicts_eos=request.predicts_eos)
+        ids = encode_beginning(model, prompt.text, predicts_eos=request.predicts_eos)
         if reply:
             ids += tokenizer.encode("\n").tolist() if tokenizer.reads_line_ends else [EOS_ID]
             note = "this model learned each line on its own, in random order: a reply hardly depends on what you say"

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from engine.errors import InvalidInputError, LotrError, RunError, suggest_neares
 from engine.generation.generate import Done, TextInProgress, encode_prompt, generate, top_tokens
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import MAX_HISTORY_TOKENS
+from engine.models.base import AdaptedModel
 from engine.models.pretrained.chat import ChatMessage
 from engine.storage import files
 from lotr_tui.serve.access import AccessGuard, Handler
@@ -56,9 +58,10 @@ class Asked:
     stop: StopText | Annotated[tuple[StopText, ...], Meta(max_length=MAX_STOPS)] = ()
     logprobs: bool | NumTop = False  # of a completion the number of alternatives
     top_logprobs: NumTop = 0  # of a chat
+    strength: Annotated[float, Meta(ge=0, le=1.5)] | None = None  # of all adapters
     stream: bool = False
     stream_options: dict[str, Any] = field(default_factory=dict)
-    sampler: SamplerSettings = field(default_factory=SamplerSettings)  # its fields are those of the request
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a request has its fields
 
 
 class Piece(NamedTuple):
@@ -150,10 +153,11 @@ class ApiServer:
         is_gone: Callable[[], bool] = getattr(request.transport, "is_closing", lambda: True)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
 
-        async def send(event: dict[str, Any]) -> None:
-            if not response.prepared:  # an error before the first token is an answer of its own
-                await response.prepare(request)
-            await response.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
+        async def send(data: bytes) -> None:
+            with suppress(ConnectionResetError):  # the client has left
+                if not response.prepared:  # at the first token: errors before it have a status
+                    await response.prepare(request)
+                await response.write(b"data: " + data + b"\n\n")
 
         steps = ((n, step) for n in range(asked.n) for step in self._write(asked, context, asked.seed + n, is_gone))
         written: list[list[Piece]] = [[] for _ in range(asked.n)]
@@ -163,7 +167,8 @@ class ApiServer:
                 index, step = numbered
                 new, reason = ([], step) if isinstance(step, str) else ([step], None)
                 if asked.stream:
-                    await send(record | {"choices": [describe_choice(index, new, reason, part, written[index])]})
+                    choice = describe_choice(index, new, reason, part, written[index])
+                    await send(msgspec.json.encode(record | {"choices": [choice]}))
                 elif reason:
                     choices.append(describe_choice(index, written[index], reason, part))
                 written[index] += new
@@ -172,17 +177,20 @@ class ApiServer:
         if not asked.stream:
             return web.json_response(record | {"choices": choices, "usage": usage})
         if asked.stream_options.get("include_usage"):
-            await send(record | {"choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
+            await send(msgspec.json.encode(record | {"choices": [], "usage": usage}))
+        await send(b"[DONE]")
         return response
 
     def _read(self, asked: Asked, speaker: str) -> NextTokenContext:
         """Return the text before an answer; an InvalidInputError says why the model cannot read it."""
         model, cast, name = self._model.model, self._model.cast, self._model.name
+        if asked.strength is not None:
+            if not isinstance(model, AdaptedModel) or not model.strengths:
+                raise InvalidInputError(f"{name} has no adapter; leave out strength")
+            model = model.with_strengths(dict.fromkeys(model.strengths, asked.strength))
         if not asked.messages:
-            prompt = encode_prompt(asked.prompt, model.tokenizer)
-            speaker, eos = speaker or speakers.SOMEONE, self._model.predicts_eos
-            ids = encode_beginning(model, prompt, predicts_eos=eos, speaker=speaker)
+            encode_prompt(asked.prompt, model.tokenizer)  # raises if the model knows no word of it
+            ids = encode_beginning(model, asked.prompt, predicts_eos=self._model.predicts_eos, speaker=speaker)
             context = NextTokenContext(model, ids, reopens_last_word=True)
         elif cast:
             lines = list[Turn]()

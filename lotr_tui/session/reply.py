@@ -13,7 +13,7 @@ from engine.config import TokenizerName
 from engine.data import scripts, speakers
 from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import PromptError
-from engine.generation.generate import END_OF_TEXT, EncodedPrompt, FinishReason, TokenEvent
+from engine.generation.generate import END_OF_TEXT, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import MAX_ANSWERS
 from engine.models.base import LanguageModel
@@ -271,18 +271,14 @@ def parse_script(text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE
     return turns
 
 
-def encode_beginning(
-    model: LanguageModel, prompt: EncodedPrompt, *, predicts_eos: bool, speaker: str = speakers.SOMEONE
-) -> list[int]:
+def encode_beginning(model: LanguageModel, text: str, *, predicts_eos: bool, speaker: str = "") -> list[int]:
     """Return the token ids of a text to continue; of a script, `speaker` says a first line without a name."""
-    tokenizer, text = model.tokenizer, prompt.text.rstrip("\r\n")  # a file ends with a line feed
+    tokenizer, text = model.tokenizer, text.rstrip("\r\n")  # a file ends with a line feed
     if cast := find_cast(model):
-        *before, last = parse_script(text, cast, speaker)
+        *before, last = parse_script(text, cast, speaker or speakers.SOMEONE)
         head, rest = scripts.encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
         return [*scripts.encode_turns(tokenizer, before), *head, *rest]
-    if not tokenizer.is_open:
-        return [*prompt.ids]
-    return encode_lines(tokenizer, text) if predicts_eos else [*tokenizer.encode(text).tolist()]
+    return encode_lines(tokenizer, text) if predicts_eos and tokenizer.is_open else [*tokenizer.encode(text).tolist()]
 
 
 def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:

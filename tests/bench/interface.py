@@ -253,3 +253,29 @@ def measure_serve(options, num_keys=200):
             yield milliseconds(f"key press to its frame, browsers: {name}", seconds, percent)
     for name, values in memory.items():
         yield Figure(f"memory (PSS) per {name}", "MB", tuple(values))
+
+
+def measure_api(options):
+    """Time from a request of the `openai` client to the first streamed token of SmolLM2, and its speed."""
+    if importlib.util.find_spec("openai") is None or not is_base_stored(SMOLLM2):
+        raise Skip("needs pip install openai, and lotr-tui fetch smollm2")
+    import openai
+
+    from tests.support.browser import ServeProcess
+
+    first, speeds = [], []
+    with tempfile.TemporaryDirectory() as home:
+        link_fetched_models(home)
+        with ServeProcess(Path(home), "--api", "--run", BUNDLED) as server:
+            url, key = (word.partition("=")[2] for word in server.url.split()[1:])
+            client = openai.OpenAI(base_url=url, api_key=key)
+            for number in range(options.repeat + 1):
+                messages = [{"role": "user", "content": f"Do you fear the Balrog, number {number}?"}]
+                started = time.perf_counter()
+                chunks = client.chat.completions.create(model=f"{BUNDLED}/gandalf", messages=messages, stream=True)
+                times = [time.perf_counter() for chunk in chunks if chunk.choices[0].delta.content]
+                first.append(times[0] - started)
+                speeds.append((len(times) - 1) / (times[-1] - times[0]))
+    yield milliseconds("request to the first streamed token, warm", first[1:])
+    yield milliseconds("the first request", first[:1])
+    yield Figure("speed of a streamed answer", "tokens/s", tuple(speeds[1:]))

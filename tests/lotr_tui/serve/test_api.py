@@ -7,6 +7,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import accumulate
+from typing import ClassVar
 
 import pytest
 
@@ -129,12 +130,29 @@ async def test_a_model_with_a_chat_template_answers_by_it():
     ]
 
 
+async def test_a_strength_is_that_of_all_adapters():
+    asked = []
+
+    class AdaptedModel(FakeSlowModel):
+        strengths: ClassVar = {"middle-earth": 1.0, "romeo": 0.5}
+
+        def with_strengths(self, strengths):
+            asked.append(strengths)
+            return self
+
+    async with serve(slow_session_model(AdaptedModel(), "adapted")) as (client, _):
+        await client.completions.create(model="adapted", prompt="Where is", extra_body={"strength": 0.25})
+    assert asked == [{"middle-earth": 0.25, "romeo": 0.25}]
+
+
 BAD_FIELDS = [
     ({"model": "gpt-4"}, "there is no model 'gpt-4', see /v1/models"),
     ({"model": "scenes/gandolf"}, "did you mean scenes/gandalf?"),
     ({"model": None}, "missing required field model"),
     ({"temperature": "hot"}, "temperature: expected float, got str"),
     ({"temperature": 3}, "temperature 3"),
+    ({"strength": 2}, "strength: expected float <= 1.5"),
+    ({"strength": 1}, "scenes has no adapter; leave out strength"),
     ({"max_tokens": 0}, "max-tokens 0 is out of range"),
     ({"seed": -1}, "seed -1 is out of range"),
     ({"seed": 2**63 - 1, "n": 2}, f"seed {2**63} is out of range"),
