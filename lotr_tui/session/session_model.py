@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation import generate, turns
-from engine.models.base import LanguageModel, LogProbs
+from engine.models.base import LanguageModel, LogProbs, strengths_of
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
@@ -145,6 +145,10 @@ class SessionModel:
         mode = directory.read_config(run).data.mode
         model = loading.read_dialogue_parts(run)(event.model) if mode == "dialogue" else event.model
         return cls(view.started.run, description, model, run=run, predicts_eos=mode == "line")
+
+    @property
+    def strengths(self) -> Mapping[str, float]:
+        return strengths_of(self.model)
 
     @property
     def is_slow(self) -> bool:

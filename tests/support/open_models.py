@@ -7,7 +7,9 @@ import numpy as np
 
 from engine.config import Config, ModelConfig
 from engine.data.tokenizers import EOS_ID, BPETokenizer, CharacterTokenizer
+from engine.models.adapters import Adapter, adapter_shapes
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.weights import TRANSFORMER_VALUES
 from tests.support.files import write_run
 from tests.support.models import random_weights
@@ -42,6 +44,16 @@ def character_tokenizer():
 def open_model(tokenizer, seed=0):
     """Return a model with random weights that prefers the tokens of `LINES` and seldom ends a text."""
     return NumpyLSTM(MODEL_CONFIG, tokenizer, _weights(tokenizer, seed))
+
+
+def adapted_model(*names):
+    """Return a Transformer with random weights and adapters of these names, which change it much."""
+    config, adapters = ModelConfig(**TRANSFORMER, lora_rank=2), []
+    for seed, name in enumerate(names):
+        rng = np.random.default_rng(seed)
+        tensors = {part: rng.normal(0, 0.3, shape).astype(np.float32) for part, shape in adapter_shapes(config).items()}
+        adapters.append(Adapter(name, config, tensors))
+    return NumpyTransformer(config, bpe_tokenizer(), random_weights(config, bpe_tokenizer()), adapters=adapters)
 
 
 def _weights(tokenizer, seed):

@@ -1,6 +1,7 @@
 """Figures of the lens: the ones of a text in a line, and the scores and likeliest alternatives of a word."""
 
-from itertools import accumulate, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain, pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -18,12 +19,13 @@ from lotr_tui.screens.inspect.text_view import visible_part
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.drawing import StripWidget, join_fitting
 
-PROBABILITY_WIDTH = 8
+PROBABILITY_WIDTH, LIST_GAP = 8, 2
+TokenLists = Mapping[str, Sequence[tuple[str, float]]]  # likely tokens with their probabilities, by a model's name
 TEXT_FORM_NAMES: dict[TextForm, str] = {"original": "", "whitespace": " (words only)", "words": " (lower-case words)"}
 
 
-def describe_scores(network: TokenScores, baseline: TokenScores | None) -> list[Content]:
-    """Return the metrics of a text of which at least one token is scored; there may be no Kneser-Ney model."""
+def describe_scores(network: TokenScores, baseline: TokenScores | None, baseline_name: str) -> list[Content]:
+    """Return the metrics of a text of which at least one token is scored; there may be no other model."""
     tokens, tokenizer = network.tokens, network.tokenizer
     own, *other = (
         summarize_log_probs(each.log_probs[: each.num_scored], tokens.ids[: each.num_scored], tokens.unk_id)
@@ -32,9 +34,9 @@ def describe_scores(network: TokenScores, baseline: TokenScores | None) -> list[
     )
     metrics = [Content.assemble(("perplexity ", MUTED), (f"{own.perplexity:,.1f}", "bold"))]
     if other:
-        metrics.append(Content.assemble(("Kneser-Ney ", MUTED), f"{other[0].perplexity:,.1f}"))
+        metrics.append(Content.assemble((f"{baseline_name} ", MUTED), f"{other[0].perplexity:,.1f}"))
     else:
-        metrics.append(Content.styled("no Kneser-Ney" if baseline is None else "Kneser-Ney …", MUTED))
+        metrics.append(Content.styled(f"no {baseline_name}" if baseline is None else f"{baseline_name} …", MUTED))
     if not np.isnan(network.bits_per_character):
         is_pretrained = tokenizer.name == "pretrained"
         note = f", {PRETRAINED_NOTE}" if is_pretrained else TEXT_FORM_NAMES[native_form(tokenizer)]
@@ -58,83 +60,89 @@ class WordDetails(StripWidget):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"word-details--{name}" for name in ("bar", "title", "muted")}
     _word = _location = ""
-    _scores: tuple[WordScore | None, ...] = (None, None)
-    _shown: WordScore | None = None
+    _scores: Mapping[str, WordScore | None] = {}
+    _shown: Sequence[str] = ()
 
-    def show(self, word: str, location: str, scores: tuple[WordScore | None, ...], shown: int) -> None:
-        """Show a word with its scores by the network and by Kneser-Ney; `shown` is whose alternatives are listed."""
-        self._word, self._location, self._scores, self._shown = word, location, scores, scores[shown]
+    def show(self, word: str, location: str, scores: Mapping[str, WordScore | None], shown: Sequence[str]) -> None:
+        """Show a word with its scores by two models, by their names; the alternatives by each of `shown` are listed."""
+        self._word, self._location, self._scores, self._shown = word, location, scores, shown
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
         if not self._word:
             return []
-        shown = self._shown
-        network = self._scores[0]
-        parts = [] if network is None else [(printable(visible_part(text)), bits) for text, bits in network.parts]
-        alternatives = [] if shown is None else [(format_lone_token(token), prob) for token, prob in shown.top_tokens]
+        own, other = self._scores.values()
+        parts = [] if own is None else [(printable(visible_part(text)), bits) for text, bits in own.parts]
         joined = "|".join(text for text, _ in parts)
         sums = [round(total, 1) for total in accumulate((bits for _, bits in parts), initial=0.0)]
         bits = " + ".join(f"{end - start:.1f}" for start, end in pairwise(sums))  # what adds up to the rounded sum
         if len(parts) < 2:
             joined = bits = ""
+        lists = {name: score.top_tokens for name in self._shown if (score := self._scores[name]) is not None}
         if height > 2:
-            lines = self._table(joined and f"{joined}  {bits}", width)
-            if alternatives and height > len(lines) + 2:
-                lines += self._bars(alternatives, width)
+            lines = self._table(own, other, joined and f"{joined}  {bits}", width)
+            if lists and height > len(lines) + 2:
+                lines += self._bars(lists, width)
         else:
-            lines = self._summary(joined or self._word, bits, alternatives, width)
+            lines = self._summary(own, other, joined or self._word, bits, lists, width)
         styles = {name.removeprefix("word-details--"): style for name, style in self.component_styles().items()}
         return [Strip([Segment(text, styles[name]) for text, name in line]).crop(0, width) for line in lines[:height]]
 
-    def _summary(self, word: str, bits: str, alternatives: list[tuple[str, float]], width: int) -> list[Row]:
-        (network, baseline), word = self._scores, truncate(word, width // 3)
-        if network is None:
+    def _summary(
+        self, own: WordScore | None, other: WordScore | None, word: str, bits: str, lists: TokenLists, width: int
+    ) -> list[Row]:
+        word = truncate(word, width // 3)
+        if own is None:
             return [[(word, "title"), ("  not scored yet", "muted")]]
         available = width - cell_len(word) - 2
-        figures = [truncate(f"{network.bits:.1f} bits{bits and f' = {bits}'}", available)]
-        for score, name in ((network, ""), (baseline, "Kneser-Ney ")):
-            if score is not None:
-                figures.append(f"{name}{score.bits:.1f} bits" if name else format_percent(score.model_prob))
-                figures += [f"rank {score.rank:,}"] if score.rank is not None else []
-        expected = [f"{name} {format_percent(prob)}" for name, prob in alternatives]
-        return [
-            [(word, "title"), (f"  {join_fitting(figures, available)}", "")],
+        figures = [truncate(f"{own.bits:.1f} bits{bits and f' = {bits}'}", available), format_percent(own.model_prob)]
+        figures += [f"rank {own.rank:,}"] if own.rank is not None else []
+        if other is not None:
+            figures.append(f"{[*self._scores][1]} {other.bits:.1f} bits")
+            figures += [f"rank {other.rank:,}"] if other.rank is not None else []
+        expected: Row = [("expected", "muted")]
+        for name, tokens in lists.items():
+            title = "" if len(lists) == 1 else f"  {name}"
             # A token begins with a dot in place of its space.
-            [("expected", "muted"), (f"  {join_fitting(expected, width - 10, '  ')}" if expected else "", "")],
-        ]
+            texts = [f"{format_lone_token(token)} {format_percent(prob)}" for token, prob in tokens]
+            shown = join_fitting(texts, (width - 8) // len(lists) - len(title) - 2, "  ")
+            expected += [(title, "muted"), (f"  {shown}", "")]
+        return [[(word, "title"), (f"  {join_fitting(figures, available)}", "")], expected]
 
-    def _table(self, tokens: str, width: int) -> list[Row]:
+    def _table(self, own: WordScore | None, other: WordScore | None, tokens: str, width: int) -> list[Row]:
         lines: list[Row] = [[(f"WORD  {truncate(self._word, width - 6)}", "title")]]
         if cell_len(f"WORD  {self._word}  {self._location}") <= width:
             lines[0].append((f"  {self._location}", "muted"))
         lines.append([(f"{'':11}{'surprise':>9}  {'probability':>12}{'rank':>8}", "muted")])
-        for name, score in zip(("network", "Kneser-Ney"), self._scores, strict=True):
+        for name, score in self._scores.items():
             values = f"{'-':>9}"
             if score:
                 rank = "-" if score.rank is None else f"{score.rank:,}"
                 values = f"{score.bits:4.1f} bits  {format_percent(score.model_prob):>12}{rank:>8}"
             lines.append([(f"{name:11}", "muted"), (values, "")])
-        network, baseline = self._scores
         difference = ""
-        if network and baseline:
-            saved = baseline.bits - network.bits
-            better = "the network" if saved > 0 else "Kneser-Ney"
-            difference = "no difference" if abs(saved) < 0.05 else f"{better} is better by {abs(saved):.1f} bits"
+        if own and other:
+            gain = other.bits - own.bits
+            result, factor = ("gained", "as likely") if gain > 0 else ("lost", "less likely"), 2.0 ** abs(gain)
+            times = f"{factor:,.{int(factor < 10)}f} times {result[1]}"
+            difference = "no difference" if abs(gain) < 0.05 else f"{abs(gain):.1f} bits {result[0]}: {times}"
         lines.append([(difference, "")])
         return [*lines, *[[("TOKENS  ", "title"), (truncate(tokens, width - 8), "")]] * bool(tokens)]
 
-    def _bars(self, alternatives: list[tuple[str, float]], width: int) -> list[Row]:
-        model = "the network" if self._shown is self._scores[0] else "Kneser-Ney"
-        name_width = max(5, min(14, max(len(name) for name, _ in alternatives)))
-        bar_width = max(4, width - name_width - PROBABILITY_WIDTH - 1)
-        highest = max(alternatives[0][1], 1e-9)
-        rows: list[Row] = [
-            [
-                (f"{truncate(name, name_width):{name_width}} ", ""),
-                (f"{bar(prob / highest, bar_width):{bar_width}}", "bar"),
-                (f"{format_percent(prob):>{PROBABILITY_WIDTH}}", ""),
-            ]
-            for name, prob in alternatives
-        ]
-        return [[], [("EXPECTED HERE  ", "title"), (f"by {model}", "muted")], *rows]
+    def _bars(self, lists: TokenLists, width: int) -> list[Row]:
+        """Return a bar chart for each list, side by side on one scale."""
+        room = (width + LIST_GAP) // len(lists) - LIST_GAP
+        highest = max(1e-9, *(prob for tokens in lists.values() for _, prob in tokens))
+        columns = list[list[Row]]()
+        for name, tokens in lists.items():
+            names = [format_lone_token(token) for token, _ in tokens]
+            name_width = max(5, min(14, room // 3, max(map(len, names))))
+            bar_width = max(4, room - name_width - PROBABILITY_WIDTH - 1)
+            column: list[Row] = [[("EXPECTED  ", "title"), (name.ljust(room - 10 + LIST_GAP), "muted")]]
+            for text, (_, prob) in zip(names, tokens, strict=True):
+                blocks, percent = bar(prob / highest, bar_width), format_percent(prob)
+                label = f"{truncate(text, name_width):{name_width}} "
+                end = f"{percent:>{PROBABILITY_WIDTH}}{'':{LIST_GAP}}"
+                column.append([(label, ""), (f"{blocks:{bar_width}}", "bar"), (end, "")])
+            columns.append(column)
+        return [[], *(list(chain.from_iterable(cells)) for cells in zip(*columns, strict=True))]

@@ -276,12 +276,16 @@ class ConversationView(containers.Vertical):
                 model, prompt, slot.sampler.settings, seed, slot.pace, context, self.conversation.reader
             )
         text = to_prompt_line(draft) if reply is None else reply.full_text()
-        if reply is not None and not (reply.session_model.cast and model.cast):
+        is_own = reply is not None and (inspector != "tuning" or bool(reply.session_model.strengths))
+        if reply is not None and is_own and not (reply.session_model.cast and model.cast):
             model = reply.session_model  # a conversation is the same text for all models that know speakers
         path = [] if reply is None else reply.path()
         names = tuple(dict.fromkeys(name for each in path for name in (each.speaking_as, each.speaker) if name))
-        if inspector == "lens":
-            return lens.LensScreen(model, text, names, reads_line_ends="\n" in text and not model.cast)
+        if inspector == "tuning" and not model.strengths:
+            raise InvalidInputError(f"{model.name} has no adapter, so nothing can be compared; see /model")
+        if inspector in ("lens", "tuning"):
+            reads_line_ends, shows_tuning = "\n" in text and not model.cast, inspector == "tuning"
+            return lens.LensScreen(model, text, names, reads_line_ends=reads_line_ends, shows_tuning=shows_tuning)
         return (copied.CopiedScreen if inspector == "copied" else create_inside_screen)(model, text, names)
 
     # Saved sessions

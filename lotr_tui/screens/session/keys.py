@@ -56,8 +56,9 @@ later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The 
 who | | w | | call('slot.choose_roles') | | who | Who answers and who you are
 options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
-inspect | | | WHAT | | action_inspect | | Look at the text: lens, temperatures, compare, copied or inside
+inspect | | | WHAT | | action_inspect | | Look at the text: lens, tuning, temperatures, compare, copied or inside
 lens | | l | | inspect('lens') | | lens | Surprise per word in any text
+tuning | | f | | inspect('tuning') | | tuning | What fine-tuning changed: the words that gained and lost
 temperatures | | t | | inspect('temperatures') | | temperatures | The prompt at several temperatures
 compare | | c | | inspect('compare') | | compare | The prompt with several speakers or models
 inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
@@ -88,8 +89,9 @@ _FOOTERS: Mapping[SessionState, str] = {
     "idle": "words again next pane hotter=temperature@^↑↓ find model train export",
     "writing": "stop pane hotter=temperature@^↑↓ words",
     "words": "left=word@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter "
-    "later=answer@[_] edit copy who find-letter lens temperatures compare inside copied units options",
-    "panes": "stop=prompt pane who options temperatures lens compare inside copied units hotter-letter=temperature@+-",
+    "later=answer@[_] edit copy who find-letter lens tuning temperatures compare inside copied units options",
+    "panes": "stop=prompt pane who options temperatures lens tuning compare inside copied units "
+    "hotter-letter=temperature@+-",
     "search": "up=earlier@↑ down=later@↓ stop=close",
     "controls": "slider.lower=change@←→ stop=prompt options who",
 }

@@ -266,6 +266,8 @@ class SessionScreen(AppScreen[None]):
         if not self.is_ready:
             return True if name in MODEL_FREE_ACTIONS else None
         model = self.slot.session_model
+        if name == "inspect" and parameters[0] == "tuning":
+            return bool(model.strengths)
         if name == "slot.toggle_unit":
             return model.model.tokenizer.is_open
         return name != "slot.choose_roles" or bool(model.cast) or model.chat is not None

@@ -5,7 +5,7 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from tests.support import dialogue_scenes, scenes
 from tests.support.bindings import Row, Stage, closes, focused, keys, moves, of, opens, scroll_y
-from tests.support.open_models import bpe_tokenizer, open_model
+from tests.support.open_models import adapted_model
 from tests.support.pilot import screen_name, send, text_of, until
 
 value, selected = of("PromptInput", "value"), of("PromptInput", "selected_text")
@@ -54,7 +54,7 @@ async def start_slow_reply(pilot):
 
 async def use_open_model(pilot):
     await scenes.session(pilot)
-    pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))
+    pilot.app.screen.set_session_model(SessionModel("open", "", adapted_model("film")))
 
 
 async def open_system_prompt(pilot):
@@ -103,7 +103,10 @@ SYSTEM_PROMPT = [
 SEARCH = keys(
     "session", lambda app: int(text_of(app.screen.query_one("#matches")).split()[0]), up=moves(-1), down=moves(1)
 )
-UNIT = Row("session.units", lambda app: app.state.settings.current.preview_unit, "token", focus="TemperatureSlider")
+OPEN = [
+    Row("session.units", lambda app: app.state.settings.current.preview_unit, "token", focus="TemperatureSlider"),
+    *opens("session", tuning=("LensScreen", "inspect.close")),
+]
 SLOW_REPLY = [
     Row("session.interrupt", lambda app: view(app).conversation.active_reply, None),
     Row("app.quit", has_quit, True),
@@ -155,6 +158,6 @@ SESSION_APPS = {
     "cast and conversation": [Stage(dialogue_scenes.conversation, [WHO])],
     "words of a reply": [Stage(session_after("ctrl+g"), CURSOR_MODE)],
     "subwords and a slow reply": [
-        Stage(use_open_model, [UNIT]), Stage(start_slow_reply, SLOW_REPLY, is_slow=True)
+        Stage(use_open_model, OPEN), Stage(start_slow_reply, SLOW_REPLY, is_slow=True)
     ],
 }  # fmt: skip

@@ -7,12 +7,14 @@ from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
 from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.session.read_text import PromptContext
+from lotr_tui.session.session_model import SessionModel
 from tests.support import scenes
 from tests.support.analysis import open_inspector
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model, open_attention
 from tests.support.bindings import LIST, Row, Stage, closes, focused, keys, moves, of, of_screen, opens
 from tests.support.dialogues import dialogue_session_model
+from tests.support.open_models import adapted_model
 from tests.support.pilot import screen_name, until
 
 LONG_TEXT = "\n".join([scenes.LENS_TEXT, scenes.REPLY_TEXT] * 4)  # of more lines than fit on the screen
@@ -114,6 +116,7 @@ WHO = [
     *opens("inspect", export=("ExportDialog", "dialog.cancel")),
     closes("inspect.close", "SessionScreen"),
 ]
+TUNING = keys("lens", of_screen("shows_tuning"), tuning=False)
 ACTIVATIONS = [
     *keys("heat-strips", item, first=0, right=moves(1), left=moves(-1), page_down=moves(20)),
     *keys("heat-strips", item, page_up=moves(-20), last=199),
@@ -133,6 +136,10 @@ ATTENTION = [
 
 def make_lens(app):
     return LensScreen(scenes.confident_model(app), LONG_TEXT)
+
+
+def make_tuning_lens(app):
+    return LensScreen(SessionModel("tuned", "", adapted_model("film")), "we walked all night", shows_tuning=True)
 
 
 def make_who_lens(app):
@@ -157,7 +164,10 @@ TEXT_APPS = {
         Stage(scenes.sessions, SESSIONS),
     ],
     "new session": [Stage(scenes.sessions, [closes("sessions.new", "SessionScreen")])],
-    "lens": [Stage(inspector(make_who_lens), WHO), Stage(inspector(make_lens), LENS, size=(60, 14))],
+    "lens": [
+        Stage(inspector(make_who_lens), WHO), Stage(inspector(make_lens), LENS, size=(60, 14)),
+        Stage(inspector(make_tuning_lens), TUNING),
+    ],
     "activations": [
         Stage(inspector(make_activations), ACTIVATIONS),
         Stage(inspector(make_activations, "tab", "home", focus="#along"), ALONG, size=(60, 14)),

@@ -9,6 +9,7 @@ from textual import events
 from engine.analysis.evaluation import evaluate
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers import EOS_ID, UNK_ID
+from engine.models.base import score_sequence
 from engine.runs.combine import ModelCombiner
 from engine.runs.loading import load_model
 from lotr_tui.formatting import format_percent
@@ -21,7 +22,7 @@ from tests.support import analysis as ui
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.models import text_bits_per_character
 from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
-from tests.support.open_models import bpe_tokenizer
+from tests.support.open_models import adapted_model, bpe_tokenizer
 from tests.support.pilot import notices, until
 from tests.support.scenes import confident_model
 
@@ -63,7 +64,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(hosted,
         assert "WORD  a  sentence 1 of 4" in details
         for figure in (f"{own.bits:.1f}", f"{other.bits:.1f}", format_percent(own.top_tokens[0][1])):
             assert figure in details
-        assert f"better by {abs(own.bits - other.bits):.1f}" in details
+        assert f"{abs(own.bits - other.bits):.1f} bits {'gained' if other.bits > own.bits else 'lost'}: " in details
 
         app.screen.query_one("#sentences").focus()
         await pilot.pause()
@@ -116,15 +117,15 @@ async def test_shades_follow_the_view(hosted, kneser_ney):
             await pilot.press("v")
             assert screen.view == view
             names, shades = {
-                "network": (usual, np.digitize(network, [3, 6, 10])),
-                "Kneser-Ney": (usual, np.digitize(baseline, [3, 6, 10])),
+                "own": (usual, np.digitize(network, [3, 6, 10])),
+                "other": (usual, np.digitize(baseline, [3, 6, 10])),
                 "difference": (
                     ["much-worse", "worse", "even", "better", "much-better"],
                     np.digitize(baseline - network, [-3, -1, 1, 3]),
                 ),
             }[view]
             if view == "difference":
-                assert "Kneser-Ney by 3" in ui.status_text(app, "#legend")
+                assert "gained 3 bits" in ui.status_text(app, "#legend")
             for index in np.flatnonzero(~text.page.unknown_mask).tolist():
                 assert text.style_of(index)[0] == names[shades[index]]
 
@@ -170,7 +171,7 @@ async def test_a_missing_baseline_and_a_failing_model_are_reported(make_host):
         assert "no Kneser-Ney" in metrics(app)
         await pilot.press("v")
         await until(pilot, lambda: "config.json is missing" in notices(app))
-        assert app.screen.view == "network"
+        assert app.screen.view == "own"
         await pilot.press("escape")
         await ui.open_lens(pilot, session_model=SessionModel("broken", "", Broken()))
         await until(pilot, lambda: "weights [red] are gone" in metrics(app))
@@ -221,3 +222,38 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(hosted, m
         screen.analyse()
         await until(pilot, lambda: screen.is_idle)
         assert " bits/character, pre-trained on other text" in metrics(app)
+
+
+async def test_fine_tuning_is_shown_by_the_bits_that_words_gain_over_the_base(hosted):
+    session_model = SessionModel("tuned", "", adapted_model("film", "romeo").with_strengths({"romeo": 0}))
+    models = adapted_model("film"), adapted_model()  # the adapted one, and the base without any
+    tokens = tokenize_with_offsets(TEXT, bpe_tokenizer(), eos_per_line=True)
+    bits = [-np.add.reduceat(score_sequence(model, tokens.ids), tokens.word_starts) / np.log(2) for model in models]
+    gains = bits[1] - bits[0]
+    async with hosted((200, 50), session_model=session_model) as (pilot, app):
+        screen = await ui.open_inspector(pilot, lens.LensScreen(session_model, TEXT))
+        await pilot.press("f")
+        await until(pilot, lambda: screen.is_idle)
+        text, details = app.screen.query_one("#text"), app.screen.query_one(WordDetails)
+        shades = np.digitize(gains, [-3, -1, 1, 3])
+        for index in range(1, len(WORDS)):
+            assert text.style_of(index)[0] == ["much-worse", "worse", "even", "better", "much-better"][shades[index]]
+        order = [index for index in np.argsort(-gains) if WORDS[index].strip("—“”😀?!…\n")]
+        for keys, expected in ((), order), (("s",), order[::-1]):
+            await pilot.press(*keys)
+            rows = [line.replace("▸", " ").split() for line in sentence_lines(app)]
+            assert [row[3] for row in rows] == [WORDS[index] for index in expected]
+            figures = [[f"{gains[index]:+.1f}", f"{bits[0][index]:.1f}", f"{bits[1][index]:.1f}"] for index in expected]
+            assert [row[:3] for row in rows] == figures
+        await pilot.click("#sentences", offset=(5, 2))
+        await pilot.pause()
+        lost = order[-3]
+        assert text.cursor == lost
+        adapted, base = (each.word_score(lost) for each in screen.scores)
+        shown = ui.painted(details)
+        assert f"{abs(gains[lost]):.1f} bits {'gained' if gains[lost] > 0 else 'lost'}: " in shown
+        lists = shown.partition("EXPECTED  adapted")[2].splitlines()[1:]
+        for line, ours, theirs in zip(lists, adapted.top_tokens, base.top_tokens, strict=True):
+            assert line.index(format_percent(ours[1])) < line.rindex(format_percent(theirs[1]))
+        await pilot.press("f")
+        assert "no Kneser-Ney" in metrics(app)
