@@ -124,7 +124,8 @@ class ApiServer:
     def __init__(self, model: SessionModel, guard: AccessGuard) -> None:
         self._model, self._guard, self._started_at = model, guard, int(time.time())
         self._reader, self._turn = TextReader(), asyncio.Lock()
-        cast = {speakers.display_name(each).lower().replace(" ", "-"): each for each in answering_cast(model.cast, "")}
+        names = sorted(answering_cast(model.cast, ""))
+        cast = {speakers.display_name(each).lower().replace(" ", "-"): each for each in names}
         self.speakers = {model.name: "", **{f"{model.name}/{slug}": name for slug, name in cast.items()}}  # by model
 
     def make_application(self) -> web.Application:

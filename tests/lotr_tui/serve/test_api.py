@@ -54,7 +54,7 @@ def line_of(lines, speaker, seed):
 async def test_the_speakers_are_models_and_answer_with_a_line_streamed_or_not():
     async with serve() as (client, _):
         names = [model.id async for model in client.models.list()]
-        assert names == ["scenes", "scenes/gandalf", "scenes/frodo", "scenes/gollum"]
+        assert names == ["scenes", "scenes/frodo", "scenes/gandalf", "scenes/gollum"]
         asked = {"model": "scenes/gollum", "messages": [QUESTION], "seed": 5, "n": 2}
         answer = await client.chat.completions.create(**asked)
         lines = [line_of([Turn("STRANGER", QUESTION["content"])], "GOLLUM", seed) for seed in (5, 6)]
