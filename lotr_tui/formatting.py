@@ -11,6 +11,7 @@ from engine.errors import printable
 if TYPE_CHECKING:  # these modules import numpy, which the first paint must not load
     from engine.data.tokenizers import Tokenizer
     from engine.generation.generate import Done
+    from engine.models.pretrained.base import LoadingProgress
     from engine.runs.directory import RunSummary
 
 MISSING = "-"  # a figure that is unknown or not finite
@@ -73,6 +74,13 @@ def format_bytes(num_bytes: float, *, binary: bool = False) -> str:
     if num_bytes < 999.5e3:
         return f"{num_bytes / 1e3:.0f} kB"
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 999.95e6 else f"{num_bytes / 1e9:,.1f} GB"
+
+
+def format_needs(progress: "LoadingProgress") -> str:
+    """Return what a model needs, such as `needs 571 MiB · about 68 tokens/s`; empty before it is known."""
+    memory, speed = progress.memory_bytes, progress.tokens_per_second
+    needed = [] if memory is None else [f"needs {format_bytes(memory, binary=True)}"]
+    return " · ".join([*needed, *([] if speed is None else [f"about {speed:,.{0 if speed >= 3 else 1}f} tokens/s"])])
 
 
 def format_count(value: float) -> str:

@@ -123,6 +123,15 @@ def use_huge_pages(blocks: Iterable[tuple[int, int]]) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_COLLAPSE)
 
 
+def return_freed_memory() -> None:
+    """Return freed memory to the system."""
+    import ctypes  # the session starts without it
+
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
 @dataclass(frozen=True)
 class GpuStats:
     """Statistics of one GPU, over all processes, memory in bytes; None where the GPU does not report a value."""

@@ -6,7 +6,7 @@ import mmap
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ MEMORY_CHECK_THRESHOLD = 300_000_000  # bytes for loading from which the free me
 MEMORY_FACTOR = 3  # peak memory of loading divided by the size of the weights: the file's copy, ours, and a temporary
 SCALE_SUFFIX = ".scale"  # of the name of the tensor that contains the scale of each row of an 8-bit matrix
 MAX_INT8 = 127
+BLOCK_SIZE = 2**16  # numbers converted at once
 MIN_PEAK = np.float32(1e-20)  # least peak of a row, so that a row of zeros has a scale
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPES |= {"I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8"}
@@ -55,8 +56,17 @@ def to_int8(tensor: StoredTensor) -> StoredTensor:
     """Return a matrix in 8 bits, and a vector as it is."""
     if isinstance(tensor, Int8Rows) or tensor.ndim == 1:
         return tensor
+    rounded = Int8Rows(np.empty(tensor.shape, np.int8), np.empty(len(tensor), np.float32))
     with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused later
-        return quantize_rows(tensor)
+        for rows in row_blocks(tensor.shape):
+            rounded.values[rows], rounded.scales[rows] = quantize_rows(tensor[rows])
+    return rounded
+
+
+def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Yield consecutive rows of a matrix, as many at once as the processor's cache holds beside temporaries."""
+    step = max(1, BLOCK_SIZE // max(1, math.prod(shape[1:])))
+    return (slice(start, start + step) for start in range(0, shape[0], step))
 
 
 class TensorFile:
@@ -103,7 +113,9 @@ class TensorFile:
         if dtype == "int8":
             return Int8Rows(tensor, to_float32(self.read_weight(name + SCALE_SUFFIX, rows)))
         if dtype == "bfloat16":
-            tensor = (tensor.astype(np.uint32) << 16).view(np.float32)
+            wide = tensor.astype(np.uint32)
+            wide <<= 16
+            tensor = wide.view(np.float32)
         return tensor.astype(np.float32, copy=False)
 
     def release_pages(self) -> None:

@@ -64,13 +64,6 @@ def keep_freed_memory() -> None:
             library.mallopt(option, value)
 
 
-def return_freed_memory() -> None:
-    """Return freed memory to the system."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-
-
 def prepare_device(config: TrainingConfig) -> torch.device:
     """Set PyTorch's threads and the allocator, and return the configured device; a missing one raises a ConfigError.
 

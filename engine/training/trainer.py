@@ -25,8 +25,9 @@ from engine.models import ngram, torch_ops
 from engine.models.base import LanguageModel, score_sequence
 from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
+from engine.runtime.process import return_freed_memory
 from engine.training import TrainingInput, optim
-from engine.training.state import ResumeCheckpoint, TrainerState, prepare_device, return_freed_memory
+from engine.training.state import ResumeCheckpoint, TrainerState, prepare_device
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds

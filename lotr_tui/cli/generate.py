@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from engine.config import LSTM
 from engine.data import scripts, speakers
@@ -30,6 +30,9 @@ from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.reply import encode_beginning, parse_script
 from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
+
+if TYPE_CHECKING:  # this module imports tokenizers, which a model of words does not need
+    from engine.models.pretrained.base import LoadingProgress
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
 MAX_PROMPT_BYTES = 100_000  # of standard input; a large model reads it in a minute or two
@@ -119,7 +122,7 @@ def generate(
     if is_combined and (pretrained := next(filter(is_pretrained_name, run or []), None)):
         remedy = "leave out other runs, --mixture and --cache"
         raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
-    loaded = [load_model_by_name(name, runs_dir, precision) for name in run or (None,)]
+    loaded = [load_model_by_name(name, runs_dir, precision, partial(announce, name)) for name in run or (None,)]
     if not run and loaded[0].name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
     model = loaded[0].model
@@ -144,6 +147,12 @@ def generate(
         answer(request, text, use, as_, to, best_of)
     else:
         continue_text(request, text or "", reply=reply, system=system or "")
+
+
+def announce(name: str | None, progress: "LoadingProgress") -> None:
+    """Print what a large model needs before it is loaded."""
+    if progress.tokens_per_second:
+        print(f"note: {printable(str(name))} {formatting.format_needs(progress)} on this machine", file=sys.stderr)
 
 
 def print_text(

@@ -11,7 +11,7 @@ from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained import names as pretrained
 from engine.models.pretrained.names import SMOLLM2
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import format_bytes
+from lotr_tui.formatting import format_needs
 from lotr_tui.session.settings import MAX_RECENT_MODELS
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -70,10 +70,10 @@ class ModelLoader:
         self._progress = progress
 
     def describe(self) -> str:
-        """Return the current step, the memory that the model needs, and the time since the start, on one line."""
-        memory = None if self._progress is None else self._progress.memory_bytes
-        needed = f" · needs {format_bytes(memory, binary=True)}" if memory is not None else ""
-        return printable(f"{self.describe_briefly()}{needed} · {time.monotonic() - self._started_at:.0f} s")
+        """Return the current step, what the model needs, and the time since the start, on one line."""
+        needs = "" if self._progress is None else format_needs(self._progress)
+        parts = [self.describe_briefly(), *filter(None, [needs]), f"{time.monotonic() - self._started_at:.0f} s"]
+        return printable(" · ".join(parts))
 
     def describe_briefly(self) -> str:
         progress = self._progress

@@ -100,6 +100,9 @@ def save_model(folder, family, **options):
     config = transformers.AutoConfig.for_model(family, **{**shared, **settings[family], **options})
     torch.manual_seed(5)
     model = transformers.AutoModelForCausalLM.from_config(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("proj.bias"):
+            torch.nn.init.normal_(parameter)
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model.eval()

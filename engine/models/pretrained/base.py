@@ -3,11 +3,13 @@
 import hashlib
 import json
 import math
+import time
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,15 +22,21 @@ from engine.data.tokenizers import MAX_VOCABULARY_SIZE
 from engine.errors import ConfigError, InvalidInputError, RunError, describe_error, printable
 from engine.models import numpy_transformer
 from engine.models import weights as layout
-from engine.models.adapters import Adapter, MergedWeights
+from engine.models.adapters import Adapter, MergedWeights, adapter_shapes
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import SMOLLM2
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from engine.storage.tensor_file import StoredTensor
+from engine.runtime.process import return_freed_memory, use_huge_pages
+from engine.storage.tensor_file import MEMORY_CHECK_THRESHOLD, Int8Rows, StoredTensor
 
 MAX_WEIGHT = numpy_transformer.MAX_TRANSFORMER_WEIGHT
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")  # with one row per token
-INT8_FACTOR, FP32_FACTOR = 2.5, 9.0  # peak memory in bytes of loading one weight, in 8 bits and in single precision
+# Peak memory in bytes of one weight in 8 bits, and in single precision, in which several texts at once need a copy.
+INT8_FACTOR, FP32_FACTOR = 1.25, 9.0
+TOKEN_BYTES, STATED_CONTEXT = 400, 1024  # of a token in the vocabulary; tokens whose keys and values are counted
+TIMED_INPUTS, TIMED_ROWS = 1024, 48 * 1024  # of the product in 8 bits that is timed; no cache holds its matrix
+# Products with a small matrix that take as long as a layer without its weights, and as what adapters add to it.
+LAYER_PRODUCTS, ADAPTED_PRODUCTS = 24, 8
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}  # by values of `model_type`
 MAX_CONTEXT_SIZE = 65_536  # of the setting; a larger context is used up to there
 # Of replies and texts in well-known models.
@@ -44,6 +52,7 @@ _LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 class LoadingProgress:
     text: str  # such as "reading the weights"
     memory_bytes: int | None = None  # that the model needs; None before it is known
+    tokens_per_second: float | None = None  # expected on this machine; None for a small model, or if not known
 
 
 TokenizerAndChat = tuple[PretrainedTokenizer, ChatTemplate | None]
@@ -96,7 +105,7 @@ class Base:
     weights: LazyTensors  # as `weight_shapes` lists them; rows of the vocabulary are in our order
     chat: ChatTemplate | None
     stored_sha256: str = ""  # if it is known without reading the files
-    release_pages: Callable[[], None] = lambda: None  # gives the memory of mapped files back
+    release_pages: Sequence[Callable[[], None]] = ()  # give the memory of mapped files back
 
     @cached_property
     def sha256(self) -> str:
@@ -121,17 +130,43 @@ class Base:
     ) -> numpy_transformer.NumpyTransformer:
         """Return the model in 8 bits or in float32; damaged weights, or too many, raise an InvalidInputError."""
         with refuse_in_one_line(self.name):
-            required = int((INT8_FACTOR if int8 else FP32_FACTOR) * sum(map(math.prod, self.shapes.values())))
+            required = self.required_memory(adapters, int8=int8)
             check_memory(required)
             if on_progress is not None:
-                on_progress(LoadingProgress("reading the weights", required))
+                speed = self.expected_speed(adapters) if int8 and required >= MEMORY_CHECK_THRESHOLD else None
+                on_progress(LoadingProgress("reading the weights", required, speed))
             config = adapters[0].config if adapters else self.config
             weights = self.weights if int8 else MergedWeights(self.weights, ())
             decoder = numpy_transformer.NumpyTransformer(
                 config, self.tokenizer, weights, int8=int8, chat=self.chat, adapters=adapters
             )
-        self.release_pages()
+        for release in self.release_pages:
+            release()
+        return_freed_memory()
         return decoder
+
+    def _num_weights(self, adapters: Sequence[Adapter]) -> int:
+        of_adapters = chain.from_iterable(adapter_shapes(adapter.config).values() for adapter in adapters)
+        return sum(map(math.prod, chain(self.shapes.values(), of_adapters)))
+
+    def required_memory(self, adapters: Sequence[Adapter] = (), *, int8: bool) -> int:
+        """Return the peak memory in bytes of loading the model, and of a text of `STATED_CONTEXT` tokens."""
+        config, num_tokens = self.config, len(self.tokenizer)
+        num_weights, size = self._num_weights(adapters), layout.head_size(config)
+        if int8 and config.tie_weights:  # the embedding, and the matrix of the output in the order of products
+            num_weights += num_tokens * config.embedding_size
+        text = 8 * config.num_layers * layout.num_kv_heads(config) * size * min(config.context_size, STATED_CONTEXT)
+        rotations = 8 * config.context_size * size
+        return int((INT8_FACTOR if int8 else FP32_FACTOR) * num_weights) + TOKEN_BYTES * num_tokens + rotations + text
+
+    def expected_speed(self, adapters: Sequence[Adapter] = ()) -> float:
+        """Return about how many tokens of one text a second this machine reads in 8 bits; two products are timed."""
+        num_weights = self._num_weights(adapters)
+        if not self.config.tie_weights:
+            num_weights -= len(self.tokenizer) * self.config.embedding_size  # one row of the embedding is read
+        large, small = time_product(TIMED_ROWS), time_product(1)
+        num_small = (LAYER_PRODUCTS + (ADAPTED_PRODUCTS if adapters else 0)) * self.config.num_layers
+        return 1 / (num_weights * large / (TIMED_ROWS * TIMED_INPUTS) + num_small * small)
 
     def check_weights(self) -> None:
         """Raise an InvalidInputError if a weight is not finite, or huge. This reads all of them."""
@@ -154,6 +189,18 @@ def check_memory(required: int) -> None:
     if required > (free := psutil.virtual_memory().available):
         sizes = f"it needs {required / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free"
         raise InvalidInputError(f"{sizes}; choose a smaller model, or close other programs")
+
+
+def time_product(num_rows: int) -> float:
+    """Return the seconds of a product with a matrix of `num_rows` in 8 bits, in memory as large models have it."""
+    rows = Int8Rows(np.zeros((num_rows, TIMED_INPUTS), np.int8), np.ones(num_rows, np.float32))
+    matrix, vector, seconds = layout.Int8Matrix(rows), np.ones(TIMED_INPUTS, np.float32), list[float]()
+    use_huge_pages([matrix.memory()])
+    for _ in range(4):
+        start = time.perf_counter()
+        matrix.matmul_vector(vector)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def describe_model(family: str, num_layers: int | None, width: int | None, num_parameters: int) -> str:
@@ -248,6 +295,7 @@ def make_base(
     readers: RowReaders,
     tokenizer: PretrainedTokenizer,
     chat: ChatTemplate | None,
+    release_pages: Sequence[Callable[[], None]],
 ) -> Base:
     """Return a base of the tensors by name, whose readers take the rows to read, or None for all."""
     if unknown := sorted(readers.keys() - layout.weight_shapes(config, 0).keys()):
@@ -255,7 +303,7 @@ def make_base(
     our_rows = tokenizer.swapped_ids.astype(np.intp)
     rows = {tensor: our_rows if tensor in VOCABULARY_TENSORS else None for tensor in readers}
     weights = LazyTensors({tensor: partial(read, rows[tensor]) for tensor, read in readers.items()})
-    return Base(name, family, tuple(files), config, tokenizer, weights, chat)
+    return Base(name, family, tuple(files), config, tokenizer, weights, chat, release_pages=release_pages)
 
 
 def read_tokenizer(

@@ -87,16 +87,16 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
     config, paths = bases.read_config(settings), find_weight_files(folder)
     ends = [each.get("eos_token_id") for each in (read_json(folder / "generation_config.json"), settings)]
     end_ids = [id for value in ends for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
-    files = {tensor: file for file in map(TensorFile, paths) for tensor in file.tensors}
-    readers, num_tokens = {}, 0
-    for tensor, file in files.items():
+    files, readers, num_tokens = list(map(TensorFile, paths)), {}, 0
+    for file, tensor in ((each, tensor) for each in files for tensor in each.tensors):
         if tensor.endswith(IGNORED_TENSORS) or (config.tie_weights and tensor == "lm_head.weight"):
             continue
         if tensor == bases.VOCABULARY_TENSORS[0]:
             num_tokens = file.tensors[tensor][1][0]
         readers[tensor] = partial(file.read_weight, tensor)
     tokenizer, chat = read_tokenizer_files(folder, end_ids)(end_ids, num_tokens)
-    return bases.make_base(name, bases.FAMILIES[settings["model_type"]], paths, config, readers, tokenizer, chat)
+    origin = bases.FAMILIES[settings["model_type"]], paths, config, readers
+    return bases.make_base(name, *origin, tokenizer, chat, [file.release_pages for file in files])
 
 
 def read_tokenizer_files(folder: Path, end_ids: list[int]) -> bases.TokenizerReader:
@@ -201,5 +201,5 @@ def read_stored_base(name: str, *, check_bytes: bool = False) -> bases.Base:
         check_tensors(file.tensors, shapes := layout.weight_shapes(stored.config, stored.num_tokens))
     weights = bases.LazyTensors({tensor: partial(file.read_weight, tensor) for tensor in shapes})
     chat = ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None
-    origin = stored.sha256, file.release_pages
+    origin = stored.sha256, (file.release_pages,)
     return bases.Base(name, stored.family, (file.path,), stored.config, tokenizer, weights, chat, *origin)

@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.models.pretrained.base import Base, UnsupportedModelError, make_base
 from engine.models.pretrained.tokenizer import SPACE_MARK
 from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
+from engine.storage.tensor_file import row_blocks
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}  # architectures of llama.cpp; Mistral's files are "llama" too
 PERMUTED_ARCHITECTURE = "llama"  # its files store the rows of queries and keys so that rotated units are neighbours
@@ -96,7 +98,8 @@ def read_gguf_base(path: Path, name: str) -> Base:
     readers.pop(ROPE_FACTORS, None)
     end_ids = [metadata[key] for kind in ("eot", "eom") if (key := f"{_PREFIX}{kind}_token_id") in metadata]
     tokenizer, chat = read_tokenizer(*read_vocabulary(metadata), end_ids, len(metadata[_PREFIX + "tokens"]))
-    return make_base(name, FAMILIES[architecture], [path], config, readers, tokenizer, chat)
+    origin = FAMILIES[architecture], [path], config, readers
+    return make_base(name, *origin, tokenizer, chat, [file.release_pages])
 
 
 def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
@@ -186,14 +189,24 @@ class _GGUFFile:
         self, name: str, order: npt.NDArray[np.intp] | None = None, rows: npt.NDArray[np.intp] | None = None
     ) -> Float32Array:
         # All of a tensor, or the given rows (of a vector, its elements) in order.
+        import gguf
         from gguf.quants import dequantize
 
         type_, data = self.tensors[name]
         rows = order if rows is None else rows
-        if rows is not None and data.ndim > 1:
-            data, rows = data[rows], None
-        values: Float32Array = dequantize(data, type_)
-        return values if rows is None else values[rows]
+        values: Float32Array
+        if data.ndim < 2:
+            values = dequantize(data, type_)
+            return values if rows is None else values[rows]
+        rows = np.arange(len(data)) if rows is None else rows
+        values = np.empty((len(rows), *gguf.quant_shape_from_byte_shape(data.shape, type_)[1:]), np.float32)
+        for block in row_blocks(values.shape):
+            values[block] = dequantize(data[rows[block]], type_)
+        return values
+
+    def release_pages(self) -> None:
+        with suppress(OSError, AttributeError):  # not all systems can
+            self._content.madvise(mmap.MADV_DONTNEED)
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str | None], int | None, str | None]:

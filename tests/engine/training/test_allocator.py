@@ -10,7 +10,8 @@ import pytest
 CODE = """
 import resource, torch
 from pathlib import Path
-from engine.training.state import keep_freed_memory, return_freed_memory
+from engine.runtime.process import return_freed_memory
+from engine.training.state import keep_freed_memory
 
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20

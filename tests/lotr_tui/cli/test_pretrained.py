@@ -1,6 +1,7 @@
 """Models by others on the command line: generate, eval, who, tokenize and fetch; other commands refuse them."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -48,6 +49,14 @@ class TestModels:
         for token in record["tokens"]:
             assert token["logprob"] == pytest.approx(float(log_probs[token["id"]]), abs=1e-3)
             log_probs, state = model.advance(state, token["id"])
+
+    def test_what_a_large_model_needs_is_said_before_it_is_loaded_or_refused(self, lotr, refused, name, monkeypatch):
+        monkeypatch.setattr("engine.models.pretrained.base.MEMORY_CHECK_THRESHOLD", 0)
+        note, _, figures = lotr(*GENERATE, "--run", name).stderr.partition("\n")
+        assert re.fullmatch(rf"note: {name} needs [01] MiB · about [\d,]+ tokens/s on this machine", note)
+        assert "tokens/s" in figures
+        monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+        assert "MB of memory, and 0 MB are free; choose a smaller model" in refused(*GENERATE, "--run", name)
 
     def test_an_answer_follows_the_chat_template(self, lotr, name, model):
         options = ("--reply", "--system", "You are Gandalf.", "--run", name, "--temperature", "0", "--jsonl")

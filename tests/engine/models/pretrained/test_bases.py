@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import math
 import struct
+import tracemalloc
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from engine.models.pretrained.gguf_file import vocabulary_metadata
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.weights import rotary_frequencies
 from engine.runs.loading import load_model_by_name
+from engine.storage.tensor_file import to_int8
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, load_gguf, save_model, write_gguf
 
 torch = pytest.importorskip("torch")
@@ -85,25 +88,49 @@ def test_a_folder_computes_what_transformers_computes(family, folders, pretraine
         check_model(base, expected)
 
 
-@pytest.mark.parametrize(
-    "rope",
-    [
-        {"rope_type": "linear", "factor": 4.0},
-        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-         "original_max_position_embeddings": 32},
-    ],
-    ids=lambda rope: rope["rope_type"],
-)  # fmt: skip
-def test_scaled_positions_and_half_precision_in_several_files_are_read(rope, tmp_path):
-    save_model(tmp_path, "llama", rope_parameters={"rope_theta": 500.0, **rope}, head_dim=16, tie_word_embeddings=False)
+LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+# Ratios, ties and rotary positions of larger models.
+LAYOUTS = {
+    "linear": ("llama", 4, 2, {"rope_theta": 500.0, "rope_type": "linear", "factor": 4.0},
+               {"head_dim": 16, "tie_word_embeddings": False}),
+    "llama3": ("llama", 4, 2, {"rope_theta": 500.0, **LLAMA3, "original_max_position_embeddings": 32},
+               {"head_dim": 16, "tie_word_embeddings": False}),
+    "SmolLM2-360M": ("llama", 15, 5, {"rope_theta": 1e5}, {"hidden_size": 60, "intermediate_size": 160}),
+    "SmolLM2-1.7B": ("llama", 8, 8, {"rope_theta": 1.3e5}, {"hidden_size": 64, "intermediate_size": 256}),
+    "Qwen2.5-0.5B": ("qwen2", 14, 2, {"rope_theta": 1e6},
+                     {"hidden_size": 56, "intermediate_size": 304, "tie_word_embeddings": True, "vocab_size": 400}),
+    "Llama-3.2-1B": ("llama", 8, 2, {"rope_theta": 5e5, **LLAMA3, "original_max_position_embeddings": 8192},
+                     {"hidden_size": 64, "intermediate_size": 256, "head_dim": 8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_larger_layouts_in_half_precision_in_several_files_and_in_gguf_are_read(layout, tmp_path):
+    family, heads, kv_heads, rope, options = LAYOUTS[layout]
+    rope = {"rope_type": "default", **rope}
+    save_model(
+        tmp_path, family, num_attention_heads=heads, num_key_value_heads=kv_heads, rope_parameters=rope, **options
+    )
     module = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).to(torch.bfloat16)
+    module.float().save_pretrained(tmp_path)
+    path = tmp_path / "tiny.gguf"
+    head_size = options.get("head_dim", options.get("hidden_size", 32) // heads)
+    change = {"settings": {f"{family}.attention.key_length": head_size, f"{family}.rope.dimension_count": head_size}}
+    if layout == "Llama-3.2-1B":
+        scaled = ModelConfig(head_size=8, rope_base=5e5, rope_scaling="llama3", rope_factor=32.0)
+        plain = ModelConfig(head_size=8, rope_base=5e5)
+        change |= tensor("rope_freqs.weight", rotary_frequencies(plain) / rotary_frequencies(scaled))
+    if layout not in ("linear", "llama3"):  # of GGUF files, the original context is always 8,192
+        write_gguf(path, tmp_path, family, **change)
     (tmp_path / "model.safetensors").unlink()
-    module.save_pretrained(tmp_path, max_shard_size="20KB")
-    name = f"hf:{tmp_path}"
-    base = read_base(name)
+    module.to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="20KB")
+    base, expected = read_base(f"hf:{tmp_path}"), load_pretrained(f"hf:{tmp_path}")
     assert len(base.files) > 1
-    check_weights(base, of_transformers(tmp_path))
-    check_model(base, load_pretrained(name))
+    check_model(base, expected)
+    if path.exists():
+        check_model(read_base(f"gguf:{path}"), expected)
+    else:
+        check_weights(base, of_transformers(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -343,6 +370,29 @@ def test_noise_inside_a_gguf_file_never_escapes_as_another_error(folders, tmp_pa
         path.write_bytes(noisy)
         with contextlib.suppress(InvalidInputError):
             read_base(f"gguf:{path}").decoder(int8=True)
+
+
+def peak_memory(function, *arguments, **options):
+    tracemalloc.start()
+    function(*arguments, **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def test_a_model_takes_the_memory_that_it_states_and_the_speed_follows_from_its_size(tmp_path, monkeypatch):
+    save_model(tmp_path, "qwen2", hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
+    write_gguf(tmp_path / "tiny.gguf", tmp_path, "qwen2", "Q8_0")
+    for name in (f"hf:{tmp_path}", f"gguf:{tmp_path / 'tiny.gguf'}"):
+        base, steps = read_base(name), []
+        peak = peak_memory(base.decoder, int8=True, on_progress=steps.append)
+        assert 0.5 < peak / steps[0].memory_bytes < 1.25  # of larger models, one matrix is a smaller part
+        assert steps[0].tokens_per_second is None  # too small to be slow
+        peak = peak_memory(lambda base=base: to_int8(base.weights["model.layers.0.mlp.up_proj.weight"]))
+        assert peak < 1.5 * 4 * 2048 * 512  # the matrix in single precision, and parts of it
+    monkeypatch.setattr("engine.models.pretrained.base.time_product", lambda num_rows: 1e-6 * num_rows)
+    num_weights = sum(math.prod(shape) for name, shape in base.shapes.items() if name != "model.embed_tokens.weight")
+    assert 1 / base.expected_speed() == pytest.approx(1e-6 / 1024 * num_weights + 6 * 24e-6)
 
 
 def test_too_little_memory_is_one_line(folders, monkeypatch):

@@ -36,7 +36,7 @@ class HeldLoader(ModelLoader):
 
     def __call__(self, on_progress=None):
         if on_progress is not None:
-            on_progress(LoadingProgress("reading the weights", 2**30))
+            on_progress(LoadingProgress("reading the weights", 2**30, 68.4))
         assert self.released.wait(10), "the loader was never released"
         if self.failure is not None:
             raise self.failure
@@ -164,7 +164,7 @@ async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_h
         await ui.until(pilot, lambda: app.screen.query("#loading"))
         await ui.until(pilot, lambda: "reading the weights" in ui.text_of(app.screen.query_one("#loading")))
         text = ui.text_of(app.screen.query_one("#loading"))
-        assert text.startswith("loading slowpoke: reading the weights · needs 1.0 GiB · ")
+        assert text.startswith("loading slowpoke: reading the weights · needs 1.0 GiB · about 68 tokens/s · ")
         await pilot.press(*"hello", "enter")
         loader.release(RunError("gguf:slowpoke.gguf is damaged; download it again"))
         await ui.until(pilot, lambda: "No model" in ui.text_of(app.screen.query_one("#loading")))
