@@ -1,7 +1,7 @@
 """Numbers, durations, model rows, bars and sparklines as short texts for the screens and the plain commands."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -137,6 +137,13 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
         "cancelled": "stopped by you",
         "error": "stopped by an error",
     }[done.reason]
+
+
+def describe_strengths(strengths: Mapping[str, float]) -> str:
+    """Return how much of each change a model has, such as `strength 0.50`; empty if that is as trained."""
+    if len(strengths) > 1:
+        return " + ".join(f"{printable(name)} {strength:.2f}" for name, strength in strengths.items())
+    return "".join(f"strength {strength:.2f}" for strength in strengths.values() if strength != 1)
 
 
 def format_model_row(name: str, description: str, valid_perplexity: float | None = None) -> str:

@@ -87,6 +87,9 @@ class AdaptedModel(Protocol):
         the other strengths.
         """
 
+    def read_last_again(self, state: ModelState) -> tuple[LogProbs, ModelState]:
+        """Read only the last token of a text again, such as at other strengths than before; `state` has read one."""
+
     def start(self) -> ModelState: ...
 
     def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]: ...

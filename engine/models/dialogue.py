@@ -469,6 +469,11 @@ class DialogueModel:
         rows, model_state = base.predict_tokens(self.model, state.model_state, tokens, last_only=last_only)
         return rows, self._follow(state, tokens, model_state)
 
+    def read_last_again(self, state: DialogueState) -> tuple[base.LogProbs, DialogueState]:
+        network: Any = self.model
+        log_probs, model_state = network.read_last_again(state.model_state)
+        return log_probs, replace(state, model_state=model_state)
+
     def next_speaker_log_probs(self, state: DialogueState, log_probs: base.LogProbs) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of who says the next line, after the end of a line."""
         if self.turn_model is not None:

@@ -385,6 +385,12 @@ class NumpyTransformer:
         new_state = TransformerState(segments, position + 1, state.has_slid, vector)
         return merge_ends(log_probs, self.tokenizer)[0], new_state
 
+    def read_last_again(self, state: TransformerState) -> tuple[LogProbs, TransformerState]:
+        *earlier, (buffer, length) = state.segments
+        before = (*earlier, (buffer, length - 1)) if length > 1 else tuple(earlier)
+        state = state._replace(segments=before, num_positions=state.num_positions - 1)
+        return self.advance(state, int(buffer.tokens[length - 1]))
+
     def _norm_factor(self, vector: Float32Array) -> float:
         return 1 / math.sqrt(vector.dot(vector) / len(vector) + self.config.norm_eps)
 

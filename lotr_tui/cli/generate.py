@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +28,16 @@ from lotr_tui import STARTED, formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.model_loading import check_adapters, parse_adapter
 from lotr_tui.session.reply import encode_beginning, parse_script
-from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
+from lotr_tui.session.session_model import (
+    chat_start,
+    default_num_answers,
+    default_settings,
+    find_chat_template,
+    given_strengths,
+)
+from lotr_tui.session.settings import read_strength
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a model of words does not need
     from engine.models.pretrained.base import LoadingProgress
@@ -42,6 +50,7 @@ MAX_LISTED_SPEAKERS = 10  # whose probabilities the JSON of a turn has
 FIGURES = ("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy", "num_kept", "top_tokens", "seconds")
 PENALTY_HELP = "Above 1: words already used become less likely."
 CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
+STRENGTH_HELP = "How much of the adapter acts: 0 is the model as it came, 1 (default) as trained, up to 1.5."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 Events = Iterator[generation.TokenEvent | generation.Done]
@@ -68,9 +77,15 @@ class Request:
     model: base.LanguageModel
     settings: SamplerSettings
     seeds: Sequence[int]
+    strengths: Mapping[str, float] = field(default_factory=dict)  # of the adapters
     predicts_eos: bool = True  # the training text has `<eos>` after each line: the model can answer without a cast
     as_json: bool = False
     jsonl: bool = False
+
+    def describe(self) -> str:
+        """Return the strengths of the adapters, unless they are as trained, and the settings of the sampler."""
+        strengths = formatting.describe_strengths(self.strengths)
+        return " · ".join(filter(None, [strengths, self.settings.describe()]))
 
 
 @commands.command("generate", cls=main.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
@@ -80,6 +95,8 @@ def generate(
     prompt: Annotated[str | None, option("PROMPT", "Text to continue; - or nothing: standard input.")] = None,
     run: main.RunsOption = None,
     runs_dir: main.RunsDirOption = None,
+    strength: Annotated[float | None, option("--strength X", STRENGTH_HELP, main.MODEL, parser=read_strength)] = None,
+    adapter: main.AdaptersOption = None,
     combination: main.Combination,
     precision: main.PrecisionOption = "auto",
     sampling: SamplingOptions,
@@ -122,7 +139,11 @@ def generate(
     if is_combined and (pretrained := next(filter(is_pretrained_name, run or []), None)):
         remedy = "leave out other runs, --mixture and --cache"
         raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
-    loaded = [load_model_by_name(name, runs_dir, precision, partial(announce, name)) for name in run or (None,)]
+    adapters = [parse_adapter(each) for each in adapter or []]
+    check_adapters(adapters, run or [], is_combined=is_combined)
+    beside = [name for name, _ in adapters]
+    load = partial(load_model_by_name, runs_dir=runs_dir, precision=precision, adapters=beside)
+    loaded = [load(name, on_progress=partial(announce, name)) for name in run or (None,)]
     if not run and loaded[0].name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
     model = loaded[0].model
@@ -130,11 +151,19 @@ def generate(
         from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
 
         model = ModelCombiner(loaded).combine(CombinationOptions(**vars(combination)), to_play=True).model
+    strengths, changes = given_strengths(model, adapters), list(base.strengths_of(model))
+    if strength is not None and not changes:
+        raise InvalidInputError(f"--strength needs an adapter, and {loaded[0].name} has none; leave it out")
+    if strength is not None:
+        strengths |= {changes[0]: strength}
+    if isinstance(model, base.AdaptedModel):
+        model = model.with_strengths(strengths)
     request = Request(
         "+".join(each.name for each in loaded),
         model,
         replace(default_settings(model).sampler, **given),
         range(first_seed, first_seed + count),
+        strengths=base.strengths_of(model),
         predicts_eos=loaded[0].config.data.mode == "line",
         as_json=as_json,
         jsonl=jsonl,
@@ -190,13 +219,14 @@ def print_text(
             facts: dict[str, Any] = {"prompt": prompt.text}
             facts |= {"text": text.removeprefix(" " if is_line or not tokenizer.is_open else "")}
             facts |= {**details(), "tokens": tokens, "unknown": prompt.unknown_tokens, "seed": event.seed}
-            facts |= {**asdict(request.settings), "run": request.name, "reason": event.reason}
+            facts |= {**asdict(request.settings), "run": request.name, "strengths": request.strengths}
+            facts |= {"reason": event.reason}
             speeds = {"tokens_per_second": event.tokens_per_second, "first_token_seconds": first_token_seconds}
             console.print_json({**facts, **speeds})
         else:
             print(flush=True)
             noun = formatting.token_noun(tokenizer)
-            parts = [label(), f"seed {event.seed}", request.settings.describe()]
+            parts = [label(), f"seed {event.seed}", request.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", formatting.describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
         num_tokens = event.tokens if isinstance(event, generation.Done) else 0
@@ -389,11 +419,12 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
             if request.as_json:
                 facts: dict[str, Any] = {"prompt": encoded.text, "given": [asdict(turn) for turn in given]}
                 facts |= {"turns": turns, "seed": seed, **asdict(request.settings), "run": request.name}
+                facts |= {"strengths": request.strengths}
                 reason = "cancelled" if is_interrupted() else "length"
                 console.print_json({**facts, "tokens_per_second": speed, "reason": reason})
             elif is_plain:
                 noun = formatting.token_noun(model.tokenizer)
-                parts = [f"seed {seed}", request.settings.describe(), f"{speed:,.0f} {noun}s/s"]
+                parts = [f"seed {seed}", request.describe(), f"{speed:,.0f} {noun}s/s"]
                 print(" · ".join([*parts, formatting.plural(len(turns), "turn")]), file=sys.stderr)
 
 

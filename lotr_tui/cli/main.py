@@ -238,6 +238,8 @@ RunOption = Annotated[str | None, option("--run RUN", f"{MODEL_NAMES}. {DEFAULT_
 RunsDirOption = Annotated[Path | None, option("--runs-dir DIR", "Folder of the runs.", file_okay=False)]
 ThemeOption = Annotated[str | None, option("--theme NAME", "shire or any Textual theme.", SCREEN, parser=_check_theme)]
 NoMouseOption = Annotated[bool, option("--no-mouse", "Leave the mouse to the terminal, to select text.", SCREEN)]
+ADAPTER = "Run whose adapter is put beside that of the model, and its strength; up to three adapters in all."
+AdaptersOption = Annotated[list[str] | None, option("--adapter RUN:X", ADAPTER, MODEL)]
 PRECISION = "int8 is faster for large models, and less exact; auto computes as the model is stored."
 PrecisionOption = Annotated[Literal["auto", "fp32", "int8"], option("--precision auto|fp32|int8", PRECISION, MODEL)]
 TokenizerOption = Annotated[str | None, option("--tokenizer", panel=DATA)]
@@ -350,6 +352,7 @@ def session(
     context: typer.Context,
     *,
     run: RunsOption = None,
+    adapter: AdaptersOption = None,
     combination: Combination,
     runs_dir: RunsDirOption = None,
     pace: Annotated[float | None, option("--pace X", PACE, SCREEN)] = None,
@@ -373,6 +376,9 @@ def session(
         from lotr_tui.session.settings import check_pace
 
         check_pace(pace)
+    from lotr_tui.session.model_loading import parse_adapter
+
+    adapters = [parse_adapter(each) for each in adapter or []]
     from lotr_tui.cli.launch import open_session  # imports Textual
 
     combined = None
@@ -380,7 +386,7 @@ def session(
         from engine.runs.combine import CombinationOptions  # imports numpy
 
         combined = CombinationOptions(**vars(combination))
-    return open_session(run or [], runs_dir, combined, pace, theme, mouse=not no_mouse)
+    return open_session(run or [], runs_dir, combined, pace, theme, mouse=not no_mouse, adapters=adapters)
 
 
 def run_command(arguments: list[str] | None = None) -> int:

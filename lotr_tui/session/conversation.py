@@ -136,7 +136,7 @@ class Conversation:
 
     def _new_reply(self, request: Request, **fields: Any) -> Reply:
         id, model = next(reversed(self.replies), -1) + 1, request.session_model
-        fields |= {"settings": request.settings, "seed": request.seed}
+        fields |= {"settings": request.settings, "seed": request.seed, "strengths": dict(model.strengths)}
         reply = Reply(id=id, model=model.name, tokenizer=model.model.tokenizer.name, **fields)
         reply.session_model = model
         self.replies[id] = reply
@@ -149,7 +149,9 @@ class Conversation:
             assert parent.parent is not None
             parent = parent.parent
         fields |= {"parent_offset": index - parent.num_shared_tokens, "prompt": None, "reply_mode": source.reply_mode}
-        branch = self._new_reply(replace(request, session_model=source.session_model), speaker=speaker, **fields)
+        if not request.session_model.is_variant_of(source.session_model):
+            request = replace(request, session_model=source.session_model)
+        branch = self._new_reply(request, speaker=speaker, **fields)
         branch.speaker_prob = source.speaker_prob if speaker == source.speaker else None
         branch.prompt_ids, branch.num_reread_tokens = parent.prompt_ids, parent.num_reread_tokens
         branch.attach(parent)
@@ -213,7 +215,7 @@ class Conversation:
         """Start another answer in the turn of `reply`, by the same speaker or by another one (empty: by any)."""
         self._check_writable(reply)
         branch = self._branch_from(reply, 0, request, speaker)
-        before = NextTokenContext(reply.session_model.model, branch.prompt_ids)
+        before = NextTokenContext(branch.session_model.model, branch.prompt_ids)
         candidates = answering_cast(reply.session_model.cast, reply.speaking_as, reply.prompt or "")
         return self._generate(branch, before, candidates=candidates, num_answers=request.best_of)
 
@@ -229,6 +231,7 @@ class Conversation:
             return self.answer_as(reply, "", replace(request, best_of=1))
         before = NextTokenContext.of_reply(reply, index)
         branch = self._branch_from(reply, index, request, reply.speaker)
+        before = replace(before, model=branch.session_model.model)  # perhaps at other strengths
         return self._generate(branch, before, forced_ids=forced_ids, ends_word=ends_word)
 
     def continue_reply(self, reply: Reply, request: Request) -> Reply:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.errors import InvalidInputError, printable
 from engine.storage.files import atomic_replace
+from lotr_tui.formatting import describe_strengths
 from lotr_tui.session.reply import Reply, Turn
 from lotr_tui.session.session_file import VERSION, Session
 from lotr_tui.session.settings import os_error_reason
@@ -74,7 +75,8 @@ def to_markdown(session: Session) -> str:
         blocks += [f"## Scene {number}"] if len(scenes) > 1 else []
         for turn in scene.turns:
             blocks += [_markdown_line(*line) for line in script_lines(turn)]
-            blocks.append(f"*{_escape(f'seed {turn.seed} · {turn.settings.describe()}')}*")
+            figures = [f"seed {turn.seed}", describe_strengths(turn.strengths), turn.settings.describe()]
+            blocks.append(f"*{_escape(' · '.join(filter(None, figures)))}*")
         blocks += ["### Other answers"] if scene.other_answers else []
         blocks += [_markdown_line(*line) for reply in scene.other_answers for line in script_lines(reply)[-1:]]
     return "\n\n".join(blocks) + "\n"

@@ -1,6 +1,7 @@
 """Models that are loaded and fetched in threads, with their progress as text. This module imports nothing heavy."""
 
 import gc
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained import names as pretrained
 from engine.models.pretrained.names import SMOLLM2
 from engine.runtime.process import Cancellation
+from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_needs
-from lotr_tui.session.settings import MAX_RECENT_MODELS
+from lotr_tui.session.settings import MAX_RECENT_MODELS, read_strength
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.models.pretrained.base import LoadingProgress
@@ -27,6 +29,41 @@ Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object
 """Function that fetches the model: it reports its progress, and stops soon after its second argument returns True."""
 
 
+GivenAdapter = tuple[str, float | None]
+"""Run whose adapter is put beside a model, as typed, and its strength; None for the one of the last time, or 1."""
+
+
+def parse_adapter(text: str) -> GivenAdapter:
+    """Read `RUN:X` or `RUN`, or raise an InvalidInputError."""
+    name, colon, number = text.strip().rpartition(":")
+    if not colon:
+        return number, None
+    if not name or not number:
+        raise InvalidInputError(f"{text[:40]!r} is no adapter; write RUN:X, such as romeo:0.5")
+    return name, read_strength(number)
+
+
+def check_adapters(adapters: Sequence[GivenAdapter], runs: Sequence[str], *, is_combined: bool) -> None:
+    """Refuse, by an InvalidInputError, adapters beside several runs or a combination."""
+    if adapters and (is_combined or len(runs) > 1):
+        raise InvalidInputError("--adapter belongs to one model; leave out other runs, --mixture and --cache")
+
+
+def find_adapter_runs(runs_dir: Path | None, beside: Path | None) -> list[str]:
+    """Return the names of runs with adapters of the base of the run `beside`; None for all adapters."""
+    from engine.runs.directory import ADAPTER_FILE, bundled_runs, find_run_dirs  # not needed for the first paint
+
+    def base(run: Path) -> object:
+        try:
+            return json.loads((run / pretrained.BASE_FILE).read_bytes())["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    runs = {path: printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())} | bundled_runs()
+    adapters = [path for path in runs if (path / ADAPTER_FILE).is_file()]
+    return sorted(runs[path] for path in adapters if beside is None or (base(path) == base(beside) and path != beside))
+
+
 def check_fetched(base: str, run: str = "") -> None:
     """Raise an InvalidInputError if SmolLM2 is the model `base`, by itself or of an adapter `run`, and is missing."""
     if base == SMOLLM2 and not pretrained.is_base_stored(SMOLLM2):
@@ -38,11 +75,15 @@ class ModelLoader:
     """Loader of a model, see `load_session_model`, which a thread calls while the screen reads `describe`."""
 
     def __init__(
-        self, names: Sequence[str] = (), runs_dir: Path | None = None, combination: "CombinationOptions | None" = None
+        self,
+        names: Sequence[str] = (),
+        runs_dir: Path | None = None,
+        combination: "CombinationOptions | None" = None,
+        adapters: Sequence[GivenAdapter] = (),
     ) -> None:
         for name in names:
             check_fetched(name)
-        self.names = tuple(names)
+        self.names, self.adapters = tuple(names), tuple(adapters)
         self._runs_dir, self._combination = runs_dir, combination
         short = [
             pretrained.parse_pretrained_name(name).short_name
@@ -50,7 +91,7 @@ class ModelLoader:
             else Path(name).name
             for name in names
         ]
-        self._label = "+".join(short) or "the model"
+        self._label = "+".join([*(short or ["the model"]), *(Path(name).name for name, _ in adapters)])
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
 
@@ -61,7 +102,9 @@ class ModelLoader:
         self._started_at = time.monotonic()
         gc.disable()  # a search of the objects of torch and transformers stops all threads for up to 1.1 s
         try:
-            return load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
+            return load_session_model(
+                self.names, self._runs_dir, self._combination, on_progress=self._report, adapters=self.adapters
+            )
         finally:
             gc.freeze()
             gc.enable()

@@ -13,7 +13,7 @@ from engine.errors import InvalidInputError
 from engine.generation import complete_words, generate, turns
 from engine.generation.generate import DecoderState
 from engine.generation.settings import SamplerSettings
-from engine.models.base import LanguageModel, advance_tokens
+from engine.models.base import EXCLUDED_LOG_PROB, AdaptedModel, LanguageModel, advance_tokens
 from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import JOINERS
 from lotr_tui.session import session_model as models
@@ -51,6 +51,7 @@ class NextTokenContext:
     speaker: str = ""  # who says the next line; empty for the likeliest of `candidates`
     speakers: Sequence[turns.SpeakerProb] = ()  # who may say it, likeliest first
     state: DecoderState | None = field(default=None, compare=False)
+    is_estimate: bool = False  # True if `model`, the same at other strengths, has read only the last token of the text
 
     @classmethod
     def of_reply(cls, reply: Reply, index: int) -> "NextTokenContext":
@@ -63,6 +64,18 @@ class NextTokenContext:
         """Return a key of the model and each beginning of the text, and at last of the text with its last word open."""
         ids = [*self.ids, REOPENED] if self.reopens_last_word else self.ids
         return list(accumulate(ids, next_key, initial=hash((id(self.model), self.is_chat))))
+
+    def estimate(self, model: LanguageModel) -> "NextTokenContext":
+        """Return a text that was read as `model`, the same at other strengths, sees it if it reads the last token."""
+        assert self.state is not None, "the text was read"
+        assert isinstance(model, AdaptedModel), "it has strengths"
+        log_probs, model_state = model.read_last_again(self.state.model_state)
+        if self.state.num_reread_tokens:  # the next token begins with the characters of these
+            is_excluded = self.state.log_probs <= EXCLUDED_LOG_PROB
+            log_probs[is_excluded] = EXCLUDED_LOG_PROB
+            log_probs[~is_excluded] -= np.logaddexp.reduce(log_probs[~is_excluded])
+        state = self.state._replace(log_probs=log_probs, model_state=model_state)
+        return replace(self, model=model, state=state, is_estimate=True)
 
     def begin_line(self, speaker: str) -> "NextTokenContext":
         """Return the text with the name of who says the next line after it; without a name, the same text."""
@@ -146,6 +159,7 @@ class PromptContext:
 
 def restore_reply(reply: Reply, session_model: models.SessionModel) -> None:
     """Give a reply that was read from a file a model, and its tokens the ids in the vocabulary of that model."""
+    session_model = session_model.with_strengths(reply.strengths)
     tokenizer, parent, unknown = session_model.model.tokenizer, reply.parent, set[str]()
     reply.session_model = session_model
     problems = [] if parent is None else [parent.read_only_reason]
@@ -272,8 +286,9 @@ def find_context(
             return context.text_before_reply(model, line)
     if latest is None:
         return None if models.answers_by_template(model, context.reply_mode) else NextTokenContext(model, [])
-    if latest.session_model.model is model and not latest.read_only_reason:
-        return NextTokenContext.of_reply(latest, len(latest.tokens))
+    if latest.session_model.is_variant_of(session_model) and not latest.read_only_reason:
+        text = NextTokenContext.of_reply(latest, len(latest.tokens))
+        return text if latest.is_generating else replace(text, model=model)
     if latest.session_model.model.tokenizer != model.tokenizer or latest.is_chat:
         return None
     return NextTokenContext(model, latest.token_ids(), is_first_token=latest.starts_line(len(latest.tokens)))

@@ -19,7 +19,7 @@ from engine.generation.turns import MAX_ANSWERS
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, reads_line_ends
-from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
+from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode, Strength
 
 Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
@@ -88,6 +88,7 @@ class Reply:
     speaker_prob: Annotated[float, Meta(ge=0, le=1)] | None = None  # None if the user has chosen the speaker
     score: AnswerScore | None = None  # None if only one answer was drawn
     system_prompt: Annotated[str, Meta(max_length=MAX_SYSTEM_PROMPT_CHARACTERS)] = ""
+    strengths: dict[str, Strength] = field(default_factory=dict)  # of the changes of the model, such as adapters
 
     def __post_init__(self) -> None:
         self.parent: Reply | None = None

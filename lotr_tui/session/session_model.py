@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
 from engine.generation import generate, turns
-from engine.models.base import LanguageModel, LogProbs, strengths_of
+from engine.models.base import AdaptedModel, LanguageModel, LogProbs, strengths_of
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
@@ -25,7 +25,8 @@ from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session import settings
 from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
-from lotr_tui.session.settings import ModelSettings, ReplyMode
+from lotr_tui.session.model_loading import GivenAdapter, check_adapters
+from lotr_tui.session.settings import STEERING, ModelSettings, ReplyMode
 
 if TYPE_CHECKING:
     from engine.models.pretrained.base import LoadingProgress
@@ -94,6 +95,9 @@ class SessionModel:
     run: Path | None = None  # of several combined runs the first; None for a model by others
     predicts_eos: bool = True  # True if each training line ended in `<eos>`, so that it can answer without a cast
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
+    adapters: tuple[GivenAdapter, ...] = ()
+    # The same model at all strengths that were used, so that one that has read a text is found again.
+    _variants: dict[tuple[float, ...], "SessionModel"] = field(default_factory=dict, init=False, compare=False)
 
     @classmethod
     def from_loaded(cls, loaded: loading.LoadedModel) -> "SessionModel":
@@ -149,6 +153,29 @@ class SessionModel:
     @property
     def strengths(self) -> Mapping[str, float]:
         return strengths_of(self.model)
+
+    def with_strengths(self, strengths: Mapping[str, float]) -> "SessionModel":
+        """Return the model with other strengths of the changes that it has; those that are left out stay."""
+        model = self.model
+        if not isinstance(model, AdaptedModel):
+            return self
+        self._variants.setdefault(tuple(self.strengths.values()), self)
+        changed = {name: strengths.get(name, value) for name, value in self.strengths.items()}
+        if (key := tuple(changed.values())) not in self._variants:
+            self._variants[key] = replace(self, model=model.with_strengths(changed))
+            self._variants[key].__dict__["_variants"] = self._variants
+        return self._variants[key]
+
+    @property
+    def load_name(self) -> str:
+        """Name by which the model is loaded again."""
+        epoch = re.search(r"@[0-9]+$", self.name)
+        return self.source or f"{self.run}{epoch[0] if epoch else ''}"
+
+    def is_variant_of(self, other: "SessionModel") -> bool:
+        """Return True if two models differ at most in adapters beside them, and in strengths."""
+        is_same = (self.name, self.run, self.source) == (other.name, other.run, other.source)
+        return is_same and (self.description == other.description or bool(self.adapters or other.adapters))
 
     @property
     def is_slow(self) -> bool:
@@ -213,22 +240,31 @@ class SessionModel:
         return next((text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text)), " ".join(words[:2]))
 
 
+def given_strengths(model: LanguageModel, adapters: Sequence[GivenAdapter]) -> dict[str, float]:
+    """Return the strengths that were given with runs whose adapters are beside a model, by the names of its changes."""
+    names = [name for name in strengths_of(model) if not name.startswith(STEERING)][-len(adapters) :]
+    return {name: given for name, (_, given) in zip(names, adapters, strict=False) if given is not None}
+
+
 def load_session_model(
     names: Sequence[str],
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
     precision: loading.InferencePrecision = "auto",
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
+    adapters: Sequence[GivenAdapter] = (),
 ) -> SessionModel:
     """Load a model, or a combination of runs; without names, the default. A screen uses `ModelLoader`."""
+    check_adapters(adapters, names, is_combined=combination is not None)
     pretrained = next((name for name in names if is_pretrained_name(name)), None)
     if pretrained is not None and (len(names) > 1 or combination is not None):
         raise InvalidInputError(
             f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture and --cache"
         )
-    runs = [loading.load_model_by_name(name, runs_dir, precision, on_progress) for name in names or (None,)]
+    beside = [name for name, _ in adapters]
+    runs = [loading.load_model_by_name(name, runs_dir, precision, on_progress, beside) for name in names or (None,)]
     if combination is None and len(runs) == 1:
-        return SessionModel.from_loaded(runs[0])
+        return replace(SessionModel.from_loaded(runs[0]), adapters=tuple(adapters))
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
 
     combined = ModelCombiner(runs).combine(combination or CombinationOptions(), to_play=True)

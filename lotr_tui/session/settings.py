@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from msgspec import Meta
 
 from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.errors import InvalidInputError, LotrError, RunError
@@ -16,6 +18,8 @@ from engine.storage import files
 
 VERSION = 4  # of the settings; earlier ones had the settings of the models in common
 MAX_PACE = 1000.0
+STEERING = "steer "  # before the names of steering vectors among the changes of a model
+MAX_STRENGTH = 1.5  # of a change of a model, such as an adapter: 0 is the model as it came, 1 as trained
 MAX_ANSWERS = 64  # drawn for a turn; the engine has the same limit, in a module that imports numpy
 # With these controls, small models speak more fluently than with a temperature alone.
 DEFAULT_SAMPLER = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
@@ -33,6 +37,7 @@ MAX_PROMPTS = 1000
 MAX_HISTORY_BYTES = 2_000_000  # at the end of the file that are read; older prompts are dropped
 # The model answers as a speaker or by its chat template, continues the text, or says the next line without names.
 ReplyMode = Literal["conversation", "continue", "reply"]
+Strength = Annotated[float, Meta(ge=0, le=MAX_STRENGTH)]
 PreviewUnit = Literal["word", "token"]  # of the likeliest continuations that are shown
 T = TypeVar("T")
 
@@ -45,6 +50,7 @@ class ModelSettings:
     best_of: int = 0  # answers that are drawn for a turn; 0 is the number of the model, and 1 turns the choice off
     speaking_as: str = ""  # who says the user's lines in a conversation; empty for a stranger
     answering: str = ""  # who answers; empty lets the model choose
+    strengths: Mapping[str, Strength] = field(default_factory=dict)  # of changes of the model, such as adapters
 
     def __post_init__(self) -> None:
         if not 0 <= self.best_of <= MAX_ANSWERS:
@@ -109,6 +115,18 @@ def check_system_prompt(text: str) -> None:
     if len(text) > MAX_SYSTEM_PROMPT_CHARACTERS:
         most = f"use at most {MAX_SYSTEM_PROMPT_CHARACTERS:,}"
         raise InvalidInputError(f"the system prompt has {len(text):,} characters; {most}")
+
+
+def read_strength(text: str) -> float:
+    """Return a strength that was typed, in hundredths, or raise an InvalidInputError."""
+    try:
+        strength = float(text)
+    except ValueError:
+        raise InvalidInputError(f"{text[:20]!r} is not a number; a strength is 0 to {MAX_STRENGTH}") from None
+    if not 0 <= strength <= MAX_STRENGTH:  # NaN fails the comparison
+        use = f"use 0 (the model as it came) to {MAX_STRENGTH}; 1 is as trained"
+        raise InvalidInputError(f"strength {text[:20]!r} is out of range; {use}")
+    return round(strength, 2)
 
 
 def check_pace(pace: float) -> None:

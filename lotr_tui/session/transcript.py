@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from engine.generation.generate import Done
 from engine.generation.turns import answer_score
-from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
+from lotr_tui.formatting import (
+    LINE_END_MARK,
+    describe_finish_reason,
+    describe_strengths,
+    displayable,
+    format_generation_speed,
+)
 from lotr_tui.session.cast import UNCAST_STYLE, shown_name, speaker_style
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import reads_line_ends
@@ -108,8 +114,9 @@ def reply_figures(reply: Reply) -> str:
         speed = format_generation_speed(done, reply.noun)
         ending = "" if reply.has_ended_line and is_conversation else describe_finish_reason(done, reply.noun)
     page, seed, chain = answer_page(reply), f"seed {reply.seed}", reply.settings.describe()
+    strength = describe_strengths(reply.strengths)
     if not is_conversation:
-        return " · ".join(filter(None, [page, ending, seed, chain, speed]))
+        return " · ".join(filter(None, [page, ending, seed, strength, chain, speed]))
     if score is not None:
         first = reply.id - score.rank + 1  # the answers that are drawn together follow each other, the best one first
         seeds = [each.seed for each in reply.turn.replies if 0 <= each.id - first < score.num_answers]
@@ -120,7 +127,7 @@ def reply_figures(reply: Reply) -> str:
         by = "your choice" if reply.speaker_prob is None else f"the model, {100 * reply.speaker_prob:.0f} %"
         choice = f"{shown_name(reply.speaker)} by {by}"
     temperature, *filters = sorted(chain.replace("temperature", "T").split(" → "), key=lambda stage: "T " not in stage)
-    parts = [page, seed, temperature, best_of, ending, choice, " → ".join(filters), speed]
+    parts = [page, seed, temperature, strength, best_of, ending, choice, " → ".join(filters), speed]
     return " · ".join(filter(None, parts))
 
 

@@ -12,12 +12,15 @@ from textual.content import Content
 
 from engine.errors import InvalidInputError, suggest_nearest
 from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed, random_seed
-from lotr_tui.session.settings import PRETRAINED_SAMPLER
+from lotr_tui.formatting import truncate
+from lotr_tui.session.settings import MAX_STRENGTH, PRETRAINED_SAMPLER
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
 
 MIN_TRACK_WIDTH = 5
 MAX_TEMPERATURE = 2.0
+SLIDER_WIDTH, SEED_WIDTH, RUN_WIDTH = 22, 14, 28  # columns of a slider, and of the seed beside it, also with the length
+LONG_LABEL_WIDTH = 40  # columns of a slider from which its label is not abbreviated
 NARROW_WIDTH = 70  # columns from which the preset and the summary are visible
 SAMPLER_PRESETS: Mapping[str, SamplerSettings] = {
     "greedy": SamplerSettings(temperature=0.0),
@@ -119,16 +122,17 @@ class Slider(widget.Widget, can_focus=True):
         self.release_mouse()
 
 
-class TemperatureSlider(Slider):
-    """Temperature from 0 to 2, which keys move in steps of 0.05, and the mouse in steps of 0.01."""
+class NumberSlider(Slider):
+    """Number from 0 to a maximum, which keys move in steps of 0.05, and the mouse in steps of 0.01."""
 
-    BINDING_GROUP_TITLE = "Temperature"
     STEP = 5
 
-    def __init__(self, value: float) -> None:
-        texts = [f"{hundredths / 100:.2f}" for hundredths in range(round(MAX_TEMPERATURE * 100) + 1)]
-        help_line = "Low: safe words, high: surprising ones; ← → set it"
-        super().__init__("temperature", texts, round(value * 100), help_line=help_line, id="temperature")
+    def __init__(
+        self, label: str, value: float, maximum: float, help_line: str, *, short_label: str = "", id: str
+    ) -> None:
+        texts = [f"{hundredths / 100:.2f}" for hundredths in range(round(maximum * 100) + 1)]
+        super().__init__(label, texts, round(value * 100), help_line=help_line, id=id)
+        self._names = label, short_label or label
 
     @property
     def value(self) -> float:
@@ -139,17 +143,49 @@ class TemperatureSlider(Slider):
         self.index = round(value * 100)
 
     def on_resize(self, event: events.Resize) -> None:
-        self.label = "temperature" if event.size.width >= 40 else "temp"
+        name = self._names[event.size.width < LONG_LABEL_WIDTH]
+        self.label = truncate(name, event.size.width - MIN_TRACK_WIDTH - len(" ├┤ 0.00"))
         self.refresh()
 
 
+class TemperatureSlider(NumberSlider):
+    BINDING_GROUP_TITLE = "Temperature"
+
+    def __init__(self, value: float) -> None:
+        help_line = "Low: safe words, high: surprising ones; ← → set it"
+        super().__init__("temperature", value, MAX_TEMPERATURE, help_line, short_label="temp", id="temperature")
+
+
+class StrengthSlider(NumberSlider):
+    """Strength of a change of the model, such as an adapter."""
+
+    BINDING_GROUP_TITLE = "Strength"
+    HELP = "0: the model as it came, 1: as trained; ← → set it"
+
+    def __init__(self, change: str, label: str, value: float, *, id: str) -> None:
+        super().__init__(label, value, MAX_STRENGTH, self.HELP, id=id)
+        self.change = change
+
+
+def fit_in_one_row(width: int, num_changes: int) -> bool:
+    """Return True if sliders of the temperature and of the strengths of a model's changes are in one row."""
+    return num_changes <= 1 or width >= SLIDER_WIDTH * (1 + num_changes) + SEED_WIDTH
+
+
 class SamplerPanel(containers.Vertical):
-    """Temperature slider, seed and length, and below them the preset and the sampler chain."""
+    """Sliders of the temperature and of the strengths of the model, seed and length, and below them the sampler chain.
+
+    Where there is no room, the strengths are in a row of their own, and the length is left out.
+    """
 
     DEFAULT_CSS = """
     SamplerPanel { height: auto; }
-    SamplerPanel Horizontal { height: 1; }
+    SamplerPanel #sliders { height: 1; layout: horizontal; }
+    SamplerPanel #sliders.-two-rows { height: 2; layout: grid; grid-rows: 1; grid-gutter: 0 2; }
+    SamplerPanel StrengthSlider { margin-left: 3; }
+    SamplerPanel .-two-rows StrengthSlider { margin-left: 0; }
     SamplerPanel #run { width: auto; padding-left: 2; }  /* a margin would not be painted when it moves */
+    SamplerPanel .-two-rows #run { dock: right; }
     SamplerPanel #chain { width: 1fr; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     SamplerPanel.-narrow #chain { display: none; }
     """
@@ -165,9 +201,12 @@ class SamplerPanel(containers.Vertical):
         self._last_seed: int | None = None  # a random one
         self._noun, self._run = "word", ""
         self.slider = TemperatureSlider(settings.temperature)
+        self.strengths: dict[str, float] = {}  # of the changes of the model, by their names
+        self.strength_sliders: list[StrengthSlider] = []
+        self._ids = count()
 
     def compose(self) -> app.ComposeResult:
-        with containers.Horizontal():
+        with containers.Container(id="sliders"):
             yield self.slider
             yield widgets.Static(id="run", markup=False)
         yield widgets.Static(id="chain", markup=False)
@@ -177,10 +216,36 @@ class SamplerPanel(containers.Vertical):
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
+        self._show()
 
     def set_token_noun(self, noun: str) -> None:
         self._noun = noun
         self._show()
+
+    def set_strengths(self, strengths: Mapping[str, float]) -> None:
+        """Show a slider for the strength of each change of a model."""
+        changed, self.strengths = tuple(strengths) != tuple(self.strengths), dict(strengths)
+        if changed:
+            for slider in self.strength_sliders:
+                slider.remove()
+            self.strength_sliders = [
+                StrengthSlider(
+                    name, name if len(strengths) > 1 else "strength", value, id=f"strength-{next(self._ids)}"
+                )
+                for name, value in strengths.items()
+            ]
+            self.query_one("#sliders").mount(*self.strength_sliders, before="#run")
+            self._show()
+        else:
+            for slider in self.strength_sliders:
+                slider.value = strengths[slider.change]
+
+    def step_strength(self, steps: int) -> None:
+        """Move the slider that has the focus, or else the first one."""
+        if not self.strength_sliders:
+            raise InvalidInputError("this model has no adapter whose strength could be changed")
+        focused = [slider for slider in self.strength_sliders if slider.has_focus]
+        [*focused, *self.strength_sliders][0].action_step(steps)
 
     def draw_seed(self, used: Collection[int] = ()) -> int:
         """Return the fixed seed, or the next one that is not `used`, or else a random one."""
@@ -238,12 +303,24 @@ class SamplerPanel(containers.Vertical):
         event.stop()
         if self.slider.value != self.settings.temperature:
             self.apply(replace(self.settings, temperature=self.slider.value))
+        slider = event.slider
+        if isinstance(slider, StrengthSlider) and self.strengths.get(slider.change, slider.value) != slider.value:
+            self.strengths |= {slider.change: slider.value}
+            self.post_message(self.Changed())
 
     def _show(self) -> None:
         self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)
         if self.is_mounted:
-            seed = "random seed" if self.seed is None else f"seed {self.seed}"
-            run = f"{seed}   {self.settings.max_tokens} {self._noun}s"
+            num_changes, sliders = len(self.strengths), self.query_one("#sliders")
+            is_in_one_row = fit_in_one_row(self.size.width, num_changes)
+            sliders.set_class(not is_in_one_row, "-two-rows")
+            sliders.styles.grid_size_columns = self.slider.styles.column_span = 1 if is_in_one_row else num_changes
+            room = self.size.width - SLIDER_WIDTH * (1 + num_changes)
+            run = "random seed" if self.seed is None else f"seed {self.seed}"
+            if not num_changes or room >= RUN_WIDTH:
+                run += f"   {self.settings.max_tokens} {self._noun}s"
+            elif is_in_one_row and room < SEED_WIDTH:
+                run = ""
             if run != self._run:  # the update lays the panel out, which a key that moves the temperature need not do
                 self._run = run
                 self.query_one("#run", widgets.Static).update(Content.styled(run, MUTED))

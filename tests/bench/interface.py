@@ -41,7 +41,8 @@ BARE_COMMAND, BARE_READY_TEXT = [sys.executable, "-c", BARE_APP], "palette"
 TYPED_KEYS = "#@&~"  # keys without a completion, which occur in no word and in no control sequence
 LOADING_KEYS = "¡¢£¤¥¦§¨©ª«¬®¯°±²³´µ¶·¸¹º»¼½¾¿×÷ßðþøæåäöü"
 """Keys that are typed once each, so that nothing else that is painted looks like their echo."""
-BACKSPACE, COOLER, HOTTER = b"\x7f", b"\x1b[1;5B", b"\x1b[1;5A"
+BACKSPACE, COOLER, HOTTER, WEAKER, STRONGER = b"\x7f", b"\x1b[1;5B", b"\x1b[1;5A", b"\x1b[1;3B", b"\x1b[1;3A"
+NEXT_PANE = 3 * b"\x1b[Z"  # of a narrow terminal, from the prompt back
 
 
 def paint_seconds(command, text, home=None):
@@ -124,15 +125,22 @@ def type_until_loaded(terminal):
     return seconds
 
 
-def step_temperature(terminal, prompt, count=40):
-    """Return the seconds until the bars show new probabilities after steps of the temperature; only they have a %."""
-    terminal.write(prompt)
-    terminal.read_until_quiet(1, 5)
+def step_slider(terminal, up, down, count=40):
+    """Return the seconds until the bars show new probabilities after steps of a slider; only they have a %."""
     seconds = []
     for step in range(count):
-        seconds.append(terminal.press(HOTTER if step % 20 < 10 else COOLER, "%"))
-        terminal.read_until_quiet(0.2, 1)  # a search of words may refine the bars
+        seconds.append(terminal.press(up if step % 20 < 10 else down, "%"))
+        terminal.read_until_quiet(0.4, 1)  # the model may read the text again, and refine the bars
     return seconds
+
+
+def step_strength(home, width, height):
+    """Return the seconds until the bars of a session with an adapter follow a step of its strength."""
+    with Terminal(SESSION_COMMAND, width, height, home).spawn() as terminal:
+        terminal.read_until(MODEL_READY_TEXT)
+        terminal.write(b"The old king" + (NEXT_PANE if width < 100 else b""))
+        terminal.read_until_quiet(1, 5)
+        return step_slider(terminal, WEAKER, STRONGER)
 
 
 def measure_keys(options, num_keys=40):
@@ -171,21 +179,27 @@ def measure_pretrained_session(options):
         starts = (partial(first_output_seconds, command) for command in (generate, peer))
         runs = alternate(options.repeat, *starts, warm_up=True)
         yield from compare("generate with SmolLM2, to the first word", "transformers", "s", *runs)
-        loading, writing, slider, megabytes = [], [], [], []
+        loading, writing, slider, strength, megabytes = [], [], [], {"80x24": [], "160x45": []}, []
         for _ in range(options.repeat):
             with Terminal(SESSION_COMMAND, 160, 45, home).spawn() as terminal:
                 terminal.read_until(INPUT_READY_TEXT)
                 loading += type_until_loaded(terminal)
-                slider += step_temperature(terminal, b"The old king")
+                terminal.write(b"The old king")
+                terminal.read_until_quiet(1, 5)
+                slider += step_slider(terminal, HOTTER, COOLER)
                 terminal.press(b"\r", " T 0.")
                 megabytes.append(proportional_megabytes(terminal.pid))
                 terminal.write(b"/scene 200\r")
                 terminal.read_until_quiet(0.03, 1)
                 writing += type_keys(terminal, 40)
+            for size, values in strength.items():
+                values += step_strength(home, *map(int, size.split("x")))
     for what, seconds in (("it loads", loading), ("it writes a scene", writing)):
         for percent in (50, 95):
             yield milliseconds(f"key press to its echo while {what}", seconds, percent)
     yield milliseconds("slider step to the new bars", slider, 95)
+    for size, seconds in strength.items():
+        yield milliseconds(f"step of the strength to the new bars, {size}", seconds, 95)
     yield Figure("memory of the session after a reply", "MB", tuple(megabytes))
 
 

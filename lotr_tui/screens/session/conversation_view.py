@@ -177,7 +177,8 @@ class ConversationView(containers.Vertical):
                 raise InvalidInputError("this session is full; /new begins another one, and this one stays saved")
             settings = slot.sampler.settings
             drawn = replaced.turn.replies if is_again and replaced is not None else []
-            seed = slot.sampler.draw_seed({each.seed for each in drawn if each.settings == settings})
+            way = settings, slot.sampler.strengths
+            seed = slot.sampler.draw_seed({each.seed for each in drawn if (each.settings, each.strengths) == way})
             reply = begin(Request(slot.session_model, settings, seed, context, slot.settings.best_of))
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
@@ -263,7 +264,9 @@ class ConversationView(containers.Vertical):
         from lotr_tui.screens.inspect import comparison, copied, lens  # imported when one is opened
 
         slot, model, reply = self.slot, self.slot.session_model, self.target_reply
-        if inspector in ("temperatures", "compare"):
+        if inspector == "strengths" and not model.strengths:
+            raise InvalidInputError(f"{model.name} has no adapter; /model bundled has one")
+        if inspector in ("temperatures", "strengths", "compare"):
             prompt, seed, context = draft, slot.sampler.seed, self.context
             if slot.reply_mode == "conversation" and not context.roles.speaker:
                 context = replace(context, roles=context.roles._replace(speaker=slot.answerer))
@@ -271,7 +274,8 @@ class ConversationView(containers.Vertical):
                 roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
                 prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
                 seed = seed if reply.num_shared_tokens else reply.seed  # of a whole reply, which a column then repeats
-            columns_type = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
+            ladders = {"temperatures": comparison.LadderScreen, "strengths": comparison.StrengthLadderScreen}
+            columns_type = ladders.get(inspector, comparison.SideBySideScreen)
             return columns_type(
                 model, prompt, slot.sampler.settings, seed, slot.pace, context, self.conversation.reader
             )

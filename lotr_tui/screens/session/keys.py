@@ -10,7 +10,7 @@ from engine.data.speakers import SOMEONE, STRANGER, display_name, find_speaker
 from engine.errors import InvalidInputError, printable, suggest_nearest
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.session.cast import A_STRANGER
-from lotr_tui.session.model_loading import known_model_names
+from lotr_tui.session.model_loading import find_adapter_runs, known_model_names
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.keys import FooterKey
 from lotr_tui.widgets.prompt import Choice, Completion
@@ -42,8 +42,11 @@ new | | | - | call('view.open_session') | | | Begin a new session; this one stay
 sessions | | | - | call('view.choose_session') | | | Saved sessions: open, rename, delete, export
 hotter | ctrl+up | plus | | call('slot.sampler.slider.action_step', 1) | | hotter | Raise the temperature by 0.05
 cooler | ctrl+down | minus | | call('slot.sampler.slider.action_step', -1) | | cooler | Lower the temperature by 0.05
+stronger | alt+up | | | call('slot.sampler.step_strength', 1) | | stronger | Raise the strength of the adapter by 0.05
+weaker | alt+down | | | call('slot.sampler.step_strength', -1) | | weaker | Lower the strength of the adapter by 0.05
 export | ctrl+s | | PATH | call('view.export') | view.export | export | Write this session to a .md, .txt or .json file
 model | ctrl+o | | NAME | call('slot.choose') | slot.load | models | Models and runs; hf:FOLDER, hf:NAME, gguf:FILE
+adapter | | | RUN:X | | slot.set_adapter | | Add another adapter, such as romeo:0.5; romeo off removes it
 train | ctrl+t | | - | call('training.open') | | train | Start a training, or watch the running one
 learn | | | CHAPTER | learn | action_learn | | The class: what a language model is
 find | ctrl+f | slash | | call('view.search_bar.open') | | find | Find words in the conversation
@@ -56,15 +59,17 @@ later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The 
 who | | w | | call('slot.choose_roles') | | who | Who answers and who you are
 options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
-inspect | | | WHAT | | action_inspect | | Look at the text: lens, tuning, temperatures, compare, copied or inside
+inspect | | | WHAT | | action_inspect | | Look at the text: lens, tuning, temperatures, strengths, compare, copied, inside
 lens | | l | | inspect('lens') | | lens | Surprise per word in any text
 tuning | | f | | inspect('tuning') | | tuning | What fine-tuning changed: the words that gained and lost
 temperatures | | t | | inspect('temperatures') | | temperatures | The prompt at several temperatures
+strengths | | | | inspect('strengths') | | strengths | The prompt at several strengths of the adapter
 compare | | c | | inspect('compare') | | compare | The prompt with several speakers or models
 inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training
 preset | | | NAME | | slot.set_control | | Set all sampling controls, such as /preset chat
 temperature | | | NUMBER | | slot.set_control | | Set the temperature, from 0 to 2
+strength | | | NUMBER | | slot.set_control | | How much of the adapter acts, 0 to 1.5; also romeo 0.5
 penalty | | | NUMBER | | slot.set_control | | Make words that were used less likely, such as 1.1
 set | | | NAME VALUE | | slot.set_control | | Set another control, such as /set seed 7
 left | | left | | call('view.transcript.step', -1) | | word | The previous word
@@ -110,6 +115,7 @@ CONTROLS = {name: help for name, *_, method, _, help in _ROWS if method == "slot
     "pace": "Words or tokens per second; 0 is full speed",
 }
 """Controls that /set sets, with their help."""
+STRENGTHS = {"0": "The model as it came", "0.5": "Half of what training changed", "1": "As trained", "1.5": "Too much"}
 INSPECTORS = {row[0]: row[7] for row in _ROWS if row[4].startswith("inspect(")}
 CAST_COMMANDS = ("as", "to", "scene")  # whose argument is a name in the cast, in any case
 SCENE_TURNS, MAX_SCENE_TURNS = 4, 100
@@ -129,7 +135,7 @@ def _bindings() -> list[BindingType]:
     bindings: list[BindingType] = []
     for name, key, letter, _, action, _, label, help in _ROWS:
         for keys, id in ((key, name), (letter, f"{name}-letter" if key else name)):
-            priority = keys.startswith(("ctrl+", "escape"))  # a focused input would otherwise take them
+            priority = keys.startswith(("ctrl+", "alt+", "escape"))  # a focused input would otherwise take them
             binding = Binding(keys, action, label, False, id=f"session.{id}", tooltip=help, priority=priority)
             bindings += [binding] if keys else []
     return bindings
@@ -200,6 +206,10 @@ def find_problem(command: str, model: "SessionModel | None") -> str:
         return f"/{command} needs a model, and none is loaded yet"
     if command == "system" and model.chat is None:
         return "/system needs a model with a chat template, such as an instruct model from hf:"
+    if command == "strength" and not model.strengths:
+        return f"/strength needs a model with an adapter, and {model.name} has none: /model bundled"
+    if command == "adapter" and not (model.strengths or model.source):
+        return f"/adapter needs a model that adapters are made for, and {model.name} is none: /model smollm2"
     if command in CAST_COMMANDS and not model.cast:
         return f"/{command} needs a model that knows speakers: /model bundled, or train one with --mode dialogue"
     return ""
@@ -261,7 +271,7 @@ def complete_command(
     if model is not None and (problem := find_problem(command.name, model)):
         return Completion(hint=problem)
     people = [display_name(name) for name in (() if model is None else model.cast) if name not in (STRANGER, SOMEONE)]
-    choices_of: Mapping[str, Collection[str]] = {
+    choices_of: dict[str, Collection[str]] = {
         "as": [*people, A_STRANGER],
         "to": [*people, "anyone"],
         "scene": people,
@@ -271,7 +281,14 @@ def complete_command(
         "preset": {name: preset.describe() for name, preset in SAMPLER_PRESETS.items()},
         "set": {name: help for name, help in CONTROLS.items() if is_usable(name)},
     }
+    if command.name == "strength" and model is not None:
+        names = [f"{printable(name)} " for name in model.strengths] if len(model.strengths) > 1 else [""]
+        choices_of |= {"strength": {f"{name}{number}": help for name in names for number, help in STRENGTHS.items()}}
     values = choices_of.get(command.name, ())
+    if command.name == "adapter" and model is not None:
+        beside = {f"{name} off": "Take it away" for name in list(model.strengths)[-len(model.adapters or [0]) :]}
+        others = [name for name in find_adapter_runs(runs_dir, model.run) if name not in model.strengths]
+        values = dict.fromkeys(others, "") | (beside if model.adapters else {})
     if command.name == "model":
         from engine.runs.directory import bundled_runs, find_run_dirs  # not needed for the first paint
         from engine.storage.files import default_runs_dir

@@ -12,13 +12,13 @@ from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import describe_strengths, truncate
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
-from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model
-from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, GivenAdapter, ModelLoader, add_recent_model, parse_adapter
+from lotr_tui.session.settings import STEERING, ModelSettings, PreviewUnit, ReplyMode, read_strength
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import SamplerPanel
 
@@ -60,7 +60,12 @@ class ModelSlot:
     def put(self, session_model: "SessionModel") -> None:
         """Use a model from the next line on, in the same reply mode if it can do the same as the one before."""
         before, settings = getattr(self, "session_model", None), self._state.settings.current
-        self.session_model, self._name = session_model, session_model.settings_name
+        self._name = session_model.settings_name
+        from lotr_tui.session.session_model import given_strengths  # imports numpy, which the first paint does not need
+
+        given = given_strengths(session_model.model, session_model.adapters)
+        remembered = settings.models.get(self._name, session_model.default_settings).strengths
+        self.session_model = session_model.with_strengths({**remembered, **given})
         # The words of a slow model, which take seconds to find, are shown once the user asks for them.
         self.preview_unit = "token" if session_model.is_slow else settings.preview_unit
         abilities = (session_model.reply_modes, bool(session_model.cast))
@@ -83,10 +88,12 @@ class ModelSlot:
     def describe_changes(self, before: ModelSettings) -> str:
         """Return the end of a sentence with roles and temperature, if they differ from the ones `before` this model."""
         now, temperature = self.settings, self.settings.sampler.temperature
+        strengths = describe_strengths(self.session_model.strengths)
         roles = f"as {display_name(now.speaking_as) or A_STRANGER} to {display_name(now.answering) or 'anyone'}, "
+        strengths = f", {strengths}" if strengths else ""
         shown = f", with settings of its own: {roles if self.session_model.cast else ''}T {temperature:.2f}"
-        same = replace(before, sampler=now.sampler, best_of=now.best_of) == now
-        return "" if same and temperature == before.sampler.temperature else shown
+        same = replace(before, sampler=now.sampler, best_of=now.best_of, strengths=now.strengths) == now
+        return strengths + ("" if same and temperature == before.sampler.temperature else shown)
 
     @property
     def roles(self) -> Roles:
@@ -147,7 +154,9 @@ class ModelSlot:
             value = names.read_name(name, value, cast)
             if note := names.describe_unknown_name(value, cast):
                 self._screen.notify(note, markup=False)
-        if name in ROLE_FIELDS:
+        if name == "strength":
+            self.set_strength(value)
+        elif name in ROLE_FIELDS:
             self.set_roles(self.roles._replace(**{ROLE_FIELDS[name]: value}))
         elif name == "preset":
             self.sampler.apply_preset(value)
@@ -167,6 +176,14 @@ class ModelSlot:
             self._on_roles()
         else:
             self.sampler.set_texts({SAMPLER_NAMES.get(name, name.replace("-", "_")): value})
+
+    def set_strength(self, argument: str) -> None:
+        """Set the strength of a change of the model by its name, which may be left out for the first one."""
+        strengths, (change, _, number) = self.session_model.strengths, argument.rpartition(" ")
+        change = find_name(change.strip(), {name.lower(): name for name in strengths}) if change else ""
+        name = next(name for name in strengths if name.lower() == change or not change)
+        self.sampler.set_strengths({**strengths, name: read_strength(number)})
+        self.sampler.post_message(self.sampler.Changed())
 
     def choose_controls(self) -> None:
         from lotr_tui.screens.dialogs.questions import SamplerDialog
@@ -194,9 +211,28 @@ class ModelSlot:
         if name in (BUNDLED, SMOLLM2) and not is_base_stored(SMOLLM2):
             self.ask_to_fetch()
         else:
-            self._screen.run_worker(
-                self.load_with(ModelLoader([name], self._state.runs_dir)), exclusive=True, group="load"
-            )
+            self._load_next(ModelLoader([name], self._state.runs_dir))
+
+    def _load_next(self, loader: ModelLoader) -> None:
+        self._screen.run_worker(self.load_with(loader), exclusive=True, group="load")
+
+    def set_adapter(self, argument: str) -> None:
+        """Put the adapter of a run beside the model, such as `romeo:0.5`, or take it away, as `romeo off`."""
+        model, (words, _, last) = self.session_model, argument.rpartition(" ")
+        names = [name for name in model.strengths if not name.startswith(STEERING)]
+        beside = dict(zip(names[len(names) - len(model.adapters) :], model.adapters, strict=False))
+        name, strength = (words.strip(), None) if last == "off" else parse_adapter(argument)
+        if last != "off" and name in names:
+            self.set_strength(f"{name} {1 if strength is None else strength}")
+            return
+        others = {each: run for each, (run, _) in beside.items() if each != name}
+        adapters: list[GivenAdapter] = [(run, model.strengths[each]) for each, run in others.items()]
+        if last != "off":
+            adapters.append((name, strength))
+        elif name not in beside:
+            use = f"the adapters beside it: {', '.join(beside) or 'none'}"
+            raise InvalidInputError(f"{name[:40]!r} is no adapter beside {model.name}; {use}")
+        self._load_next(ModelLoader([model.load_name], self._state.runs_dir, adapters=adapters))
 
     async def load_with(self, loader: ModelLoader) -> None:
         self.loader = loader

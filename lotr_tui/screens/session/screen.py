@@ -14,7 +14,7 @@ from textual.widgets import Label, Rule, TextArea
 from engine.errors import LotrError
 from lotr_tui.app_state import ModelFetchChanged, TrainingChanged
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.formatting import token_noun
+from lotr_tui.formatting import describe_strengths, token_noun
 from lotr_tui.learn import chapters, progress
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session import keys, model_slot
@@ -93,7 +93,9 @@ class SessionScreen(AppScreen[None]):
             await self._show_panes(self._initial, pause=0)
             return
         # The height that the controls will have, so that nothing moves when they appear.
-        self.query_one("#controls").styles.height = 2 if self.app.size.width >= TWO_LINE_CONTROLS_WIDTH else 1
+        width, num_adapters = self.app.size.width, len(self._initial.adapters)
+        height = 1 + (width >= TWO_LINE_CONTROLS_WIDTH) + (not slider.fit_in_one_row(width - 2, 1 + num_adapters))
+        self.query_one("#controls").styles.height = height
         load = self.slot.load_with(self._initial)
         self.call_after_refresh(self.run_worker, load, exclusive=True, group="load")
         if not self._initial.names:
@@ -146,6 +148,7 @@ class SessionScreen(AppScreen[None]):
             self.training.corpus = session_model.corpus or self.training.corpus
             self.slot.sampler.set_token_noun(token_noun(session_model.model.tokenizer))
             self.slot.sampler.apply(self.slot.settings.sampler)
+            self.slot.sampler.set_strengths(self.slot.session_model.strengths)
             self.show_status()
             self.show_roles()
             self.refresh_bindings()
@@ -190,7 +193,8 @@ class SessionScreen(AppScreen[None]):
         left, name = Content.styled("lotr-tui", "bold $accent"), ""
         if self.is_ready:
             model, name = self.slot.session_model, self.slot.session_model.name
-            left = Content.assemble(left, "  ", (name, "bold"), (f" · {model.description}", MUTED))
+            about = describe_strengths(model.strengths) if len(model.strengths) > 1 else model.description
+            left = Content.assemble(left, "  ", (name, "bold"), (f" · {about}", MUTED))
         elif (loader := self.slot.loader) is not None:
             lines = "\n\n❯ ".join([f"{loader.describe()} …", *self._waiting])
             self.query_one("#loading", Label).update(Content.styled(lines, MUTED))
@@ -274,6 +278,7 @@ class SessionScreen(AppScreen[None]):
 
     def action_pane(self, offset: int) -> None:
         panes = ["prompt", *(self._panes if self.has_class("-narrow") else ["transcript"]), "temperature"]
+        panes += [slider.id or "" for slider in self.slot.sampler.strength_sliders]
         focused = () if self.focused is None else [node.id for node in self.focused.ancestors_with_self]
         at = next((index for index, pane in enumerate(panes) if pane in focused), 0)
         pane = panes[(at + offset) % len(panes)]
@@ -358,8 +363,14 @@ class SessionScreen(AppScreen[None]):
             self.side.show_next(self._draft)
 
     def on_sampler_panel_changed(self) -> None:
-        self.slot.change_settings(sampler=self.slot.sampler.settings)
-        self.side.preview.update(self.slot.sampler.settings)
+        sampler, before = self.slot.sampler, self.slot.session_model
+        self.slot.change_settings(sampler=sampler.settings, strengths=sampler.strengths)
+        self.slot.session_model = before.with_strengths(sampler.strengths)
+        if self.slot.session_model is before:
+            self.side.preview.update(sampler.settings)
+        else:
+            self.show_preview()
+            self.show_status()
 
     def _follow_reply(self, ended: bool) -> None:
         self.update_keys()

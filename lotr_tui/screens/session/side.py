@@ -1,11 +1,11 @@
 """Right side of the session: who answers, what comes next, the token under the cursor, and the curve of a training."""
 
+import math
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import exp, log
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -22,6 +22,7 @@ from engine.generation.complete_words import CompleteWordSearch, word_around
 from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
+from engine.models.base import AdaptedModel
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, bar, fit_cells, format_lone_token, format_percent, truncate
@@ -39,6 +40,7 @@ from lotr_tui.widgets import charts, drawing, speaker_bars
 POLL_INTERVAL = 0.02  # seconds between two looks at a result
 TYPING_PAUSE = 0.15  # seconds without a key after which a slow model reads the draft
 UPDATE_INTERVAL = 0.15  # seconds until a search shows the words found so far, so that the bars seldom change twice
+MAX_ESTIMATE_SECONDS = 0.05  # a slower model shows no estimates, which would delay the keys
 MIN_SHOWN_PROB = 0.005  # before and after sampling
 PREVIEW_INTERVAL = 0.2  # least seconds between two updates of the bars while words are written
 PERCENT_WIDTH = 7  # cells of a probability, as ` 14.1%`
@@ -78,7 +80,9 @@ class Preview:
         self._searching: BackgroundTask[NextTokenProbs]
         self._searching = BackgroundTask(owner, "next-words", self._show_found, fail, interval=POLL_INTERVAL)
         self._text: NextTokenContext | None = None  # that is shown, or that is shown once it is read
-        self._context: NextTokenContext | None = None  # that text after it was read
+        self._context: NextTokenContext | None = None  # that text after it was read, or an estimate
+        self._read_texts: tuple[NextTokenContext, NextTokenContext] | None = None  # the latest, before and after it
+        self._estimate_seconds = 0.0 if pause else math.inf  # that the latest estimate took, which a pause shows
         self._search: CompleteWordSearch | None = None  # in that text; keeps what the model has computed
         self._settings = SamplerSettings()
         self._unit: PreviewUnit = "word"
@@ -96,7 +100,7 @@ class Preview:
         """Show the candidates after a text, and complete the last word of `draft`.
 
         A slow model that has not read the text yet does so in a thread after a pause, unless it is not idle, because it
-        generates a reply.
+        generates a reply. At another strength it first shows an estimate, for which it reads the last token.
         """
         self._settings, self._unit = settings, unit
         if self._text is not None and text == self._text:
@@ -106,7 +110,7 @@ class Preview:
         elif not is_slow(text.model):
             self._begin(text, read_text.read_next_token(self._reader, text))
         elif is_idle:
-            self._begin(text, None)
+            self._begin(text, self._estimate(text))
             self._draft, self._completion = draft, ""
             self._pause.request()
 
@@ -151,12 +155,28 @@ class Preview:
         self._reading.cancel()
         self._searching.cancel()
         self._text, self._context, self._search = text, context, None
-        if context is not None:
+        if text is None:
+            self._read_texts = None
+        elif context is not None:
+            self._read_texts = self._read_texts if context.is_estimate else (text, context)
             self.update(self._settings)
+
+    def _estimate(self, text: NextTokenContext) -> NextTokenContext | None:
+        """Return what another strength shows, unless that would delay the keys."""
+        before, read = self._read_texts or (None, None)
+        model = text.model
+        if before is None or read is None or replace(before, model=model) != text:
+            return None
+        if not isinstance(model, AdaptedModel) or not read.ids or self._estimate_seconds > MAX_ESTIMATE_SECONDS:
+            return None
+        started = time.perf_counter()
+        estimate = read.estimate(model)
+        self._estimate_seconds = time.perf_counter() - started
+        return estimate
 
     def _read(self) -> None:
         text, draft = self._text, self._draft
-        if text is None or self._context is not None:  # another text was shown meanwhile
+        if text is None or (self._context is not None and not self._context.is_estimate):  # another was shown meanwhile
             return
 
         def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
@@ -170,7 +190,10 @@ class Preview:
     def _deliver(self, items: list[NextTokenContext | str]) -> None:
         for item in items:
             if isinstance(item, NextTokenContext):
-                self._context = item
+                if self._text is not None:
+                    self._context, self._read_texts = item, (self._text, item)
+                self._searching.cancel()
+                self._search = None
                 self.update(self._settings)
             elif item:
                 self._completion = item
@@ -252,6 +275,7 @@ class SidePane(containers.Vertical):
             speaker = self._slot.session_model.label if is_answer else display_name(context.speaker)
             last_text, ends_text = context.last_text(probs.candidate_unit), reads_line_ends(context.model)
             self.next.set_place(last_text, probs.candidate_unit, speaker, ends_text=ends_text)
+            self.next.is_estimate = context.is_estimate
         self.next.show(probs, settings.describe(only_filters=True))
 
     # The token under the cursor
@@ -359,6 +383,7 @@ class TokenBars(drawing.StripWidget, can_focus=True):
         self._probs: NextTokenProbs | None = None  # of the next token
         self._place = self._filters = ""
         self._ends_text = False
+        self.is_estimate = False  # True until the model has read the whole text
         self._click_targets: dict[tuple[int, int], int] = {}  # number of the alternative by line and column
         self._num_columns = 1
 
@@ -412,7 +437,8 @@ class TokenBars(drawing.StripWidget, can_focus=True):
     def _draw_bars(self, probs: NextTokenProbs, width: int, height: int, styles: dict[str, Style]) -> list[Strip]:
         """Return a title, headings, the tokens that can be sampled, the cutoff line, and the other tokens."""
         title = f"NEXT {probs.candidate_unit.upper()}  "
-        context = Segment(truncate(self._place, max(0, width - len(title))), styles["muted"])
+        place = f"{self._place} …" if self.is_estimate else self._place
+        context = Segment(truncate(place, max(0, width - len(title))), styles["muted"])
         lines = [[Segment(title, styles["title"]), context]]
         if height >= HEADING_HEIGHT:
             headings, bits = f"after sampling{'raw':>{PERCENT_WIDTH}}", f"{probs.entropy:.1f} bits"
@@ -452,10 +478,10 @@ class TokenBars(drawing.StripWidget, can_focus=True):
             shown += f' in "{self.word}"'
         title = f"{reply.noun.upper()} {self.index + 1} of {len(reply.tokens)}  {shown}"
         figures = [
-            None if token.logprob is None else f"raw {format_percent(exp(token.logprob))}",
+            None if token.logprob is None else f"raw {format_percent(math.exp(token.logprob))}",
             None if token.prob is None else f"after sampling {format_percent(token.prob)}",
             f"rank {token.rank:,}",
-            None if token.logprob is None else f"surprise {-token.logprob / log(2):.1f} bits",
+            None if token.logprob is None else f"surprise {-token.logprob / math.log(2):.1f} bits",
             None if token.entropy is None else f"entropy {token.entropy:.1f} bits",
         ]
         unbroken = "  ".join(figure.replace(" ", "\xa0") for figure in figures if figure)
