@@ -6,12 +6,16 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.session.cast import NO_ROLES
 from lotr_tui.session.conversation import Conversation, Request
 from lotr_tui.session.read_text import PromptContext
+from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY
 
 SETTINGS = SamplerSettings(max_tokens=12)
+ANOTHER = SessionModel("another", "", None)
 
 
-def request(settings=SETTINGS, seed=1, session_model=None, mode="continue", previous=None, roles=NO_ROLES, best_of=1):
+def request(
+    settings=SETTINGS, seed=1, session_model=ANOTHER, mode="continue", previous=None, roles=NO_ROLES, best_of=1
+):
     """How a reply is made; without a model, by the one of the reply that is branched or continued."""
     return Request(session_model, settings, seed, PromptContext(mode, previous, roles), best_of)
 

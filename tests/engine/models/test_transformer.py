@@ -381,6 +381,24 @@ def test_adapters_beside_a_base_predict_as_merged_ones_at_any_strength(is_int8):
     assert model.strengths == {"one": 1, "two": 1}
 
 
+def test_another_strength_reads_the_last_token_of_a_text_again():
+    config = make_config(**LLAMA, embedding_size=48, num_heads=4)
+    adapters = [Adapter("one", config, random_adapter(config))]
+    model = NumpyTransformer(config, VOCABULARY, random_weights(config, VOCABULARY, scale=0.1), adapters=adapters)
+    weak = model.with_strengths({"one": 0.25})
+    for count in (1, 2, 40):
+        *earlier, last = ids = random_ids(count, VOCABULARY_SIZE, seed=count).tolist()
+        before = model.predict_tokens(model.start(), earlier)[1] if earlier else model.start()
+        log_probs, state = model.predict_tokens(model.start(), ids)
+        np.testing.assert_allclose(model.read_last_again(state)[0], log_probs[-1], atol=1e-5)
+        again, new_state = weak.read_last_again(state)
+        np.testing.assert_allclose(again, weak.advance(before, last)[0], atol=1e-5)
+        assert abs(again - log_probs[-1]).max() > 0.01
+        expected = weak.advance(weak.advance(before, last)[1], 5)[0]
+        np.testing.assert_allclose(weak.advance(new_state, 5)[0], expected, atol=1e-5)
+        np.testing.assert_allclose(model.advance(state, 5)[0], model.predict_tokens(state, [5, 6])[0][0], atol=1e-5)
+
+
 def test_the_chunked_loss_has_the_gradients_of_a_trained_output_layer(monkeypatch):
     monkeypatch.setattr("engine.models.torch_ops.CROSS_ENTROPY_ROWS", 4)
     vectors = torch.randn(5, 3, 8, generator=seeded(1), requires_grad=True)

@@ -106,6 +106,7 @@ SEARCH = keys(
 OPEN = [
     Row("session.units", lambda app: app.state.settings.current.preview_unit, "token", focus="TemperatureSlider"),
     *opens("session", tuning=("LensScreen", "inspect.close")),
+    *keys("session", of("StrengthSlider", "value"), weaker=0.95, stronger=1.0),
 ]
 SLOW_REPLY = [
     Row("session.interrupt", lambda app: view(app).conversation.active_reply, None),

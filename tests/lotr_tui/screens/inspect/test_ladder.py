@@ -96,8 +96,8 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         await pilot.press(*["x"] * 2)
         assert len(screen.slots) == 1
         assert "one column must stay" in note_text(screen)
-        await pilot.press(*["a"] * comparison.MAX_TEMPERATURES)
-        assert len(screen.slots) == comparison.MAX_TEMPERATURES
+        await pilot.press(*["a"] * comparison.MAX_COLUMNS)
+        assert len(screen.slots) == comparison.MAX_COLUMNS
         assert "the maximum; x removes one" in note_text(screen)
         assert temperatures(screen) == parse_ladder(field.value)
 

@@ -56,7 +56,7 @@ def start(make_app, fetcher, loaded, monkeypatch):
     The keys answer the question of the first start; without keys, it must not be asked.
     """
 
-    def load(names, *arguments, on_progress):
+    def load(names, *arguments, on_progress, adapters):
         name = names[0] if names else "lstm"
         return replace(SessionModel.from_loaded(loaded), name=name, run=resolve_run(name))
 

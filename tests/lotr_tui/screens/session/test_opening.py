@@ -150,7 +150,7 @@ def pretrained(monkeypatch, tmp_path):
     file = tmp_path / "slowpoke.gguf"
     file.write_bytes(b"GGUF")
 
-    def load(names, *arguments, on_progress):
+    def load(names, *arguments, on_progress, adapters):
         return loader(on_progress) if names == (f"gguf:{file}",) else load_session_model(names, *arguments)
 
     monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)

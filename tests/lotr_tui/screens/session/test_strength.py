@@ -1,0 +1,154 @@
+"""The strengths of adapters in the session: sliders, bars, replies, commands and saved sessions."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lotr_tui.session.session_model import SessionModel
+from tests.support import pilot as ui
+from tests.support.dialogues import with_cast
+from tests.support.open_models import adapted_model
+
+
+def session_model(*names):
+    model = adapted_model(*names)
+    model.is_slow = True  # so that it reads in a thread
+    return SessionModel(names[0], "a small adapter", with_cast(model), run=Path("/runs/film"))
+
+
+def sliders(app):
+    return {slider.change: slider.value for slider in app.screen.slot.sampler.strength_sliders}
+
+
+def is_exact(app):
+    title = next((line for line in ui.bars_text(app).splitlines() if line.startswith("NEXT")), "…")
+    return "%" in ui.bars_text(app) and not title.rstrip().endswith("…")
+
+
+def figures(app):
+    return ui.exchange_text(app).splitlines()[-1]
+
+
+async def say(pilot, app, text="Where is Frodo?"):
+    before = ui.conversation_of(app).current_reply
+    await ui.send(pilot, text)
+    await ui.until(pilot, lambda: ui.conversation_of(app).current_reply is not before)
+    await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
+
+
+async def test_bars_follow_a_step_at_once_and_are_exact_once_the_slider_rests(opened):
+    async with opened(session_model=session_model("film")) as (pilot, app):
+        await pilot.press(*"Where is Frodo")
+        await ui.until(pilot, lambda: is_exact(app))
+        seen = [ui.bars_text(app)]
+        app.screen.slot.sampler.strength_sliders[0].value = 0.5
+        await ui.until(pilot, lambda: not is_exact(app))
+        seen.append(ui.bars_text(app))
+        await ui.until(pilot, lambda: is_exact(app))
+        seen.append(ui.bars_text(app))
+        assert len({re.sub(" …", "", text) for text in seen}) == 3
+        assert sliders(app) == {"film": 0.5}
+    async with opened(session_model=session_model("film")) as (pilot, app):
+        assert sliders(app) == {"film": 0.5}  # it is remembered for the model
+        await pilot.press(*"Where is Frodo")
+        await ui.until(pilot, lambda: is_exact(app) and ui.bars_text(app) == seen[-1])
+
+
+async def test_a_reply_keeps_the_strength_at_which_it_began_also_in_a_saved_session(opened, home):
+    async with opened(session_model=session_model("film")) as (pilot, app):
+        for command in ("/set seed 7", "/set answers 1", "/to Gandalf", "/set length 8"):
+            await ui.send(pilot, command)
+        await say(pilot, app)
+        first = ui.latest_reply(app)
+        await ui.send(pilot, "/strength 0.25")
+        await pilot.press("ctrl+r")
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not first)
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
+        second = ui.latest_reply(app)
+        assert [(each.seed, each.strengths) for each in (first, second)] == [(7, {"film": 1}), (7, {"film": 0.25})]
+        assert "strength" not in "\n".join(map(str, ui.exchange_text(app).splitlines()[:-1]))
+        assert "· strength 0.25 ·" in figures(app)
+        assert first.reply_text() != second.reply_text()
+        (path,) = (home / "sessions").glob("*.jsonl")
+        await ui.send(pilot, "/strength 1.5")
+        app.screen.view.open_session(path)
+        restored = ui.conversation_of(app).replies
+        assert [each.session_model.strengths for each in restored.values()] == [{"film": 1}, {"film": 0.25}]
+        await pilot.press("ctrl+r")
+        await ui.until(pilot, lambda: len(restored) == 3 and ui.conversation_of(app).active_reply is None)
+        assert restored[2].strengths == {"film": 1.5}
+
+
+async def test_commands_set_the_strength_of_each_adapter_and_refuse_others(opened):
+    async with opened(session_model=session_model("film", "romeo"), notifications=True) as (pilot, app):
+        for command, expected in [
+            ("/strength 0.5", (0.5, 1)), ("/strength romeo 0.256", (0.5, 0.26)), ("/set strength Film 0", (0, 0.26)),
+            ("/strength 1.51", "'1.51' is out of range; use 0 (the model as it came) to 1.5"),
+            ("/strength much", "'much' is not a number"), ("/strength nan", "out of range"),
+            ("/strength rome 1", "did you mean romeo?"), ("/adapter romeo:2", "out of range"),
+            ("/adapter :1", "write RUN:X"), ("/adapter film off", "is no adapter beside film"),
+            ("/adapter romeo:0.75", (0, 0.75)),
+        ]:  # fmt: skip
+            await ui.send(pilot, command)
+            await pilot.pause()
+            if isinstance(expected, str):
+                assert expected in ui.notices(app), command
+            else:
+                assert tuple(sliders(app).values()) == expected, command
+        assert "film 0.00 + romeo 0.75" in ui.text_of(app.screen.query_one("#status"))
+        app.screen.query_one(f"#{app.screen.slot.sampler.strength_sliders[1].id}").focus()
+        await pilot.press("right", "alt+up")
+        assert sliders(app) == {"film": 0, "romeo": 0.85}
+
+
+async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch):
+    def load(names, *arguments, on_progress, adapters):
+        assert names == ("/runs/film",)
+        return replace(session_model("film", *(name for name, _ in adapters)), adapters=adapters)
+
+    monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)
+    async with opened(session_model=session_model("film")) as (pilot, app):
+        for command, expected in [
+            ("/strength 0.5", {"film": 0.5}),
+            ("/adapter romeo:0.25", {"film": 0.5, "romeo": 0.25}),
+            ("/adapter tales", {"film": 0.5, "romeo": 0.25, "tales": 1.0}),
+            ("/adapter romeo off", {"film": 0.5, "tales": 1.0}),
+        ]:
+            await ui.send(pilot, command)
+            await ui.until(pilot, lambda expected=expected: sliders(app) == expected)
+        await say(pilot, app)
+        assert ui.latest_reply(app).strengths == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "names", "num_rows"),
+    [((60, 20), 1, 1), ((80, 24), 1, 1), ((80, 24), 3, 2), ((120, 35), 3, 1), ((160, 45), 2, 1)],
+)
+async def test_sliders_share_a_row_where_they_fit_and_none_is_cut(opened, size, names, num_rows):
+    names = ("film", "romeo", "tales")[:names]
+    async with opened(session_model=session_model(*names), size=size) as (pilot, app):
+        await ui.until(pilot, lambda: sliders(app))
+        await pilot.pause()
+        shown = [app.screen.query_one("#temperature"), *app.screen.slot.sampler.strength_sliders]
+        assert len({slider.region.y for slider in shown}) == num_rows
+        for slider, value in zip(shown, ("0.80", *["1.00"] * len(names)), strict=True):
+            assert re.search(rf"├─*●─*┤ {value}$", ui.lines_of(slider).rstrip())
+            assert slider.region.right <= size[0]
+        assert "seed" in ui.text_of(app.screen.query_one("#run"))
+
+
+async def test_columns_compare_the_strengths_of_one_seed(opened):
+    async with opened(session_model=session_model("film")) as (pilot, app):
+        await ui.send(pilot, "/to Gandalf")
+        await pilot.press(*"Where is Frodo?")
+        await ui.until(pilot, lambda: is_exact(app))
+        app.screen.action_inspect("strengths")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "StrengthLadderScreen")
+        await ui.until(pilot, lambda: all(slot.done_event for slot in app.screen.slots))
+        columns = [(slot.title, slot.model.strengths["film"]) for slot in app.screen.slots]
+        assert columns == [(f"strength {value:.2f}", value) for value in (0, 0.5, 1, 1.5)]
+        assert len({tuple(slot.shown_words) for slot in app.screen.slots}) > 1
+        await pilot.press("plus")
+        assert app.screen.slots[0].model.strengths == {"film": 0.05}
