@@ -1,11 +1,13 @@
 """The strengths of adapters in the session: sliders, bars, replies, commands and saved sessions."""
 
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lotr_tui.session import read_text
 from lotr_tui.session.session_model import SessionModel
 from tests.support import pilot as ui
 from tests.support.dialogues import with_cast
@@ -38,14 +40,19 @@ async def say(pilot, app, text="Where is Frodo?"):
     await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
 
 
-async def test_bars_follow_a_step_at_once_and_are_exact_once_the_slider_rests(opened):
+async def test_bars_follow_a_step_at_once_and_are_exact_once_the_slider_rests(opened, monkeypatch):
+    is_released, read = threading.Event(), read_text.read_next_token
+    monkeypatch.setattr(read_text, "read_next_token", lambda *arguments: is_released.wait(10) and read(*arguments))
+    is_released.set()
     async with opened(session_model=session_model("film")) as (pilot, app):
         await pilot.press(*"Where is Frodo")
         await ui.until(pilot, lambda: is_exact(app))
         seen = [ui.bars_text(app)]
-        app.screen.slot.sampler.strength_sliders[0].value = 0.5
-        await ui.until(pilot, lambda: not is_exact(app))
+        is_released.clear()
+        await pilot.press(*["alt+down"] * 10)
+        assert not is_exact(app)
         seen.append(ui.bars_text(app))
+        is_released.set()
         await ui.until(pilot, lambda: is_exact(app))
         seen.append(ui.bars_text(app))
         assert len({re.sub(" …", "", text) for text in seen}) == 3
