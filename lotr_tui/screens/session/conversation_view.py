@@ -286,7 +286,7 @@ class ConversationView(containers.Vertical):
         path = [] if reply is None else reply.path()
         names = tuple(dict.fromkeys(name for each in path for name in (each.speaking_as, each.speaker) if name))
         if inspector == "tuning" and not model.strengths:
-            raise InvalidInputError(f"{model.name} has no adapter, so nothing can be compared; see /model")
+            raise InvalidInputError(f"{model.name} has no adapter; /model bundled has one")
         if inspector in ("lens", "tuning"):
             reads_line_ends, shows_tuning = "\n" in text and not model.cast, inspector == "tuning"
             return lens.LensScreen(model, text, names, reads_line_ends=reads_line_ends, shows_tuning=shows_tuning)

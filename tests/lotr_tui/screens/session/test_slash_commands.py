@@ -83,7 +83,7 @@ async def test_mistakes_are_explained_and_values_set_the_controls(opened):
             ("/export", "no reply yet"), ("/preset chatty", "did you mean chat?"),
             ("/set seeed 7", "did you mean seed?"), ("/set temp 5", "did you mean temperature?"),
             ("/model nope", "run 'nope' is neither in"), ("/set mode conversation", "use continue or reply"),
-            ("/inspect lenses", "did you mean lens?"),
+            ("/inspect lenses", "did you mean lens?"), ("/inspect tuning", "has no adapter; /model bundled has one"),
         ]:  # fmt: skip
             app.clear_notifications()
             await run(pilot, command)
