@@ -32,7 +32,7 @@ FORMS: dict[scoring.TextForm, str] = {
 SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."
 AGAINST_HELP = "Compare with RUN, and list the words that gained and lost most bits."
 NUM_WORDS = 10  # in each list
-CONTEXT_LENGTH = 40  # characters up to the end of a word
+CONTEXT_LENGTH = 24  # characters up to the end of a word: a row fits 80 columns
 SplitName = Literal["valid", "test", "train"]
 commands = main.Commands()
 
