@@ -30,13 +30,7 @@ from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.model_loading import check_adapters, parse_adapter
 from lotr_tui.session.reply import encode_beginning, parse_script
-from lotr_tui.session.session_model import (
-    chat_start,
-    default_num_answers,
-    default_settings,
-    find_chat_template,
-    given_strengths,
-)
+from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
 from lotr_tui.session.settings import read_strength
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a model of words does not need
@@ -81,11 +75,6 @@ class Request:
     predicts_eos: bool = True  # the training text has `<eos>` after each line: the model can answer without a cast
     as_json: bool = False
     jsonl: bool = False
-
-    def describe(self) -> str:
-        """Return the strengths of the adapters, unless they are as trained, and the settings of the sampler."""
-        strengths = formatting.describe_strengths(self.strengths)
-        return " · ".join(filter(None, [strengths, self.settings.describe()]))
 
 
 @commands.command("generate", cls=main.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
@@ -151,7 +140,8 @@ def generate(
         from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
 
         model = ModelCombiner(loaded).combine(CombinationOptions(**vars(combination)), to_play=True).model
-    strengths, changes = given_strengths(model, adapters), list(base.strengths_of(model))
+    changes = list(base.strengths_of(model))
+    strengths = dict(zip(changes[-len(adapters) :], (given for _, given in adapters), strict=False))
     if strength is not None and not changes:
         raise InvalidInputError(f"--strength needs an adapter, and {loaded[0].name} has none; leave it out")
     if strength is not None:
@@ -226,7 +216,8 @@ def print_text(
         else:
             print(flush=True)
             noun = formatting.token_noun(tokenizer)
-            parts = [label(), f"seed {event.seed}", request.describe()]
+            strengths = formatting.describe_strengths(request.strengths)
+            parts = [label(), f"seed {event.seed}", strengths, request.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", formatting.describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
         num_tokens = event.tokens if isinstance(event, generation.Done) else 0
@@ -424,8 +415,9 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
                 console.print_json({**facts, "tokens_per_second": speed, "reason": reason})
             elif is_plain:
                 noun = formatting.token_noun(model.tokenizer)
-                parts = [f"seed {seed}", request.describe(), f"{speed:,.0f} {noun}s/s"]
-                print(" · ".join([*parts, formatting.plural(len(turns), "turn")]), file=sys.stderr)
+                strengths = formatting.describe_strengths(request.strengths)
+                parts = [f"seed {seed}", strengths, request.settings.describe(), f"{speed:,.0f} {noun}s/s"]
+                print(" · ".join(filter(None, [*parts, formatting.plural(len(turns), "turn")])), file=sys.stderr)
 
 
 def _turn_record(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
 from lotr_tui.app import LotrApp
-from lotr_tui.session.model_loading import GivenAdapter, ModelLoader, check_adapters, check_fetched
+from lotr_tui.session.model_loading import GivenAdapter, ModelLoader, check_fetched
 from lotr_tui.textual_fixes import is_served
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -36,7 +36,6 @@ def open_session(
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
     load = ModelLoader(runs, runs_dir, combination, adapters)
     # A named run must exist before the screen is drawn. Loading a large model takes seconds and follows that.
-    check_adapters(adapters, runs, is_combined=combination is not None)
     for name, _ in adapters:
         _is_slow(name, runs_dir)
     is_slow = len(runs) == 1 and combination is None and _is_slow(runs[0], runs_dir)

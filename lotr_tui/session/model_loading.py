@@ -1,14 +1,14 @@
 """Models that are loaded and fetched in threads, with their progress as text. This module imports nothing heavy."""
 
 import gc
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import InvalidInputError, describe_error, printable
+from engine.errors import InvalidInputError, LotrError, describe_error, printable
 from engine.models.pretrained import names as pretrained
 from engine.models.pretrained.names import SMOLLM2
 from engine.runtime.process import Cancellation
@@ -29,15 +29,15 @@ Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object
 """Function that fetches the model: it reports its progress, and stops soon after its second argument returns True."""
 
 
-GivenAdapter = tuple[str, float | None]
-"""Run whose adapter is put beside a model, as typed, and its strength; None for the one of the last time, or 1."""
+GivenAdapter = tuple[str, float]
+"""Run whose adapter is put beside a model, as typed, and its strength."""
 
 
 def parse_adapter(text: str) -> GivenAdapter:
     """Read `RUN:X` or `RUN`, or raise an InvalidInputError."""
     name, colon, number = text.strip().rpartition(":")
     if not colon:
-        return number, None
+        return number, 1.0
     if not name or not number:
         raise InvalidInputError(f"{text[:40]!r} is no adapter; write RUN:X, such as romeo:0.5")
     return name, read_strength(number)
@@ -51,17 +51,15 @@ def check_adapters(adapters: Sequence[GivenAdapter], runs: Sequence[str], *, is_
 
 def find_adapter_runs(runs_dir: Path | None, beside: Path | None) -> list[str]:
     """Return the names of runs with adapters of the base of the run `beside`; None for all adapters."""
-    from engine.runs.directory import ADAPTER_FILE, bundled_runs, find_run_dirs  # not needed for the first paint
-
-    def base(run: Path) -> object:
-        try:
-            return json.loads((run / pretrained.BASE_FILE).read_bytes())["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    from engine.runs.directory import bundled_runs, find_run_dirs, read_json  # not needed for the first paint
+    from engine.runs.loading import BaseReference
 
     runs = {path: printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())} | bundled_runs()
-    adapters = [path for path in runs if (path / ADAPTER_FILE).is_file()]
-    return sorted(runs[path] for path in adapters if beside is None or (base(path) == base(beside) and path != beside))
+    bases = dict[Path, str]()
+    for path in runs:
+        with suppress(LotrError, OSError):
+            bases[path] = read_json(BaseReference, path / pretrained.BASE_FILE).sha256
+    return sorted(runs[path] for path, base in bases.items() if base == bases.get(beside or path, base))
 
 
 def check_fetched(base: str, run: str = "") -> None:

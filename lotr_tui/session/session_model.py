@@ -26,7 +26,7 @@ from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session import settings
 from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
 from lotr_tui.session.model_loading import GivenAdapter, check_adapters
-from lotr_tui.session.settings import STEERING, ModelSettings, ReplyMode
+from lotr_tui.session.settings import ModelSettings, ReplyMode
 
 if TYPE_CHECKING:
     from engine.models.pretrained.base import LoadingProgress
@@ -95,7 +95,7 @@ class SessionModel:
     run: Path | None = None  # of several combined runs the first; None for a model by others
     predicts_eos: bool = True  # True if each training line ended in `<eos>`, so that it can answer without a cast
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
-    adapters: tuple[GivenAdapter, ...] = ()
+    adapters: tuple[tuple[str, str], ...] = ()  # beside the model: names of the changes, and runs as typed
     # The same model at all strengths that were used, so that one that has read a text is found again.
     _variants: dict[tuple[float, ...], "SessionModel"] = field(default_factory=dict, init=False, compare=False)
 
@@ -155,7 +155,7 @@ class SessionModel:
         return strengths_of(self.model)
 
     def with_strengths(self, strengths: Mapping[str, float]) -> "SessionModel":
-        """Return the model with other strengths of the changes that it has; those that are left out stay."""
+        """Return the model with other strengths of the changes that it has; others keep theirs."""
         model = self.model
         if not isinstance(model, AdaptedModel):
             return self
@@ -240,12 +240,6 @@ class SessionModel:
         return next((text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text)), " ".join(words[:2]))
 
 
-def given_strengths(model: LanguageModel, adapters: Sequence[GivenAdapter]) -> dict[str, float]:
-    """Return the strengths that were given with runs whose adapters are beside a model, by the names of its changes."""
-    names = [name for name in strengths_of(model) if not name.startswith(STEERING)][-len(adapters) :]
-    return {name: given for name, (_, given) in zip(names, adapters, strict=False) if given is not None}
-
-
 def load_session_model(
     names: Sequence[str],
     runs_dir: Path | None,
@@ -264,7 +258,10 @@ def load_session_model(
     beside = [name for name, _ in adapters]
     runs = [loading.load_model_by_name(name, runs_dir, precision, on_progress, beside) for name in names or (None,)]
     if combination is None and len(runs) == 1:
-        return replace(SessionModel.from_loaded(runs[0]), adapters=tuple(adapters))
+        model = SessionModel.from_loaded(runs[0])
+        names = list(model.strengths)[-len(adapters) :]
+        model = replace(model, adapters=tuple(zip(names, beside, strict=False)))
+        return model.with_strengths(dict(zip(names, (strength for _, strength in adapters), strict=False)))
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
 
     combined = ModelCombiner(runs).combine(combination or CombinationOptions(), to_play=True)

@@ -18,7 +18,6 @@ from engine.storage import files
 
 VERSION = 4  # of the settings; earlier ones had the settings of the models in common
 MAX_PACE = 1000.0
-STEERING = "steer "  # before the names of steering vectors among the changes of a model
 MAX_STRENGTH = 1.5  # of a change of a model, such as an adapter: 0 is the model as it came, 1 as trained
 MAX_ANSWERS = 64  # drawn for a turn; the engine has the same limit, in a module that imports numpy
 # With these controls, small models speak more fluently than with a temperature alone.

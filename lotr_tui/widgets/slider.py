@@ -19,7 +19,6 @@ from lotr_tui.widgets.keys import binding_table
 
 MIN_TRACK_WIDTH = 5
 MAX_TEMPERATURE = 2.0
-SLIDER_WIDTH, SEED_WIDTH, RUN_WIDTH = 22, 14, 28  # columns of a slider, and of the seed beside it, also with the length
 LONG_LABEL_WIDTH = 40  # columns of a slider from which its label is not abbreviated
 NARROW_WIDTH = 70  # columns from which the preset and the summary are visible
 SAMPLER_PRESETS: Mapping[str, SamplerSettings] = {
@@ -167,25 +166,19 @@ class StrengthSlider(NumberSlider):
         self.change = change
 
 
-def fit_in_one_row(width: int, num_changes: int) -> bool:
-    """Return True if sliders of the temperature and of the strengths of a model's changes are in one row."""
-    return num_changes <= 1 or width >= SLIDER_WIDTH * (1 + num_changes) + SEED_WIDTH
-
-
 class SamplerPanel(containers.Vertical):
-    """Sliders of the temperature and of the strengths of the model, seed and length, and below them the sampler chain.
+    """Sliders of the temperature and of the strength of the model, seed and length, and below them the sampler chain.
 
-    Where there is no room, the strengths are in a row of their own, and the length is left out.
+    Several strengths are in a row of their own.
     """
 
     DEFAULT_CSS = """
     SamplerPanel { height: auto; }
-    SamplerPanel #sliders { height: 1; layout: horizontal; }
-    SamplerPanel #sliders.-two-rows { height: 2; layout: grid; grid-rows: 1; grid-gutter: 0 2; }
+    SamplerPanel Horizontal { height: 1; }
+    SamplerPanel #strengths { height: auto; }
     SamplerPanel StrengthSlider { margin-left: 3; }
-    SamplerPanel .-two-rows StrengthSlider { margin-left: 0; }
+    SamplerPanel #strengths StrengthSlider { margin: 0 2 0 0; }
     SamplerPanel #run { width: auto; padding-left: 2; }  /* a margin would not be painted when it moves */
-    SamplerPanel .-two-rows #run { dock: right; }
     SamplerPanel #chain { width: 1fr; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     SamplerPanel.-narrow #chain { display: none; }
     """
@@ -206,9 +199,10 @@ class SamplerPanel(containers.Vertical):
         self._ids = count()
 
     def compose(self) -> app.ComposeResult:
-        with containers.Container(id="sliders"):
+        with containers.Horizontal():
             yield self.slider
             yield widgets.Static(id="run", markup=False)
+        yield containers.Horizontal(id="strengths")
         yield widgets.Static(id="chain", markup=False)
 
     def on_mount(self) -> None:
@@ -234,7 +228,10 @@ class SamplerPanel(containers.Vertical):
                 )
                 for name, value in strengths.items()
             ]
-            self.query_one("#sliders").mount(*self.strength_sliders, before="#run")
+            if len(strengths) > 1:
+                self.query_one("#strengths").mount(*self.strength_sliders)
+            else:
+                self.mount(*self.strength_sliders, before="#run")
             self._show()
         else:
             for slider in self.strength_sliders:
@@ -311,16 +308,9 @@ class SamplerPanel(containers.Vertical):
     def _show(self) -> None:
         self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)
         if self.is_mounted:
-            num_changes, sliders = len(self.strengths), self.query_one("#sliders")
-            is_in_one_row = fit_in_one_row(self.size.width, num_changes)
-            sliders.set_class(not is_in_one_row, "-two-rows")
-            sliders.styles.grid_size_columns = self.slider.styles.column_span = 1 if is_in_one_row else num_changes
-            room = self.size.width - SLIDER_WIDTH * (1 + num_changes)
             run = "random seed" if self.seed is None else f"seed {self.seed}"
-            if not num_changes or room >= RUN_WIDTH:
+            if len(self.strengths) != 1 or not self.has_class("-narrow"):
                 run += f"   {self.settings.max_tokens} {self._noun}s"
-            elif is_in_one_row and room < SEED_WIDTH:
-                run = ""
             if run != self._run:  # the update lays the panel out, which a key that moves the temperature need not do
                 self._run = run
                 self.query_one("#run", widgets.Static).update(Content.styled(run, MUTED))

@@ -286,9 +286,8 @@ def complete_command(
         choices_of |= {"strength": {f"{name}{number}": help for name in names for number, help in STRENGTHS.items()}}
     values = choices_of.get(command.name, ())
     if command.name == "adapter" and model is not None:
-        beside = {f"{name} off": "Take it away" for name in list(model.strengths)[-len(model.adapters or [0]) :]}
         others = [name for name in find_adapter_runs(runs_dir, model.run) if name not in model.strengths]
-        values = dict.fromkeys(others, "") | (beside if model.adapters else {})
+        values = [*others, *(f"{name} off" for name, _ in model.adapters)]
     if command.name == "model":
         from engine.runs.directory import bundled_runs, find_run_dirs  # not needed for the first paint
         from engine.storage.files import default_runs_dir

@@ -17,8 +17,8 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
-from lotr_tui.session.model_loading import UPDATE_INTERVAL, GivenAdapter, ModelLoader, add_recent_model, parse_adapter
-from lotr_tui.session.settings import STEERING, ModelSettings, PreviewUnit, ReplyMode, read_strength
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model, parse_adapter
+from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, read_strength
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import SamplerPanel
 
@@ -61,11 +61,9 @@ class ModelSlot:
         """Use a model from the next line on, in the same reply mode if it can do the same as the one before."""
         before, settings = getattr(self, "session_model", None), self._state.settings.current
         self._name = session_model.settings_name
-        from lotr_tui.session.session_model import given_strengths  # imports numpy, which the first paint does not need
-
-        given = given_strengths(session_model.model, session_model.adapters)
         remembered = settings.models.get(self._name, session_model.default_settings).strengths
-        self.session_model = session_model.with_strengths({**remembered, **given})
+        beside = dict(session_model.adapters)  # which have the strengths that were given with them
+        self.session_model = session_model.with_strengths({n: x for n, x in remembered.items() if n not in beside})
         # The words of a slow model, which take seconds to find, are shown once the user asks for them.
         self.preview_unit = "token" if session_model.is_slow else settings.preview_unit
         abilities = (session_model.reply_modes, bool(session_model.cast))
@@ -218,17 +216,14 @@ class ModelSlot:
 
     def set_adapter(self, argument: str) -> None:
         """Put the adapter of a run beside the model, such as `romeo:0.5`, or take it away, as `romeo off`."""
-        model, (words, _, last) = self.session_model, argument.rpartition(" ")
-        names = [name for name in model.strengths if not name.startswith(STEERING)]
-        beside = dict(zip(names[len(names) - len(model.adapters) :], model.adapters, strict=False))
-        name, strength = (words.strip(), None) if last == "off" else parse_adapter(argument)
-        if last != "off" and name in names:
-            self.set_strength(f"{name} {1 if strength is None else strength}")
-            return
-        others = {each: run for each, (run, _) in beside.items() if each != name}
-        adapters: list[GivenAdapter] = [(run, model.strengths[each]) for each, run in others.items()]
-        if last != "off":
-            adapters.append((name, strength))
+        model, (name, _, end) = self.session_model, argument.rpartition(" ")
+        beside = dict(model.adapters)
+        adapters = [(run, model.strengths[each]) for each, run in beside.items() if (each, end) != (name, "off")]
+        if end != "off":
+            adapters.append(parse_adapter(argument))
+            if adapters[-1][0] in model.strengths:
+                self.set_strength(" ".join(map(str, adapters[-1])))
+                return
         elif name not in beside:
             use = f"the adapters beside it: {', '.join(beside) or 'none'}"
             raise InvalidInputError(f"{name[:40]!r} is no adapter beside {model.name}; {use}")

@@ -93,9 +93,8 @@ class SessionScreen(AppScreen[None]):
             await self._show_panes(self._initial, pause=0)
             return
         # The height that the controls will have, so that nothing moves when they appear.
-        width, num_adapters = self.app.size.width, len(self._initial.adapters)
-        height = 1 + (width >= TWO_LINE_CONTROLS_WIDTH) + (not slider.fit_in_one_row(width - 2, 1 + num_adapters))
-        self.query_one("#controls").styles.height = height
+        height = 2 if self.app.size.width >= TWO_LINE_CONTROLS_WIDTH else 1
+        self.query_one("#controls").styles.height = height + bool(self._initial.adapters)
         load = self.slot.load_with(self._initial)
         self.call_after_refresh(self.run_worker, load, exclusive=True, group="load")
         if not self._initial.names:

@@ -3,18 +3,20 @@
 import json
 import re
 import sys
+from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from engine.config import Config
 from engine.generation.settings import SamplerSettings
-from engine.runs.loading import load_model
+from engine.runs.loading import LoadedModel, load_model
 from lotr_tui.cli.generate import Request, continue_text
 from lotr_tui.session import settings
 from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS
-from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
+from tests.support.open_models import RecitingModel, adapted_model, bpe_tokenizer, character_tokenizer
 
 TOKENIZERS = pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
 LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
@@ -103,6 +105,21 @@ class TestOutput:
         assert "not in the vocabulary, read as rare words: xyzzy\n" in done.stderr
         assert "skipped, because the model reads only words of a to z, digits and apostrophes: ☺, мир\n" in done.stderr
         assert json_output(generate("☺ the xyzzy", "--json"))["unknown"] == ["☺", "xyzzy"]
+
+    def test_strengths_of_adapters_are_given_and_reported(self, lotr, monkeypatch):
+        def load(name, runs_dir, precision, on_progress, adapters):
+            return LoadedModel(name, Path(), Config(), adapted_model(name, *adapters))
+
+        monkeypatch.setattr("lotr_tui.cli.generate.load_model_by_name", load)
+        texts = []
+        for options in ("", "--strength 0.5", "--strength 0.5 --adapter romeo:0.25 --adapter tales"):
+            done = lotr("generate", "Where is", "--run", "film", "--seed", "1", "--json", *options.split())
+            texts.append(json_output(done)["text"])
+        assert json_output(done)["strengths"] == {"film": 0.5, "romeo": 0.25, "tales": 1.0}
+        assert len(set(texts)) == 3
+        plain = lotr("generate", "Where is", "--run", "film", "--seed", "1", "--strength", "0.5")
+        assert plain.stdout == f"{texts[1]}\n"
+        assert " · strength 0.50 · " in plain.stderr
 
     def test_a_reply_starts_a_new_line_and_says_what_it_cannot_know(self, generate, untrained_run):
         plain, reply = (json_output(generate("the road", "--json", *more)) for more in ((), ("--reply",)))

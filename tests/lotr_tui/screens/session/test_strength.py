@@ -2,11 +2,12 @@
 
 import re
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.config import Config
+from engine.runs.loading import LoadedModel
 from lotr_tui.session import read_text
 from lotr_tui.session.session_model import SessionModel
 from tests.support import pilot as ui
@@ -111,11 +112,11 @@ async def test_commands_set_the_strength_of_each_adapter_and_refuse_others(opene
 
 
 async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch):
-    def load(names, *arguments, on_progress, adapters):
-        assert names == ("/runs/film",)
-        return replace(session_model("film", *(name for name, _ in adapters)), adapters=adapters)
+    def load(name, runs_dir, precision, on_progress, adapters):
+        assert name == "/runs/film"
+        return LoadedModel("film", Path(name), Config(), adapted_model("film", *adapters), with_cast=with_cast)
 
-    monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)
+    monkeypatch.setattr("engine.runs.loading.load_model_by_name", load)
     async with opened(session_model=session_model("film")) as (pilot, app):
         for command, expected in [
             ("/strength 0.5", {"film": 0.5}),
@@ -131,9 +132,9 @@ async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypa
 
 @pytest.mark.parametrize(
     ("size", "names", "num_rows"),
-    [((60, 20), 1, 1), ((80, 24), 1, 1), ((80, 24), 3, 2), ((120, 35), 3, 1), ((160, 45), 2, 1)],
+    [((60, 20), 1, 1), ((80, 24), 1, 1), ((160, 45), 1, 1), ((80, 24), 3, 2), ((120, 35), 2, 2)],
 )
-async def test_sliders_share_a_row_where_they_fit_and_none_is_cut(opened, size, names, num_rows):
+async def test_several_strengths_have_a_row_of_their_own_and_no_slider_is_cut(opened, size, names, num_rows):
     names = ("film", "romeo", "tales")[:names]
     async with opened(session_model=session_model(*names), size=size) as (pilot, app):
         await ui.until(pilot, lambda: sliders(app))
