@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint must not 
     from engine.models.pretrained.base import LoadingProgress
     from engine.runs.directory import RunSummary
 
+STEERING = "steer "  # before the names of steering vectors among the changes of a model
 MISSING = "-"  # a figure that is unknown or not finite
 PRETRAINED_NOTE = "pre-trained on other text"  # beside each figure of a model that starts from a model by others
 PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"  # below a list of runs with marked figures
@@ -139,9 +140,14 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
     }[done.reason]
 
 
+def are_named(strengths: Mapping[str, float]) -> bool:
+    """Return True if changes of a model are shown with their names, because they are several, or one is a vector."""
+    return len(strengths) > 1 or any(name.startswith(STEERING) for name in strengths)
+
+
 def describe_strengths(strengths: Mapping[str, float]) -> str:
     """Return how much of each change a model has, such as `strength 0.50`; empty if that is as trained."""
-    if len(strengths) > 1:
+    if are_named(strengths):
         return " + ".join(f"{printable(name)} {strength:.2f}" for name, strength in strengths.items())
     return "".join(f"strength {strength:.2f}" for strength in strengths.values() if strength != 1)
 

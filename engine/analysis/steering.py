@@ -38,12 +38,10 @@ class SteeringVector:
     other_gain: float  # the same of the other lines
 
 
-def steerable_network(model: LanguageModel) -> NumpyTransformer:
-    """Return the network of a model that has layers to be steered at; for another one, raise an InvalidInputError."""
+def find_steerable(model: LanguageModel) -> NumpyTransformer | None:
+    """Return the network of a model that can be steered; None for another model."""
     network = model.model if isinstance(model, DialogueModel) else model
-    if not isinstance(network, NumpyTransformer) or network.config.num_layers < 2:
-        raise InvalidInputError("only a Transformer of two layers or more can be steered; use a model such as bundled")
-    return network
+    return network if isinstance(network, NumpyTransformer) and network.config.num_layers > 1 else None
 
 
 def find_vector(model: LanguageModel, lines: Sequence[str], others: Sequence[str]) -> Iterator[float | SteeringVector]:
@@ -52,7 +50,9 @@ def find_vector(model: LanguageModel, lines: Sequence[str], others: Sequence[str
     A sample of each kind is read. A part is held out: the layer is the one that moves both kinds furthest apart there.
     A model that cannot be steered, and too few lines, raise an InvalidInputError.
     """
-    network = steerable_network(model)
+    network = find_steerable(model)
+    if network is None:
+        raise InvalidInputError("only a Transformer of two layers or more can be steered; use a model such as bundled")
     # All lines are said by someone, so that the vector has the manner of a speaker and not the name.
     head = encode_speaker(network.tokenizer, SOMEONE) if network is not model else ()
     kinds = [_sample(network, head, kind) for kind in (lines, others)]

@@ -30,7 +30,13 @@ from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.model_loading import check_adapters, parse_adapter
 from lotr_tui.session.reply import encode_beginning, parse_script
-from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
+from lotr_tui.session.session_model import (
+    SessionModel,
+    chat_start,
+    default_num_answers,
+    default_settings,
+    find_chat_template,
+)
 from lotr_tui.session.settings import read_strength
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a model of words does not need
@@ -45,6 +51,7 @@ FIGURES = ("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy",
 PENALTY_HELP = "Above 1: words already used become less likely."
 CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
 STRENGTH_HELP = "How much of the adapter acts: 0 is the model as it came, 1 (default) as trained, up to 1.5."
+STEER_HELP = "Write like a speaker, or like the lines of good.txt and unlike bad.txt: good.txt,bad.txt:X, X a strength."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 Events = Iterator[generation.TokenEvent | generation.Done]
@@ -86,6 +93,7 @@ def generate(
     runs_dir: main.RunsDirOption = None,
     strength: Annotated[float | None, option("--strength X", STRENGTH_HELP, main.MODEL, parser=read_strength)] = None,
     adapter: main.AdaptersOption = None,
+    steer: Annotated[str | None, option("--steer NAME:X", STEER_HELP, main.MODEL)] = None,
     combination: main.Combination,
     precision: main.PrecisionOption = "auto",
     sampling: SamplingOptions,
@@ -148,6 +156,12 @@ def generate(
         strengths |= {changes[0]: strength}
     if isinstance(model, base.AdaptedModel):
         model = model.with_strengths(strengths)
+    if steer is not None:
+        from lotr_tui.session.steering import Steering  # most calls do not need it
+
+        steering = Steering(steer, replace(SessionModel.from_loaded(loaded[0]), model=model))
+        model = steering().model
+        print(steering.effect, file=sys.stderr)
     request = Request(
         "+".join(each.name for each in loaded),
         model,

@@ -86,6 +86,7 @@ VALUES: dict[str, Callable[..., Any]] = {
     "--as": offer_speakers,
     "--to": offer_speakers,
     "--cast": offer_speakers,
+    "--steer": offer_speakers,
     "--preset": offer_presets,
     "--theme": offer_themes,
     "CHAPTER": offer_chapters,

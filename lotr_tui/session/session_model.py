@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.analysis.steering import find_steerable
 from engine.config import BUNDLED
 from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers import EOS_ID
@@ -96,6 +97,7 @@ class SessionModel:
     predicts_eos: bool = True  # True if each training line ended in `<eos>`, so that it can answer without a cast
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
     adapters: tuple[tuple[str, str], ...] = ()  # beside the model: names of the changes, and runs as typed
+    unsteered: "SessionModel | None" = field(default=None, compare=False)  # the same without its steering vector
     # The same model at all strengths that were used, so that one that has read a text is found again.
     _variants: dict[tuple[float, ...], "SessionModel"] = field(default_factory=dict, init=False, compare=False)
 
@@ -165,6 +167,10 @@ class SessionModel:
             self._variants[key] = replace(self, model=model.with_strengths(changed))
             self._variants[key].__dict__["_variants"] = self._variants
         return self._variants[key]
+
+    @property
+    def is_steerable(self) -> bool:
+        return find_steerable(self.model) is not None
 
     @property
     def load_name(self) -> str:

@@ -12,7 +12,7 @@ from textual.content import Content
 
 from engine.errors import InvalidInputError, suggest_nearest
 from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed, random_seed
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import are_named, truncate
 from lotr_tui.session.settings import MAX_STRENGTH, PRETRAINED_SAMPLER
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
@@ -224,7 +224,7 @@ class SamplerPanel(containers.Vertical):
                 slider.remove()
             self.strength_sliders = [
                 StrengthSlider(
-                    name, name if len(strengths) > 1 else "strength", value, id=f"strength-{next(self._ids)}"
+                    name, name if are_named(strengths) else "strength", value, id=f"strength-{next(self._ids)}"
                 )
                 for name, value in strengths.items()
             ]

@@ -15,6 +15,7 @@ MODULES = {
     "interface": ("start", "memory", "keys", "pretrained-session", "completion", "serve", "api"),
     "comparison": ("comparison",),
     "dialogue": ("dialogue",),
+    "steering": ("steering",),
     "gpu": ("gpu",),
 }
 GROUPS = {name: module for module, names in MODULES.items() for name in names}

@@ -48,6 +48,7 @@ SHORTEST = {
     "keys": {"num_keys": 4},
     "completion": {"num_presses": 1},
     "serve": {"num_keys": 4},
+    "steering": {"seeds": (0,), "questions": ("Do you like fish?",)},
     "dialogue": {"max_hidden": 1, "max_shown": 1, "num_prompts": 2, "num_scenes": 2},
 }  # sizes of the groups that would otherwise take minutes
 

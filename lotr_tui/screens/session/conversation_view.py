@@ -15,7 +15,7 @@ from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import export, session_file
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation, Request
-from lotr_tui.session.read_text import PromptContext, to_prompt_line
+from lotr_tui.session.read_text import PromptContext, find_context, to_prompt_line
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import Note
@@ -150,6 +150,21 @@ class ConversationView(containers.Vertical):
         slot.set_reply_mode("conversation")
         names = (speaker,) if speaker and num_turns == 1 and cast is None else cast
         return self._begin(partial(conversation.go_on, names, num_turns))
+
+    def steer(self, argument: str) -> None:
+        """Steer the model to a speaker, or to the first of two files of lines, and note what that changes."""
+        from lotr_tui.session.steering import Steering  # not needed for the first paint
+
+        model = self.slot.session_model
+        text = find_context(model, self.conversation.current_reply, "", self.context)
+        steering = Steering(argument, model, text)
+
+        async def steer() -> None:
+            await self.slot.load_with(steering)
+            if steering.effect:
+                self.add_note(steering.effect)
+
+        self.screen.run_worker(steer(), exclusive=True, group="load")
 
     def play_scene(self, argument: str) -> None:
         self.go_on(*keys.parse_scene(argument, self.slot.session_model.cast))

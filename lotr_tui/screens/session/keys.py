@@ -47,6 +47,7 @@ weaker | alt+down | | | call('slot.sampler.step_strength', -1) | | weaker | Lowe
 export | ctrl+s | | PATH | call('view.export') | view.export | export | Write this session to a .md, .txt or .json file
 model | ctrl+o | | NAME | call('slot.choose') | slot.load | models | Models and runs; hf:FOLDER, hf:NAME, gguf:FILE
 adapter | | | RUN:X | | slot.set_adapter | | Add another adapter, such as romeo:0.5; romeo off removes it
+steer | | | NAME | | view.steer | | Steer to a speaker, or to the first of two files; off ends it
 train | ctrl+t | | - | call('training.open') | | train | Start a training, or watch the running one
 learn | | | CHAPTER | learn | action_learn | | The class: what a language model is
 find | ctrl+f | slash | | call('view.search_bar.open') | | find | Find words in the conversation
@@ -210,6 +211,8 @@ def find_problem(command: str, model: "SessionModel | None") -> str:
         return f"/strength needs a model with an adapter, and {model.name} has none: /model bundled"
     if command == "adapter" and not (model.strengths or model.source):
         return f"/adapter needs a model that adapters are made for, and {model.name} is none: /model smollm2"
+    if command == "steer" and not model.is_steerable:
+        return "/steer needs a Transformer of two layers or more: /model bundled"
     if command in CAST_COMMANDS and not model.cast:
         return f"/{command} needs a model that knows speakers: /model bundled, or train one with --mode dialogue"
     return ""
@@ -275,6 +278,7 @@ def complete_command(
         "as": [*people, A_STRANGER],
         "to": [*people, "anyone"],
         "scene": people,
+        "steer": [*people, *([] if model is None or model.unsteered is None else ["off"])],
         "system": (EXAMPLE_SYSTEM_PROMPT,),
         "learn": [chapter.name for chapter in CHAPTERS],
         "inspect": INSPECTORS,
@@ -296,7 +300,7 @@ def complete_command(
         values = [*sorted(names), *bundled_runs().values(), *known_model_names(recent_models)]
     helps = values if isinstance(values, Mapping) else {}
     typed = argument.replace(",", " ").rpartition(" ")[2] if command.name == "scene" else argument
-    before, is_name = text[: len(text) - len(typed)], command.name in CAST_COMMANDS
+    before, is_name = text[: len(text) - len(typed)], command.name in (*CAST_COMMANDS, "steer")
     end = " " if command.name == "set" and " " not in argument else ""
     found = [
         value

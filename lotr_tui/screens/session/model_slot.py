@@ -12,7 +12,7 @@ from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import describe_strengths, truncate
+from lotr_tui.formatting import STEERING, describe_strengths, truncate
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
@@ -25,6 +25,7 @@ from lotr_tui.widgets.slider import SamplerPanel
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.turns import SpeakerProb
     from lotr_tui.session.session_model import SessionModel
+    from lotr_tui.session.steering import Steering
 
 SAMPLER_NAMES = {"length": "max_tokens", "penalty": "repetition_penalty"}  # where a typed name is another one
 ROLE_FIELDS = {"as": "speaking_as", "to": "speaker", "system": "system_prompt"}
@@ -55,15 +56,16 @@ class ModelSlot:
         self.answerer = ""  # whose line the bars begin
         self._name = ""  # of the model in the settings
         self.preview_unit: PreviewUnit = "word"  # of what can come next
-        self.loader: ModelLoader | None = None  # of the next model
+        self.loader: ModelLoader | Steering | None = None  # of the next model
 
     def put(self, session_model: "SessionModel") -> None:
         """Use a model from the next line on, in the same reply mode if it can do the same as the one before."""
         before, settings = getattr(self, "session_model", None), self._state.settings.current
         self._name = session_model.settings_name
         remembered = settings.models.get(self._name, session_model.default_settings).strengths
-        beside = dict(session_model.adapters)  # which have the strengths that were given with them
-        self.session_model = session_model.with_strengths({n: x for n, x in remembered.items() if n not in beside})
+        beside = dict(session_model.adapters)  # which, as a vector, have the strengths that were given with them
+        kept = {n: x for n, x in remembered.items() if n not in beside and not n.startswith(STEERING)}
+        self.session_model = session_model.with_strengths(kept)
         # The words of a slow model, which take seconds to find, are shown once the user asks for them.
         self.preview_unit = "token" if session_model.is_slow else settings.preview_unit
         abilities = (session_model.reply_modes, bool(session_model.cast))
@@ -229,7 +231,7 @@ class ModelSlot:
             raise InvalidInputError(f"{name[:40]!r} is no adapter beside {model.name}; {use}")
         self._load_next(ModelLoader([model.load_name], self._state.runs_dir, adapters=adapters))
 
-    async def load_with(self, loader: ModelLoader) -> None:
+    async def load_with(self, loader: "ModelLoader | Steering") -> None:
         self.loader = loader
         timer = self._screen.set_interval(UPDATE_INTERVAL, self._on_progress)
         try:

@@ -14,7 +14,7 @@ from textual.widgets import Label, Rule, TextArea
 from engine.errors import LotrError
 from lotr_tui.app_state import ModelFetchChanged, TrainingChanged
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.formatting import describe_strengths, token_noun
+from lotr_tui.formatting import are_named, describe_strengths, token_noun
 from lotr_tui.learn import chapters, progress
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session import keys, model_slot
@@ -192,7 +192,7 @@ class SessionScreen(AppScreen[None]):
         left, name = Content.styled("lotr-tui", "bold $accent"), ""
         if self.is_ready:
             model, name = self.slot.session_model, self.slot.session_model.name
-            about = describe_strengths(model.strengths) if len(model.strengths) > 1 else model.description
+            about = describe_strengths(model.strengths) if are_named(model.strengths) else model.description
             left = Content.assemble(left, "  ", (name, "bold"), (f" · {about}", MUTED))
         elif (loader := self.slot.loader) is not None:
             lines = "\n\n❯ ".join([f"{loader.describe()} …", *self._waiting])

@@ -16,7 +16,13 @@ from lotr_tui.session import settings
 from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS
-from tests.support.open_models import RecitingModel, adapted_model, bpe_tokenizer, character_tokenizer
+from tests.support.open_models import (
+    RecitingModel,
+    adapted_model,
+    bpe_tokenizer,
+    character_tokenizer,
+    write_transformer_run,
+)
 
 TOKENIZERS = pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
 LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
@@ -165,3 +171,17 @@ class TestOpenVocabularies:
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
         recite(model, "a")
         assert capsys.readouterr().out == "�[2Jb\n"
+
+
+def test_two_files_steer_a_text_at_a_strength(lotr, tmp_path):
+    write_transformer_run(tmp_path / "runs" / "small", bpe_tokenizer())
+    for name, line in (("good.txt", "What a fine day!\n"), ("bad.txt", "All is lost.\n")):
+        (tmp_path / name).write_text(9 * line)
+    arguments = "generate", "Where is", "--run", "runs/small", "--seed", "3"
+    done = lotr(*arguments, "--steer", "good.txt,bad.txt:0.5", "--json")
+    assert json.loads(done.stdout)["strengths"] == {"steer good": 0.5}
+    assert done.stderr.startswith("steer good · layer 2 of 3 · ")
+    assert lotr(*arguments, "--steer", "good.txt,bad.txt:0").stdout == lotr(*arguments).stdout
+    refused = lotr(*arguments, "--steer", "Gollum:9")
+    assert refused.returncode == 2
+    assert "strength '9' is out of range" in refused.stderr

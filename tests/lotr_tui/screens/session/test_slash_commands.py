@@ -35,9 +35,10 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
     for text, rest in [
         ("/model mo", "rdor"), ("/model mori", "a"), ("/model moria", "-2"), ("/model x", ""), ("/mod", "el"),
         ("/to", ""), ("/as gan", "dalf"), ("/scene 6 Frodo, GAN", "dalf"), ("/set to", "p-k"),
-        ("/strength rom", "eo 0"), ("/strength film 1", ".5"),
+        ("/strength rom", "eo 0"), ("/strength film 1", ".5"), ("/steer fro", "do"), ("/steer o", "ff"),
     ]:  # fmt: skip
         model = SimpleNamespace(cast=["FRODO", "GANDALF"], chat=None, strengths={"film": 1.0, "romeo": 0.5})
+        model.is_steerable, model.unsteered = True, model
         assert keys.complete_command(text, model, tmp_path).rest == rest, text
     assert "No such command" in keys.complete_command("/zz", None).hint
     with pytest.raises(InvalidInputError, match="type /temperature NUMBER"):
@@ -45,7 +46,7 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
 
 
 def test_only_commands_that_the_model_can_do_are_offered():
-    bare = {"strengths": {}, "source": "", "name": "lstm"}
+    bare = {"strengths": {}, "source": "", "name": "lstm", "is_steerable": False, "unsteered": None}
     for cast, chat, offered in (("SAM",), None, {"as", "to", "scene"}), ((), object(), {"system"}), ((), None, set()):
         for text in ("/", "/set "):
             choices = keys.complete_command(text, SimpleNamespace(cast=cast, chat=chat, **bare)).choices
@@ -54,6 +55,7 @@ def test_only_commands_that_the_model_can_do_are_offered():
             assert len(choices) <= 16
     no_chat = SimpleNamespace(cast=("SAM",), chat=None, **bare)
     assert "lstm has none" in keys.complete_command("/strength 1", no_chat).hint
+    assert "needs a Transformer" in keys.complete_command("/steer Sam", no_chat).hint
     assert "needs a model with a chat template" in keys.complete_command("/system You", no_chat).hint
 
 

@@ -1,0 +1,45 @@
+"""Steering in the session: progress, the note, the slider of the vector, and replies without it."""
+
+from lotr_tui.session.session_model import SessionModel
+from tests.support import pilot as ui
+from tests.support.dialogues import with_cast
+from tests.support.networks import random_transformer
+from tests.support.open_models import bpe_tokenizer
+
+MODEL = SessionModel("plain", "small", with_cast(random_transformer(bpe_tokenizer(), num_layers=3)), source="hf:plain")
+
+
+def sliders(app):
+    return {slider.change: slider.value for slider in app.screen.slot.sampler.strength_sliders}
+
+
+async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, home):
+    async with opened(session_model=MODEL, notifications=True) as (pilot, app):
+        await ui.send(pilot, "/steer Gollum")
+        await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 1})
+        await ui.until(pilot, lambda: "steer Gollum · layer 2 of 3" in ui.transcript_text(app))
+        assert "steer Gollum ├" in ui.text_of(app.screen.slot.sampler.strength_sliders[0])
+        for command in ("/set answers 1", "/set length 8", "/strength 0.5"):
+            await ui.send(pilot, command)
+        await ui.send(pilot, "Where is Frodo?")
+        await ui.until(pilot, lambda: ui.conversation_of(app).current_reply is not None)
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
+        reply = ui.latest_reply(app)
+        assert reply.strengths == {"steer Gollum": 0.5}
+        await ui.send(pilot, "/steer off")
+        await ui.until(pilot, lambda: not sliders(app))
+        await ui.send(pilot, "/steer Golum")
+        await ui.until(pilot, lambda: "did you mean GOLLUM?" in ui.notices(app))
+        await ui.send(pilot, "/steer off")
+        await ui.until(pilot, lambda: "the model is not steered" in ui.notices(app))
+        text, (path,) = reply.text(), (home / "sessions").glob("*.jsonl")
+    async with opened(session_model=MODEL) as (pilot, app):
+        app.screen.view.open_session(path)
+        await pilot.pause()
+        restored = ui.latest_reply(app)
+        assert (restored.text(), restored.strengths) == (text, {"steer Gollum": 0.5})
+        assert not restored.session_model.strengths
+        await pilot.press("ctrl+r")
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not restored)
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
+        assert ui.latest_reply(app).strengths == {}
