@@ -163,7 +163,7 @@ class HeldOutLine(NamedTuple):
     edges: tuple[int, ...]  # first token of each word in the split, and the one after the last word
 
     def word_log_probs(self, log_probs: Float64Array) -> list[float]:
-        """Return the log-probability of each word, rounded, given those of the tokens of the split `[time]`."""
+        """Return the log-probability of each word, rounded, given the log-probabilities `[time]` of the split."""
         sums = np.add.reduceat(log_probs[: self.edges[-1]], self.edges[:-1])
         return [round(value, 3) for value in sums.tolist()]
 

@@ -3,8 +3,9 @@
 import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,13 +13,25 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.analysis.evaluation import evaluate
-from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
+from engine.analysis.speakers import SpeakerPosterior, evaluate_by_speaker
+from engine.config import BUNDLED, Config, DataConfig, ModelConfig, TrainingConfig
 from engine.control import CommandQueue, ControlCommand
-from engine.data.dataset import Dataset
+from engine.data.dataset import Dataset, load_dataset
+from engine.data.scripts import SCENE_END, Turn, encode_turns
+from engine.data.speakers import STRANGER
 from engine.errors import CorpusError, InvalidInputError, RunError
 from engine.events import Evaluated, Preparing, TrainingEvent
+from engine.generation.generate import TokenEvent, generate_batch
+from engine.generation.settings import SamplerSettings
+from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel
+from engine.models.dialogue import DialogueModel
+from engine.models.pretrained.names import SMOLLM2
+from engine.presets import PRESETS
+from engine.runs.directory import read_config, resolve_run
+from engine.runs.loading import read_dialogue_parts
 from engine.storage.files import decode, parse_json, read_limited, write_atomically
+from engine.training import TrainingInput
 from lotr_tui.learn.material import Cancelled, Loading, class_models_dir, follow_training
 from lotr_tui.monitor.training_view import TrainingView
 
@@ -29,6 +42,12 @@ MAX_TRAIN_TOKENS, MAX_VALID_TOKENS = 120_000, 14_000  # a live training ends wit
 NUM_PIECES, PIECE_LENGTH = 7, 600
 MIN_TRAIN_TOKENS, MAX_EPOCHS = 2000, 60
 OVERFITTING_FILE, MAX_FILE_BYTES = "overfitting.json", 1_000_000
+CHARACTER, NUM_LINES, NUM_VALID_TOKENS = "GOLLUM", 60, 300  # who is learned, from this many lines
+QUESTIONS = (
+    "Where are you going?", "What have you got in your pocket?", "Are you hungry?", "Who are you?",
+    "What do you want?", "Is it far?", "Do you like fish?", "Why do you hide?",
+)  # fmt: skip
+ANSWER_SETTINGS, STRENGTHS = SamplerSettings(temperature=0.7, max_tokens=40), tuple(each / 4 for each in range(7))
 # A perplexity this many times the lowest one before is a jump; other text alone may make it 1.6 times as high.
 JUMP_RATIO = 3.0
 SLOW_FRACTION = 0.4  # a network that predicts worse than word frequencies after this part of the training is too slow
@@ -78,11 +97,75 @@ def train_perplexity(model: LanguageModel, dataset: Dataset) -> float:
     return evaluate(model, np.concatenate([dataset.train[start : start + length] for start in starts])).perplexity
 
 
+class Answers(NamedTuple):
+    """Answers of the character at a strength of an adapter."""
+
+    texts: tuple[str, ...]  # to each of `QUESTIONS`
+    likeness: float  # mean probability that the character says them, by the text model of the bundled run
+    bits_per_character: float  # by the base as it came
+
+
+class Character(NamedTuple):
+    """Lines of a character to fine-tune SmolLM2 on, and what makes a dialogue model of it."""
+
+    config: Config
+    source: TrainingInput
+    with_cast: Callable[[LanguageModel], DialogueModel]
+
+    def train(self, config: Config, answers: list[Answers], cancelled: Cancelled) -> Iterator[TrainingEvent]:
+        """Fine-tune the base, then add the answers at each of `STRENGTHS`."""
+        from engine.training.trainer import train  # imports torch
+
+        model: LanguageModel | None = None
+        for event in train(config, self.source, commands=CommandQueue(cancelled=cancelled)):
+            yield event
+            model = event.model if isinstance(event, Evaluated) else model
+        for strength in STRENGTHS:
+            if model is not None and not cancelled():
+                answers.append(self.answer(self.with_cast(model), strength))
+                yield Preparing("reading the answers")
+
+    def answer(self, model: DialogueModel, strength: float) -> Answers:
+        """Let the character answer, always with the same seeds, and judge the answers."""
+        as_it_came, model = (model.with_strengths(dict.fromkeys(model.strengths, each)) for each in (0.0, strength))
+        questions, texts = [Turn(STRANGER, question) for question in QUESTIONS], [""] * len(QUESTIONS)
+        states = (read_turns(model, [question]) for question in questions)
+        lines = [begin_turn(model, each, CHARACTER, ANSWER_SETTINGS, seed) for seed, each in enumerate(states)]
+        for index, event in chain(*generate_batch(lines)):
+            texts[index] += event.piece if isinstance(event, TokenEvent) else ""
+        scenes = [[question, Turn(CHARACTER, text)] for question, text in zip(questions, texts, strict=True)]
+        scores = [each for scene in scenes for each in evaluate_by_speaker(as_it_came, [scene]).speakers]
+        own = [(each.bits_per_character, each.characters) for each in scores if each.speaker == CHARACTER]
+        guesses, index = SpeakerPosterior(as_it_came), model.cast.index(CHARACTER)
+        likeness = np.mean([guesses.update(text, is_complete=True).posterior[index] for text in texts])
+        return Answers(tuple(texts), float(likeness), sum(map(math.prod, own)) / sum(length for _, length in own))
+
+
+def load_character() -> Loading[Character]:
+    """Read SmolLM2 and the dialogues; without SmolLM2, the InvalidInputError says how to fetch it."""
+    from engine.models.pretrained.folders import read_base  # loads Hugging Face's tokenizers
+
+    yield "reading SmolLM2 and the bundled dialogues …"
+    base, run = read_base(SMOLLM2).for_scripts(), resolve_run(BUNDLED)
+    tokenizer, dataset = base.tokenizer, load_dataset(read_config(run).data, base.tokenizer)
+    scenes = (pair for scene in dataset.splits.train.scenes() for pair in pairwise(scene))
+    chosen = islice((pair for pair in scenes if pair[1].speaker == CHARACTER), NUM_LINES)
+    ids = [id for pair in chosen for id in (*encode_turns(tokenizer, pair), *tokenizer.encode(SCENE_END))]
+    text, valid = np.array(ids, np.int32), dataset.valid[:NUM_VALID_TOKENS]
+    config = replace(PRESETS["lora"], model=replace(base.config, lora_rank=16, lora_dropout=0.0)).with_values(
+        mode="dialogue", schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0
+    )
+    source = TrainingInput(replace(dataset, train=text, valid=valid, cast=(CHARACTER,)), base=base)
+    return Character(config, source, read_dialogue_parts(run))
+
+
 @dataclass
 class LiveTraining:
     """Training of a chapter in a temporary folder, which goes when it ends; a thread runs `events`."""
 
     config: Config
+    character: Character | None = None  # who is learned; None for a corpus
+    answers: list[Answers] = field(default_factory=list)  # of the character at the first of `STRENGTHS`
     view: TrainingView = field(default_factory=TrainingView)  # of the events that the reader has applied
     train_scores: dict[int, float] = field(default_factory=dict)  # training text's perplexity by step of an evaluation
     has_ended: threading.Event = field(default_factory=threading.Event)
@@ -94,6 +177,9 @@ class LiveTraining:
 
         yield Preparing("reading the corpus")
         try:
+            if self.character is not None:
+                yield from self.character.train(self.config, self.answers, cancelled)
+                return
             with TemporaryDirectory(prefix=TEMPORARY_PREFIX, ignore_cleanup_errors=True) as folder:
                 job = prepare_job(self.config, RUN_NAME, Path(folder))
                 if len(job.dataset.train) > MAX_TRAIN_TOKENS:

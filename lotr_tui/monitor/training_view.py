@@ -156,17 +156,12 @@ def describe_training_end(event: events.Finished) -> str:
 
 
 class LineChange(NamedTuple):
-    """What a training has changed in the words of a held-out line."""
+    """Bits of the words of a held-out line before a training and at one of its evaluations."""
 
     speaker: str  # empty if the text is no script
     words: tuple[str, ...]
     before: Float64Array  # bits `[words]` before the first step
     after: Float64Array  # bits `[words]` at the evaluation
-
-    @property
-    def gains(self) -> Float64Array:
-        """Binary logarithms `[words]` of the ratios of the probabilities after and before."""
-        return self.before - self.after
 
 
 @dataclass

@@ -20,6 +20,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
+from engine.analysis.speakers import WORD
 from engine.data.arrays import Float64Array
 from engine.errors import printable
 from engine.events import Sampled
@@ -44,7 +45,6 @@ MIN_SPARKLINE_WIDTH, MAX_SPARKLINE_WIDTH = 8, 60
 TILE_GAP = 3
 MAX_TILE_LINES = 8  # a machine with many GPUs shows only the first ones
 MIN_VISIBLE_STEPS = 8  # in the smallest visible range, about
-AS_IT_CAME = "as it came"  # a pre-trained model before the first step
 
 
 class TrainingMetrics(StripWidget):
@@ -372,16 +372,12 @@ class SampleTimeline(Widget):
             Content.styled(f"seed {sample.seed} · temperature {sample.temperature:g}", MUTED),
         ]
         # The pre-trained model itself comes next, to be compared, then the others, latest first.
-        first = samples[: index and 1] if self._is_adapted else []
+        first = samples[: index and 1] if self.view.num_lines else []
         for earlier in [*first, *samples[max(len(first), index - height) : index][::-1]]:
             prompt = "" if earlier.prompt == sample.prompt else f"{printable(earlier.prompt)} … "
             text = f"{self._heading(earlier)}\n{prompt}{printable(earlier.text)}"
             lines += [Content(""), Content.styled(text, MUTED)]
         return Content("\n").join(lines)
-
-    @property
-    def _is_adapted(self) -> bool:
-        return self.view.started is not None and bool(self.view.started.base)
 
     def _heading(self, sample: Sampled) -> str:
         evaluations = self.view.evaluations
@@ -390,7 +386,7 @@ class SampleTimeline(Widget):
             return f"epoch {sample.epoch:.1f}"
         best = " · best" if evaluations[index] is self.view.best else ""
         valid = self.view.unit.format(evaluations[index].valid_perplexity)
-        name = AS_IT_CAME if self._is_adapted and not sample.step else f"epoch {sample.epoch:.1f}"
+        name = "as it came" if self.view.num_lines and not sample.step else f"epoch {sample.epoch:.1f}"
         return f"{name} · valid {valid}{best}"
 
 
@@ -405,7 +401,6 @@ class ChangedWords(Vertical):
         words.can_focus = False
         yield words
         yield Static(id="line-changes")
-        yield Static(id="line-legend")
 
     def show(self, view: TrainingView, cursor: float | None) -> None:
         """Show a line at the latest evaluation up to the epoch `cursor`."""
@@ -418,21 +413,14 @@ class ChangedWords(Vertical):
         bits = f" · {change.before.mean():.2f} → {change.after.mean():.2f} bits a word"
         heading = Content.assemble((place, "bold"), (bits, MUTED), ("  n", "bold $accent"), (" next", MUTED))
         self.query_one("#line-heading", Static).update(heading)
-        text, spans = f"{change.speaker}:" if change.speaker else "", list[tuple[int, int]]()
-        for word in change.words:
-            text += " " * bool(text)
-            spans.append((len(text), len(text) + len(word)))
-            text += word
-        self._gains = change.gains
-        words = self.query_one("#line-words", TextView)
-        words.show(Page.plain(text, spans))
-        self.query_one("#line-legend", Static).update(
-            words.legend(DIFFERENCE_SHADING.legend, DIFFERENCE_SHADING.styles)
-        )
+        head, words = [f"{change.speaker}:"] if change.speaker else [], self.query_one("#line-words", TextView)
+        text, self._gains = " ".join([*head, *change.words]), change.before - change.after
+        words.show(Page.plain(text, [match.span() for match in WORD.finditer(text)][-len(change.words) :]))
         order = np.argsort(-self._gains, kind="stable").tolist()
         most = [index for index in (*order[:3], *order[:-3:-1]) if abs(self._gains[index]) >= 0.05]
         changes = " · ".join(f"{change.words[index]} {self._gains[index]:+.1f}" for index in most)
-        self.query_one("#line-changes", Static).update(Content(changes or "no change yet"))
+        legend = words.legend(DIFFERENCE_SHADING.legend, DIFFERENCE_SHADING.styles)
+        self.query_one("#line-changes", Static).update(Content(changes or "no change yet") + "\n" + legend)
 
 
 class LogPane(LineList, can_focus=False):

@@ -35,6 +35,7 @@ FIGURES = {
     "overfitting": "training.OverfittingFigure",
     "sampling": "next_words.SamplingFigure",
     "attention": "attention.AttentionFigure",
+    "fine-tuning": "training.FineTuningFigure",
 }
 # Minimum columns and rows for text and figure at the same time, one above or beside the other.
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}

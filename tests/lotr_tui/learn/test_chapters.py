@@ -12,13 +12,13 @@ from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
 
 
 def test_chapter_is_found_by_name_or_number():
-    assert [find_chapter(chapter.name) for chapter in CHAPTERS] == [*range(8)]
-    assert [find_chapter(str(number)) for number in range(1, 9)] == [*range(8)]
+    assert [find_chapter(chapter.name) for chapter in CHAPTERS] == [*range(9)]
+    assert [find_chapter(str(number)) for number in range(1, 10)] == [*range(9)]
 
 
-@pytest.mark.parametrize("name", ["0", "9", "-1", "1.0", "", "\u00b2", "chapter", pytest.param("1" * 5000, id="long")])
+@pytest.mark.parametrize("name", ["0", "10", "-1", "1.0", "", "\u00b2", "chapter", pytest.param("1" * 5000, id="long")])
 def test_unknown_chapter_is_refused_with_the_names(name):
-    with pytest.raises(InvalidInputError, match="The chapters are 1 to 8, or tokens, counting, perplexity"):
+    with pytest.raises(InvalidInputError, match="The chapters are 1 to 9, or tokens, counting, perplexity"):
         find_chapter(name)
 
 

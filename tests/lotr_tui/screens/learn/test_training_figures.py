@@ -1,16 +1,38 @@
 """The chapters with a live training: their numbers, tasks and controls, and leaving them while they train."""
 
 import tempfile
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 
+import numpy as np
 import pytest
 
 from engine.analysis.evaluation import evaluate
+from engine.analysis.speakers import SpeakerPosterior
+from engine.config import DataConfig
 from engine.data.dataset import load_dataset
+from engine.data.scripts import utterance_text
+from engine.generation.settings import SamplerSettings
+from engine.models.base import score_sequence
+from engine.models.dialogue import DialogueModel, SpeakerTextModel
 from engine.models.ngram import KneserNey, Unigram
+from engine.presets import PRESETS
+from engine.training import TrainingInput
+from engine.training.job import spoken_scenes
+from lotr_tui.learn import live_training
 from lotr_tui.learn.chapters import find_chapter
-from lotr_tui.learn.live_training import TEMPORARY_PREFIX, load_overfitting_run, train_perplexity
+from lotr_tui.learn.live_training import (
+    QUESTIONS,
+    STRENGTHS,
+    TEMPORARY_PREFIX,
+    Character,
+    load_overfitting_run,
+    train_perplexity,
+)  # fmt: skip
 from lotr_tui.learn.material import Material, bundled_data_config
 from lotr_tui.learn.progress import ProgressStore
+from lotr_tui.screens.learn.figures import training
 from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, CurveChart, LiveTrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from tests.support.app import make_decoder
@@ -18,6 +40,8 @@ from tests.support.files import run_to_end, write_corpus
 from tests.support.learn import chapter_screen, open_chapter, shown, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import lines_of, until
+from tests.support.pretrained import save_model
+from tests.support.random_dialogues import write_distinct_dialogues
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.2]
 SLOW = [2247.0, *[2000.0] * 8]
@@ -168,3 +192,76 @@ async def test_text_that_is_too_short_is_refused_in_one_line(make_host, tmp_path
         await pilot.app.push_screen(ChapterScreen(lambda: Material(short), find_chapter("training")))
         screen = chapter_screen(pilot)
         await until(pilot, lambda: screen.query("#figure-message") and "a training" in shown(pilot, "figure-message"))
+
+
+# Fine-tuning
+
+
+@pytest.fixture
+def character(tmp_path, monkeypatch):
+    """Let the chapter fine-tune a tiny pre-trained model, and return who is learned."""
+    pytest.importorskip("transformers")
+    from engine.models.pretrained.folders import read_base
+
+    save_model(tmp_path / "tiny", "llama")
+    base = read_base(f"hf:{tmp_path / 'tiny'}").for_scripts()
+    corpus = write_distinct_dialogues(tmp_path / "dialogues.csv", 80)
+    data = DataConfig(str(corpus), tokenizer="pretrained", mode="dialogue", split="scenes", min_speaker_lines=5)
+    dataset = load_dataset(data, base.tokenizer)
+    text_model = SpeakerTextModel.fit(len(dataset.cast), spoken_scenes(dataset.splits.train, dataset.cast))
+    with_cast = partial(DialogueModel, cast=dataset.cast, load_text_model=lambda: text_model)
+    config = replace(PRESETS["lora"], model=replace(base.config, lora_rank=4)).with_values(
+        mode="dialogue", batch_size=4, bptt=32, score_test=False, device="cpu", precision="fp32", threads=1
+    )
+    learned = Character(config, TrainingInput(dataset, base=base), with_cast)
+
+    def load():
+        yield "reading …"
+        return learned
+
+    monkeypatch.setattr(live_training, "load_character", load)
+    monkeypatch.setattr(live_training, "ANSWER_SETTINGS", SamplerSettings(temperature=0.7, max_tokens=6))
+    return learned
+
+
+async def test_answers_at_each_strength_are_judged_and_the_best_training_does_the_task(
+    make_host, character, monkeypatch
+):
+    monkeypatch.setattr(training, "MIN_LIKENESS", 1.1)
+    async with make_host().run_test(size=(120, 45)) as pilot:
+        screen = await open_chapter(pilot, "fine-tuning")
+        await pilot.press("right", "tab", "right", "enter")
+        figure = figure_of(pilot)
+        await until(pilot, lambda: len(figure.training.answers) == len(STRENGTHS) and not figure.is_training, 60)
+        config, answers = figure.training.config.training, figure.training.answers
+        assert (config.lr, config.epochs, config.eval_every_epochs) == (0.001, 2, 2)
+        assert "hardly Gollum" in shown(pilot, "train-line")
+        network = figure.training.view.evaluations[-1].model
+        as_it_came = character.with_cast(network.with_strengths({"adapter": 0.0}))
+        bits, length = 0.0, 0
+        for question, text in zip(QUESTIONS, answers[6].texts, strict=True):
+            texts = f"Stranger: {question}\n", "Gollum:", utterance_text(text)
+            *head, said = (as_it_came.tokenizer.encode(part).tolist() for part in texts)
+            scores = score_sequence(as_it_came, np.array([*chain(*head), *said], np.int32))
+            bits, length = bits - scores[-len(said) :].sum() / np.log(2), length + len(texts[-1]) - 1
+        assert answers[6].bits_per_character == pytest.approx(bits / length, rel=0.05)
+        index, guesses = character.source.dataset.cast.index("GOLLUM"), SpeakerPosterior(as_it_came)
+        likeness = [guesses.update(text, is_complete=True).posterior[index] for text in answers[6].texts]
+        assert answers[6].likeness == pytest.approx(np.mean(likeness))
+        rows = shown(pilot, "answers").splitlines()[1:8]
+        assert [row.split()[0].strip("▸") for row in rows[:4]] == ["0.00", "0.25", "0.50", "0.75"]
+        monkeypatch.setattr(training, "MIN_LIKENESS", 0.0)
+        monkeypatch.setattr(training, "MAX_RISE", -1.0)
+        await pilot.press("tab", "end")
+        assert "the language breaks" in shown(pilot, "train-line")
+        assert not screen.is_done
+        monkeypatch.setattr(training, "MAX_RISE", 100.0)
+        await pilot.press("left")
+        await until_done(pilot)
+
+
+async def test_without_smollm2_the_chapter_says_how_to_fetch_it(make_host):
+    async with make_host().run_test(size=(120, 45)) as pilot:
+        await pilot.app.push_screen(ChapterScreen(Material, find_chapter("fine-tuning")))
+        await until(pilot, lambda: pilot.app.screen.query("#figure-message"))
+        await until(pilot, lambda: "`lotr-tui fetch smollm2`" in shown(pilot, "figure-message"))
