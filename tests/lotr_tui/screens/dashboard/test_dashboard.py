@@ -254,7 +254,7 @@ async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(mak
         await pilot.press("N", "N")
         assert "held-out line 2 of 2" in shown()
         await pilot.resize_terminal(80, 24)
-        assert not words.is_on_screen
+        await until(pilot, lambda: not words.is_on_screen)
         await pilot.press("tab")
         await until(pilot, lambda: words.is_on_screen and samples.is_on_screen)
         await pilot.resize_terminal(60, 14)
