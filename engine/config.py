@@ -154,6 +154,9 @@ class TrainingConfig(_Section):
     keep_epoch_checkpoints: bool = setting(True, "also keep the models of epochs 1 and 4, in 8 bits, as RUN@EPOCH")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device to train on")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where it is faster, otherwise fp32")
+    gradient_checkpointing: Literal["auto", "true", "false"] = setting(
+        "auto", "adapters: compute layers twice instead of keeping their outputs; auto: where these do not fit"
+    )
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)
     sample_prompt: str = setting("Bilbo Baggins is", "prompt that is continued at every evaluation")
     sample_seed: int = setting(0, "seed of the sample at every evaluation", 0, 2**63 - 1)

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from engine.config import Config, ModelConfig
 from engine.data.arrays import Float32Array
@@ -112,6 +114,25 @@ class _Layer(nn.Module):
         return vectors + drop(self.mlp["down"](nn.functional.silu(gates) * values, drop_adapted))
 
 
+def _replayed_dropout(generator: torch.Generator | None) -> tuple[AbstractContextManager[None], ...]:
+    # Contexts of the two times that a layer is computed, which draw the same masks.
+    state = None if generator is None else generator.get_state()
+
+    @contextmanager
+    def replay() -> Iterator[None]:
+        if generator is None or state is None:
+            yield
+            return
+        current = generator.get_state()
+        generator.set_state(state)
+        try:
+            yield
+        finally:
+            generator.set_state(current)
+
+    return nullcontext(), replay()
+
+
 class _Body(nn.Module):
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
         super().__init__()
@@ -141,6 +162,7 @@ class TransformerModel(nn.Module):
         super().__init__()
         self.config, self.vocabulary_size, self.base, self.punctuation_softmax = config, vocabulary_size, base, None
         self.start_id = EOS_ID  # token before the first one of a text that is scored
+        self.checkpoints_gradients = False  # True: backward computes each layer again, whose outputs are not kept
         with torch.device("cpu" if base is None else "meta"):
             self.model = _Body(config, vocabulary_size)
             self.lm_head = None if config.tie_weights else nn.Linear(config.embedding_size, vocabulary_size, bias=False)
@@ -234,7 +256,14 @@ class TransformerModel(nn.Module):
         rotation = self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)]
         drop_added, drop_adapted = (partial(drop_batch, p=p) for p in (config.hidden_dropout, config.lora_dropout))
         for layer in self.model.layers:
-            vectors = layer(vectors, rotation, drop_added, drop_adapted)
+            arguments = vectors, rotation, drop_added, drop_adapted
+            if self.checkpoints_gradients and torch.is_grad_enabled():
+                contexts = partial(_replayed_dropout, generator)
+                vectors = checkpoint(
+                    layer, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+                )
+            else:
+                vectors = layer(*arguments)
         raw = ops.rms_norm(vectors.transpose(0, 1).contiguous(), self.model.norm)
         return raw, drop(raw, config.output_dropout)
 

@@ -284,7 +284,7 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     if problem := next((text for is_wrong, text in checks if is_wrong), ""):
         raise ConfigError(problem)
     config = canonical_config(config, runs_dir)
-    dataset, initial_weights, base = load_training_input(config, runs_dir)
+    dataset, initial_weights, base = source = load_training_input(config, runs_dir)
     if config.training.teachers:
         from engine.training.teachers import load_teachers  # loads PyTorch
 
@@ -300,10 +300,11 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
             f"batch_size={config.training.batch_size} is too large: {num_tokens:,} training tokens "
             f"fill at most {num_tokens // 2:,} columns; use --set batch_size=N or more text"
         )
-    if config.training.device not in ("auto", "cpu"):
-        from engine.training.state import prepare_device  # loads PyTorch early: a missing device is reported now
+    if config.model.lora_rank or config.training.device not in ("auto", "cpu"):
+        # Loads PyTorch early: a missing device or too little memory is reported now.
+        from engine.training.state import plan_memory, prepare_device
 
-        prepare_device(config.training)
+        plan_memory(config, source, prepare_device(config.training))
     files = {} if base is None else loading.base_files(base, config.model)
     if dataset.cast:
         files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)

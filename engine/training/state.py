@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
@@ -27,8 +28,9 @@ from engine.data.arrays import Float32Array, permute_lines
 from engine.data.dataset import Dataset, batchify
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.adapters import adapter_shapes
-from engine.models.torch_ops import RecurrentState
-from engine.models.weights import check_weights, weight_shapes
+from engine.models.torch_ops import CROSS_ENTROPY_ROWS, MAX_EXPLICIT_TIME, RecurrentState
+from engine.models.transformer import TransformerModel
+from engine.models.weights import check_weights, head_size, inner_size, num_kv_heads, weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
@@ -44,6 +46,8 @@ Factor = Annotated[float, Meta(ge=0, le=1)]
 ALLOCATOR_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 26))
 MIN_BF16_UNITS = 400  # of a layer; from there, training in bfloat16 on a CPU was measured to be 1.5 times faster
 MAX_MODEL_COPIES = 8  # in a checkpoint: four, and of an adapter the best weights as a fifth
+# Of a parameter: itself, its gradient, two moments and copies for the products; the last for what allocators lose.
+ADAPTER_BYTES, MEMORY_MARGIN = 20, 1.1
 MIN_PACKED = 1024  # numbers of a tensor; smaller ones are stored as they are
 MAX_OTHER_BYTES = 256_000_000  # of a checkpoint: recurrent states and random generators
 # What reading a damaged file, or loading its content, can raise.
@@ -100,6 +104,54 @@ def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
         capabilities = torch.cpu.get_capabilities()  # without hardware for it, products in bfloat16 are slow
         has_bf16 = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def training_memory(config: Config, num_tokens: int, device: torch.device, *, checkpointing: bool) -> int:
+    """Return about how many bytes the training of an adapter takes on its device, with `num_tokens` in the vocabulary.
+
+    For each token of a window, a layer keeps what its norms, products, attention and SwiGLU read, or its own input.
+    """
+    model, options, dtype = config.model, config.training, choose_dtype(config, device)
+    width, size = model.embedding_size, head_size(model)
+    layer = 4 * (width + model.num_heads * size + inner_size(model)) + 3 * num_kv_heads(model) * size
+    if device.type == "cpu" and dtype == torch.bfloat16 and options.bptt <= MAX_EXPLICIT_TIME:
+        layer += model.num_heads * options.bptt
+    kept = model.num_layers * (width if checkpointing else layer) + 1.5 * layer  # and what a layer's gradients take
+    numbers = kept * options.bptt * (options.batch_size // get_process_info().world_size)
+    numbers += sum(map(math.prod, weight_shapes(model, num_tokens).values())) + 3 * CROSS_ENTROPY_ROWS * num_tokens
+    adapter = ADAPTER_BYTES * sum(map(math.prod, adapter_shapes(model).values()))
+    return int(MEMORY_MARGIN * (dtype.itemsize * numbers + adapter))
+
+
+def plan_memory(config: Config, source: TrainingInput, device: torch.device) -> tuple[bool, str]:
+    """Return whether a training checkpoints gradients, and a line about the memory that it needs: "" for no adapter.
+
+    An adapter for which the device has too little free memory raises a ConfigError.
+    """
+    setting, num_tokens = config.training.gradient_checkpointing, len(source.dataset.tokenizer)
+    if not config.model.lora_rank:
+        return False, ""
+    is_cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
+    # On the CPU, the model that answers the sample prompt is in the same memory.
+    other = 0 if is_cuda or source.base is None else source.base.required_memory(int8=True)
+
+    def required(batch_size: int, *, checkpointing: bool) -> int:
+        smaller = config.with_values(batch_size=batch_size)
+        return other + training_memory(smaller, num_tokens, device, checkpointing=checkpointing)
+
+    size = config.training.batch_size
+    checkpointing = setting == "true" or (setting == "auto" and required(size, checkpointing=False) > free)
+    needed = required(size, checkpointing=checkpointing)
+    if needed > free:
+        smaller = (size >> shift for shift in range(size.bit_length()))
+        fitting = next((each for each in smaller if required(each, checkpointing=True) <= free), None)
+        remedy = f"use --set batch_size={fitting}" if fitting else "choose a smaller model or another device"
+        remedy += " --set gradient_checkpointing=auto" if fitting and setting == "false" else ""
+        memory = f"about {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free on {device}"
+        raise ConfigError(f"the training of this adapter needs {memory}; {remedy}")
+    memory = f"needs about {needed / 1e9:,.1f} of {free / 1e9:,.1f} GB free on {device}"
+    return checkpointing, f"loading the base: {memory}{', with gradient checkpointing' if checkpointing else ''}"
 
 
 class Epoch(NamedTuple):
@@ -230,8 +282,11 @@ class TrainerState:
         options, dataset = config.training, source.dataset
         self.config, self.dataset, self.distributed = config, dataset, distributed
         self.dtype = choose_dtype(config, device)
+        checkpointing, _ = plan_memory(config, source, device)
         build, weights = optim.NETWORKS[config.model.architecture].build, source.initial_weights
         self.network: optim.Network = build(config, dataset, weights, source.base, self.dtype).to(device)
+        if isinstance(self.network, TransformerModel):
+            self.network.checkpoints_gradients = checkpointing
         num_columns = options.batch_size // distributed.process.world_size
         self.num_columns = num_columns + options.teacher_columns  # of this process
         self.teachers = teachers.Teachers(config, dataset, device, num_columns) if options.teachers else None

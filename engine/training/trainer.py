@@ -27,7 +27,7 @@ from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.runtime.process import return_freed_memory
 from engine.training import TrainingInput, optim
-from engine.training.state import ResumeCheckpoint, TrainerState, prepare_device
+from engine.training.state import ResumeCheckpoint, TrainerState, plan_memory, prepare_device
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
@@ -348,6 +348,8 @@ def train(
     # A part of the split, as `max_eval_tokens` leaves it, is not a whole number of lines.
     has_whole_split = not options.max_eval_tokens
     characters, untokenized_bits = evaluation.count_validation_characters(dataset) if has_whole_split else (0, 0.0)
+    if memory := plan_memory(config, source, device)[1]:
+        yield events.Preparing(memory)
     trainer = Trainer(config, source, device, distributed, start_time)
     state = trainer.state
     yield events.Started(

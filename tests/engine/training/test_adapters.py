@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,42 @@ def test_training_changes_only_the_adapter(base, corpus, tmp_path):
     assert all("lora" in name and not torch.equal(each, trained[name]) for name, each in network.named_parameters())
     assert all(torch.equal(each, frozen[name]) for name, each in network.named_buffers())
     assert sum(each.numel() for each in frozen.values()) >= sum(map(math.prod, source.shapes.values()))
+
+
+def test_gradient_checkpointing_changes_no_loss_and_no_weight(base, corpus, tmp_path):
+    steps, weights = [], []
+    for setting in ("false", "true"):
+        values = {"gradient_checkpointing": setting, "hidden_dropout": 0.2, "lora_dropout": 0.3}
+        job = prepare(tmp_path, corpus, f"hf:{base}", setting, **values)
+        job.run.lock.close()
+        source = TrainingInput(job.dataset, base=read_base(f"hf:{base}"))
+        trainer = Trainer(job.config, source, torch.device("cpu"))
+        steps.append([[float(each) for each in trainer.train_step()[:2]] for _ in range(3)])
+        weights.append(trainer.state.network.export_weights())
+    assert steps[0] == steps[1]
+    assert weights_equal(*weights)
+
+
+def test_memory_is_stated_and_a_training_that_does_not_fit_is_refused(base, corpus, tmp_path, monkeypatch):
+    def has(megabytes):
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(1e6 * megabytes)))
+
+    def stated(**values):
+        job = prepare(tmp_path / "runs", corpus, f"hf:{base}", bptt=64, batch_size=8, **values)
+        line = next(line for event in job.events(lambda: False) if "needs" in (line := getattr(event, "message", "")))
+        shutil.rmtree(job.run.path)
+        return line
+
+    has(1000)
+    assert stated() == "loading the base: needs about 0.0 of 1.0 GB free on cpu"
+    has(5)
+    assert stated().endswith(" free on cpu, with gradient checkpointing")
+    remedy = r"; use --set batch_size=4 --set gradient_checkpointing=auto$"
+    for megabytes, message in ((4, remedy), (1, "0.0 GB are free on cpu; choose a smaller model or another device$")):
+        has(megabytes)
+        with pytest.raises(ConfigError, match=message):
+            stated(gradient_checkpointing="false")
+    assert not list((tmp_path / "runs").iterdir())
 
 
 @pytest.fixture
