@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # most trainings need no tokenizers by others
     from engine.models.pretrained.base import Base
 
 Drop = Callable[[Tensor], Tensor]  # of vectors `[batch, time, width]`
+Context = AbstractContextManager[None]
 INIT_STD = 0.02  # as in GPT-2
 MAX_SCORING_LOGITS = 2**23  # in memory at once
 
@@ -114,7 +115,7 @@ class _Layer(nn.Module):
         return vectors + drop(self.mlp["down"](nn.functional.silu(gates) * values, drop_adapted))
 
 
-def _replayed_dropout(generator: torch.Generator | None) -> tuple[AbstractContextManager[None], ...]:
+def _replayed_dropout(generator: torch.Generator | None) -> tuple[Context, Context]:
     # Contexts of the two times that a layer is computed, which draw the same masks.
     state = None if generator is None else generator.get_state()
 
