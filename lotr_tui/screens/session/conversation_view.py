@@ -279,7 +279,7 @@ class ConversationView(containers.Vertical):
         from lotr_tui.screens.inspect import comparison, copied, lens  # imported when one is opened
 
         slot, model, reply = self.slot, self.slot.session_model, self.target_reply
-        if inspector == "strengths" and not model.strengths:
+        if inspector in ("strengths", "tuning") and not model.strengths:
             raise InvalidInputError(f"{model.name} has no adapter; /model bundled has one")
         if inspector in ("temperatures", "strengths", "compare"):
             prompt, seed, context = draft, slot.sampler.seed, self.context
@@ -300,8 +300,6 @@ class ConversationView(containers.Vertical):
             model = reply.session_model  # a conversation is the same text for all models that know speakers
         path = [] if reply is None else reply.path()
         names = tuple(dict.fromkeys(name for each in path for name in (each.speaking_as, each.speaker) if name))
-        if inspector == "tuning" and not model.strengths:
-            raise InvalidInputError(f"{model.name} has no adapter; /model bundled has one")
         if inspector in ("lens", "tuning"):
             reads_line_ends, shows_tuning = "\n" in text and not model.cast, inspector == "tuning"
             return lens.LensScreen(model, text, names, reads_line_ends=reads_line_ends, shows_tuning=shows_tuning)
