@@ -20,7 +20,7 @@ from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
-from lotr_tui.formatting import truncate
+from lotr_tui.formatting import describe_strengths, truncate
 from lotr_tui.screens.inspect import text_screen, text_view
 from lotr_tui.screens.inspect.heat_strip import DIFFERENCE_SHADING, Shading
 from lotr_tui.screens.inspect.text_screen import Row, RowList, TextInputBar, TextScreen
@@ -170,8 +170,10 @@ class LensScreen(TextScreen[TokenScores]):
             self._move_to_text_cursor()
 
     def show_title(self, title: str) -> None:
-        tuning = "lens: what fine-tuning changed" if self.shows_tuning else title
-        super().show_title("lens: who would say this?" if self.shows_who else tuning)
+        if self.shows_tuning:
+            strengths = describe_strengths(self.session_model.strengths)
+            title = f"lens: what fine-tuning changed{strengths and f' at {strengths}'}"
+        super().show_title("lens: who would say this?" if self.shows_who else title)
 
     # Scores
 
