@@ -1,6 +1,5 @@
 """The candidates for the next token or word, which are read in a thread where the model is slow."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -57,7 +56,8 @@ class Preview:
         self._text: NextTokenContext | None = None  # that is shown, or that is shown once it is read
         self._context: NextTokenContext | None = None  # that text after it was read, or an estimate
         self._read_texts: tuple[NextTokenContext, NextTokenContext] | None = None  # the latest, before and after it
-        self._estimate_seconds = 0.0 if pause else math.inf  # that the latest estimate took, which a pause shows
+        self._estimate_seconds = 0.0  # that an estimate has taken since the latest text was read
+        self._estimate_limit = MAX_ESTIMATE_SECONDS if pause else -1.0  # without a pause, none is shown
         self._search: CompleteWordSearch | None = None  # in that text; keeps what the model has computed
         self._settings = SamplerSettings()
         self._unit: PreviewUnit = "word"
@@ -142,7 +142,7 @@ class Preview:
         model = text.model
         if before is None or read is None or replace(before, model=model) != text:
             return None
-        if not isinstance(model, AdaptedModel) or not read.ids or self._estimate_seconds > MAX_ESTIMATE_SECONDS:
+        if not isinstance(model, AdaptedModel) or not read.ids or self._estimate_seconds > self._estimate_limit:
             return None
         started = time.perf_counter()
         estimate = read.estimate(model)
@@ -166,7 +166,7 @@ class Preview:
         for item in items:
             if isinstance(item, NextTokenContext):
                 if self._text is not None:
-                    self._context, self._read_texts = item, (self._text, item)
+                    self._context, self._read_texts, self._estimate_seconds = item, (self._text, item), 0.0
                 self._searching.cancel()
                 self._search = None
                 self.update(self._settings)
