@@ -21,12 +21,6 @@ def offer_runs(context: typer.Context) -> list[str]:
     return [LATEST_RUN, *BUNDLED_FOLDERS, SMOLLM2, *names, "hf:", "gguf:"]
 
 
-def offer_adapters(context: typer.Context) -> list[str]:
-    from lotr_tui.session.model_loading import find_adapter_runs
-
-    return [name for name in find_adapter_runs(context.params.get("runs_dir"), None) if name[0] not in "-."]
-
-
 def offer_settings(incomplete: str) -> list[str]:
     from engine.config import SETTINGS
 
@@ -81,7 +75,7 @@ def offer_trackers() -> list[str]:
 VALUES: dict[str, Callable[..., Any]] = {
     "RUN": offer_runs,
     "OLD": offer_runs,
-    "RUN:X": offer_adapters,
+    "RUN:X": offer_runs,
     "KEY=VALUE": offer_settings,
     "--as": offer_speakers,
     "--to": offer_speakers,

@@ -10,7 +10,7 @@ from textual import app, containers, events, message, on, reactive, widget, widg
 from textual.binding import BindingType
 from textual.content import Content
 
-from engine.errors import InvalidInputError, suggest_nearest
+from engine.errors import InvalidInputError, printable, suggest_nearest
 from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed, random_seed
 from lotr_tui.formatting import are_named, truncate
 from lotr_tui.session.settings import MAX_STRENGTH, PRETRAINED_SAMPLER
@@ -194,8 +194,7 @@ class SamplerPanel(containers.Vertical):
         self._last_seed: int | None = None  # a random one
         self._noun, self._run = "word", ""
         self.slider = TemperatureSlider(settings.temperature)
-        self.strengths: dict[str, float] = {}  # of the changes of the model, by their names
-        self.strength_sliders: list[StrengthSlider] = []
+        self.strength_sliders: list[StrengthSlider] = []  # one for each change of the model
         self._ids = count()
 
     def compose(self) -> app.ComposeResult:
@@ -216,31 +215,29 @@ class SamplerPanel(containers.Vertical):
         self._noun = noun
         self._show()
 
+    @property
+    def strengths(self) -> dict[str, float]:
+        return {slider.change: slider.value for slider in self.strength_sliders}
+
     def set_strengths(self, strengths: Mapping[str, float]) -> None:
         """Show a slider for the strength of each change of a model."""
-        changed, self.strengths = tuple(strengths) != tuple(self.strengths), dict(strengths)
-        if changed:
-            for slider in self.strength_sliders:
-                slider.remove()
-            self.strength_sliders = [
-                StrengthSlider(
-                    name, name if are_named(strengths) else "strength", value, id=f"strength-{next(self._ids)}"
-                )
-                for name, value in strengths.items()
-            ]
-            if len(strengths) > 1:
-                self.query_one("#strengths").mount(*self.strength_sliders)
-            else:
-                self.mount(*self.strength_sliders, before="#run")
-            self._show()
-        else:
+        if list(strengths) == list(self.strengths):
             for slider in self.strength_sliders:
                 slider.value = strengths[slider.change]
+            return
+        for slider in self.strength_sliders:
+            slider.remove()
+        labels = {name: printable(name) if are_named(strengths) else "strength" for name in strengths}
+        new = [StrengthSlider(name, labels[name], x, id=f"strength-{next(self._ids)}") for name, x in strengths.items()]
+        self.strength_sliders = new
+        if len(new) > 1:
+            self.query_one("#strengths").mount(*new)
+        else:
+            self.mount(*new, before="#run")
+        self._show()
 
     def step_strength(self, steps: int) -> None:
         """Move the slider that has the focus, or else the first one."""
-        if not self.strength_sliders:
-            raise InvalidInputError("this model has no adapter whose strength could be changed")
         focused = [slider for slider in self.strength_sliders if slider.has_focus]
         [*focused, *self.strength_sliders][0].action_step(steps)
 
@@ -298,12 +295,10 @@ class SamplerPanel(containers.Vertical):
     @on(Slider.Changed)
     def _follow_slider(self, event: Slider.Changed) -> None:
         event.stop()
-        if self.slider.value != self.settings.temperature:
-            self.apply(replace(self.settings, temperature=self.slider.value))
-        slider = event.slider
-        if isinstance(slider, StrengthSlider) and self.strengths.get(slider.change, slider.value) != slider.value:
-            self.strengths |= {slider.change: slider.value}
+        if event.slider is not self.slider:
             self.post_message(self.Changed())
+        elif self.slider.value != self.settings.temperature:
+            self.apply(replace(self.settings, temperature=self.slider.value))
 
     def _show(self) -> None:
         self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)

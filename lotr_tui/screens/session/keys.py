@@ -116,7 +116,6 @@ CONTROLS = {name: help for name, *_, method, _, help in _ROWS if method == "slot
     "pace": "Words or tokens per second; 0 is full speed",
 }
 """Controls that /set sets, with their help."""
-STRENGTHS = {"0": "The model as it came", "0.5": "Half of what training changed", "1": "As trained", "1.5": "Too much"}
 INSPECTORS = {row[0]: row[7] for row in _ROWS if row[4].startswith("inspect(")}
 CAST_COMMANDS = ("as", "to", "scene")  # whose argument is a name in the cast, in any case
 SCENE_TURNS, MAX_SCENE_TURNS = 4, 100
@@ -287,7 +286,7 @@ def complete_command(
     }
     if command.name == "strength" and model is not None:
         names = [f"{printable(name)} " for name in model.strengths] if len(model.strengths) > 1 else [""]
-        choices_of |= {"strength": {f"{name}{number}": help for name in names for number, help in STRENGTHS.items()}}
+        choices_of |= {"strength": [f"{name}{number}" for name in names for number in ("0", "0.5", "1", "1.5")]}
     values = choices_of.get(command.name, ())
     if command.name == "adapter" and model is not None:
         others = [name for name in find_adapter_runs(runs_dir, model.run) if name not in model.strengths]

@@ -179,11 +179,10 @@ class ModelSlot:
 
     def set_strength(self, argument: str) -> None:
         """Set the strength of a change of the model by its name, which may be left out for the first one."""
-        strengths, (change, _, number) = self.session_model.strengths, argument.rpartition(" ")
-        change = find_name(change.strip(), {name.lower(): name for name in strengths}) if change else ""
-        name = next(name for name in strengths if name.lower() == change or not change)
-        self.sampler.set_strengths({**strengths, name: read_strength(number)})
-        self.sampler.post_message(self.sampler.Changed())
+        name, _, number = argument.rpartition(" ")
+        sliders = {slider.change.lower(): slider for slider in self.sampler.strength_sliders}
+        name = find_name(name.strip(), dict.fromkeys(sliders, "")) if name else next(iter(sliders))
+        sliders[name].value = read_strength(number)
 
     def choose_controls(self) -> None:
         from lotr_tui.screens.dialogs.questions import SamplerDialog

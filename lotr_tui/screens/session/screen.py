@@ -269,7 +269,7 @@ class SessionScreen(AppScreen[None]):
         if not self.is_ready:
             return True if name in MODEL_FREE_ACTIONS else None
         model = self.slot.session_model
-        if name == "inspect" and parameters[0] == "tuning":
+        if name == "slot.sampler.step_strength" or (name == "inspect" and parameters[0] in ("tuning", "strengths")):
             return bool(model.strengths)
         if name == "slot.toggle_unit":
             return model.model.tokenizer.is_open
@@ -362,14 +362,13 @@ class SessionScreen(AppScreen[None]):
             self.side.show_next(self._draft)
 
     def on_sampler_panel_changed(self) -> None:
-        sampler, before = self.slot.sampler, self.slot.session_model
-        self.slot.change_settings(sampler=sampler.settings, strengths=sampler.strengths)
-        self.slot.session_model = before.with_strengths(sampler.strengths)
-        if self.slot.session_model is before:
-            self.side.preview.update(sampler.settings)
-        else:
-            self.show_preview()
-            self.show_status()
+        slot, strengths = self.slot, self.slot.sampler.strengths
+        slot.change_settings(sampler=slot.sampler.settings)
+        if strengths != slot.session_model.strengths:
+            slot.change_settings(strengths=strengths)
+            slot.session_model = slot.session_model.with_strengths(strengths)
+        self.show_preview()
+        self.show_status()
 
     def _follow_reply(self, ended: bool) -> None:
         self.update_keys()
