@@ -23,7 +23,7 @@ DEPTHS = (0.6, 0.75, 0.9)  # of the layers that are tried
 RELATIVE_NORM = 0.16  # of a vector at strength 1, to the mean norm of the outputs of its layer (dialogue.md)
 MIN_LINES, MAX_LINES, HELD_OUT = 8, 100, 0.12  # of each kind, and the fraction of them that is held out
 MAX_LINE_TOKENS = 32  # of a line that are read
-SAMPLE_SEED = 0
+READING, SAMPLE_SEED = 0.6, 0  # part of the time in which lines are read
 
 
 @dataclass(frozen=True)
@@ -55,46 +55,36 @@ def find_vector(model: LanguageModel, lines: Sequence[str], others: Sequence[str
         raise InvalidInputError("only a Transformer of two layers or more can be steered; use a model such as bundled")
     # All lines are said by someone, so that the vector has the manner of a speaker and not the name.
     head = encode_speaker(network.tokenizer, SOMEONE) if network is not model else ()
-    kinds = [_sample(network, head, kind) for kind in (lines, others)]
-    num_layers, start = network.config.num_layers, len(head)
-    layers = sorted({min(num_layers - 1, round(depth * num_layers)) for depth in DEPTHS})
-    num_steps = sum(len(read) + (1 + len(layers)) * len(held_out) for read, held_out in kinds)
-    num_done = 0
-
+    kinds, start, size = (
+        [_sample(network, head, kind) for kind in (lines, others)],
+        len(head),
+        network.config.num_layers,
+    )
     means, norms = [], []  # of the outputs of each layer, by kind
-    for read, _ in kinds:
-        parts = []
+    for number, (read, _) in enumerate(kinds):
+        outputs = []
         for ids in read:
-            parts.append(network.record_attention(ids).layer_outputs[:, 1 + start :])
-            num_done += 1
-            yield num_done / num_steps
-        outputs = np.concatenate(parts, axis=1)
-        means.append(outputs.mean(axis=1))
-        norms.append(np.linalg.norm(outputs, axis=2).mean(axis=1))
+            outputs.append(network.record_attention(ids).layer_outputs[:, 1 + start :])
+            yield READING * (number + len(outputs) / len(read)) / len(kinds)
+        joined = np.concatenate(outputs, axis=1)
+        means.append(joined.mean(axis=1))
+        norms.append(np.linalg.norm(joined, axis=2).mean(axis=1))
     differences = means[0] - means[1]
     relative_norms = 2 * np.linalg.norm(differences, axis=1) / (norms[0] + norms[1])
 
-    before, best = list[float](), None
-    for layer in (0, *layers):  # without a vector, and with one
+    def score(scored: NumpyTransformer) -> list[float]:  # in bits per character, the held-out lines of each kind
+        nats = [sum(float(score_sequence(scored, ids)[start:].sum()) for ids in held_out) for _, held_out in kinds]
+        texts = ["".join(network.tokenizer.decode(ids[start:]) for ids in held_out) for _, held_out in kinds]
+        return [each / math.log(2) / len(text) for each, text in zip(nats, texts, strict=True)]
+
+    before, found = score(network), list[SteeringVector]()
+    for layer in (layers := sorted({min(size - 1, round(depth * size)) for depth in DEPTHS})):
+        yield READING + (1 - READING) * len(found) / len(layers)
         vector = differences[layer] * np.float32(RELATIVE_NORM / max(relative_norms[layer], 1e-9))
-        scored = network.with_vector("", layer, vector).with_strengths({"": 1.0}) if before else network
-        scores = []
-        for _, held_out in kinds:
-            bits = num_characters = 0.0
-            for ids in held_out:
-                bits += float(score_sequence(scored, ids)[start:].sum()) / math.log(2)
-                num_characters += len(network.tokenizer.decode(ids[start:]))
-                num_done += 1
-                yield num_done / num_steps
-            scores.append(bits / num_characters)
-        if not before:
-            before = scores
-            continue
-        gain, other_gain = scores[0] - before[0], scores[1] - before[1]
-        if best is None or gain - other_gain > best.gain - best.other_gain:
-            best = SteeringVector(layer, num_layers, vector, float(relative_norms[layer]), gain, other_gain)
-    assert best is not None, "there is a layer"
-    yield best
+        after = score(network.with_vector("", layer, vector).with_strengths({"": 1.0}))
+        gains = [new - old for new, old in zip(after, before, strict=True)]
+        found.append(SteeringVector(layer, size, vector, float(relative_norms[layer]), *gains))
+    yield max(found, key=lambda each: each.gain - each.other_gain)
 
 
 def _sample(network: NumpyTransformer, head: Sequence[int], lines: Sequence[str]) -> tuple[list[TokenIds], ...]:

@@ -103,7 +103,10 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
             "use --tokenizer bpe, or --mode line"
         )
     corpus = read_corpus(config)
-    lines, splits = corpus.lines, split_corpus(corpus, config)
+    lines = corpus.lines
+    splits: Sequence[Int32Array] = [np.arange(*edges, dtype=np.int32) for edges in pairwise((0, *corpus.file_ends))]
+    if len(splits) == 1:  # one file
+        splits = split_indices(corpus.file_ends[0], config.split_seed, config.split, config.held_out)
     if is_open:
         tokenizer = tokenizer or train_tokenizer(lines.take(splits[0]), config)
         if mode == "dialogue":
@@ -128,13 +131,6 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
         train_scene_offsets=train.scene_offsets,
         stats=stats,
     )
-
-
-def split_corpus(corpus: Corpus, config: DataConfig) -> Sequence[Int32Array]:
-    """Return the indices of the lines of the training, validation and test split, which may be files."""
-    if len(corpus.file_ends) == 1:
-        return split_indices(corpus.file_ends[0], config.split_seed, config.split, config.held_out)
-    return [np.arange(*edges, dtype=np.int32) for edges in pairwise((0, *corpus.file_ends))]
 
 
 def _choose_cast(lines: Lines, config: DataConfig, source: str) -> tuple[str, ...]:

@@ -30,13 +30,7 @@ from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.model_loading import check_adapters, parse_adapter
 from lotr_tui.session.reply import encode_beginning, parse_script
-from lotr_tui.session.session_model import (
-    SessionModel,
-    chat_start,
-    default_num_answers,
-    default_settings,
-    find_chat_template,
-)
+from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
 from lotr_tui.session.settings import read_strength
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a model of words does not need
@@ -157,6 +151,7 @@ def generate(
     if isinstance(model, base.AdaptedModel):
         model = model.with_strengths(strengths)
     if steer is not None:
+        from lotr_tui.session.session_model import SessionModel
         from lotr_tui.session.steering import Steering  # most calls do not need it
 
         steering = Steering(steer, replace(SessionModel.from_loaded(loaded[0]), model=model))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.analysis.steering import find_steerable
 from engine.config import BUNDLED
 from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers import EOS_ID
@@ -167,10 +166,6 @@ class SessionModel:
             self._variants[key] = replace(self, model=model.with_strengths(changed))
             self._variants[key].__dict__["_variants"] = self._variants
         return self._variants[key]
-
-    @property
-    def is_steerable(self) -> bool:
-        return find_steerable(self.model) is not None
 
     @property
     def load_name(self) -> str:

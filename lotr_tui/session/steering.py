@@ -2,22 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from engine.analysis.steering import MIN_LINES, RELATIVE_NORM, SteeringVector, find_vector
-from engine.config import DataConfig
-from engine.data.corpus import read_corpus, read_whole_text
-from engine.data.dataset import split_corpus
+from engine.config import LSTM
+from engine.data.corpus import read_whole_text
 from engine.data.speakers import display_name, find_speaker
 from engine.errors import InvalidInputError, printable
-from engine.models.dialogue import DialogueModel
-from engine.models.numpy_transformer import NumpyTransformer
-from engine.runs.directory import read_config
+from engine.runs.loading import find_model
 from lotr_tui.formatting import STEERING, format_lone_token, format_percent
+from lotr_tui.session.comparison import load_training_data
 from lotr_tui.session.read_text import NextTokenContext, TextReader, read_next_token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import read_strength
@@ -32,11 +30,7 @@ class Steering:
     """Search of a vector towards a speaker, or towards the first of two files of lines, which a thread calls."""
 
     def __init__(self, argument: str, session_model: SessionModel, text: NextTokenContext | None = None) -> None:
-        """Steer a model as `argument` says: `Gollum`, `good.txt bad.txt:0.5`, or `off` to end it.
-
-        The words that gain and lose most after `text` are a part of `effect`. Bad input raises a LotrError, here or
-        when the object is called.
-        """
+        """Steer a model as `Gollum`, `good.txt bad.txt:0.5` or `off` says; `effect` tells what that does to `text`."""
         match = _WITH_STRENGTH.fullmatch(argument.strip())
         self._target, strength = match.groups() if match else (argument.strip(), "1")
         self._strength, self._text, self._fraction, self.effect = read_strength(strength), text, 0.0, ""
@@ -50,26 +44,23 @@ class Steering:
     describe = describe_briefly
 
     def __call__(self) -> SessionModel:
-        model = self._plain.model
         if self._target == "off":
             return self._plain
+        model: Any = self._plain.model
         label, lines, others = self._read_lines()
         for found in find_vector(model, lines, others):
-            if not isinstance(found, SteeringVector):
-                self._fraction = found
-                continue
-            assert isinstance(model, (DialogueModel, NumpyTransformer)), "checked at the beginning"
-            name = STEERING + label
-            steered = model.with_vector(name, found.layer, found.vector).with_strengths({name: self._strength})
-            self.effect = (
-                f"{name} · layer {found.layer} of {found.num_layers} · norm {RELATIVE_NORM:.2f} of the vectors there, "
-                f"{found.relative_norm:.2f} before it is scaled · held-out lines of {label} "
-                f"{found.gain:+.2f} bits/character likelier, others {found.other_gain:+.2f}"
-            )
-            if self._text is not None:
-                self.effect += describe_change(self._text, replace(self._text, model=steered))
-            return replace(self._plain, model=steered, unsteered=self._plain)
-        raise AssertionError("a vector is the last result")
+            self._fraction = found if isinstance(found, float) else 1.0
+        assert isinstance(found, SteeringVector)
+        name = STEERING + label
+        steered = model.with_vector(name, found.layer, found.vector).with_strengths({name: self._strength})
+        self.effect = (
+            f"{name} · layer {found.layer} of {found.num_layers} · norm {RELATIVE_NORM:.2f} of the vectors there, "
+            f"{found.relative_norm:.2f} before it is scaled · held-out lines of {label} {found.gain:+.2f} "
+            f"bits/character likelier, others {found.other_gain:+.2f}"
+        )
+        if self._text is not None:
+            self.effect += describe_change(self._text, replace(self._text, model=steered))
+        return replace(self._plain, model=steered, unsteered=self._plain)
 
     def _read_lines(self) -> tuple[str, list[str], list[str]]:
         # The name of the vector, and both kinds of lines.
@@ -77,20 +68,14 @@ class Steering:
             paths = [Path(each).expanduser() for each in match.groups()]
             lines, others = (read_whole_text(path, MAX_FILE_BYTES).splitlines() for path in paths)
             return printable(paths[0].stem), lines, others
-        run = self._plain.run
-        data = DataConfig(tokenizer="pretrained", mode="dialogue", min_characters=-1)  # of the bundled dialogues
-        data = data if run is None else read_config(run).data
-        corpus = read_corpus(data)
-        train = corpus.lines.take(split_corpus(corpus, data)[0])
-        speakers = [train.speaker_names[id] for id in train.speaker_ids.tolist()]
-        known = [name for name, count in Counter(speakers).most_common() if name and count >= MIN_LINES]
+        train = load_training_data(self._plain.run or find_model(LSTM)[0]).splits.train  # or the bundled dialogues
+        counts = Counter(line.speaker for line in train)
+        known = [name for name, count in counts.most_common() if name and count >= MIN_LINES]
         if not known:
             raise InvalidInputError("the training text names no speakers; name two files, as /steer good.txt bad.txt")
         speaker = find_speaker(self._target, known)
-        said: dict[bool, list[str]] = {True: [], False: []}
-        for name, text in zip(speakers, train.texts, strict=True):
-            said[name == speaker].append(text)
-        return display_name(speaker), said[True], said[False]
+        lines = [line.text for line in train if line.speaker == speaker]
+        return display_name(speaker), lines, [line.text for line in train if line.speaker != speaker]
 
 
 def describe_change(before: NextTokenContext, after: NextTokenContext) -> str:
@@ -98,7 +83,7 @@ def describe_change(before: NextTokenContext, after: NextTokenContext) -> str:
     read = [read_next_token(TextReader(), text) for text in (before, after)]
     probs = [np.exp(each.state.log_probs) for each in read if each is not None and each.state is not None]
     change, tokens = 100 * (probs[1] - probs[0]), before.model.tokenizer.tokens
-    order: Sequence[int] = np.argsort(change).tolist()
+    order = np.argsort(change).tolist()
     shown = [*order[: -NUM_WORDS - 1 : -1], *order[:NUM_WORDS]]
     words = [f"{format_lone_token(tokens[id].strip() or tokens[id])} {change[id]:+.1f} %" for id in shown]
     return f" · next word: {', '.join(words)}"

@@ -7,8 +7,6 @@ import numpy as np
 
 from engine.analysis.speakers import SpeakerPosterior
 from engine.analysis.steering import SteeringVector, find_vector
-from engine.data.corpus import read_corpus
-from engine.data.dataset import split_corpus
 from engine.data.scripts import Turn, encode_speaker, encode_turn, encode_turns, utterance_text
 from engine.data.speakers import SOMEONE, STRANGER, display_name
 from engine.generation.generate import TokenEvent, generate_batch
@@ -16,6 +14,7 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import score_sequence
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
+from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
 from tests.bench.measuring import Figure, Skip
 
@@ -42,9 +41,7 @@ def measure_steering(options, seeds=SEEDS, questions=QUESTIONS):
     if not is_base_stored(SMOLLM2):
         raise Skip("SmolLM2 is not stored; run `lotr-tui fetch smollm2`")
     loaded = load_model_by_name("bundled")
-    model, corpus = loaded.model, read_corpus(loaded.config.data)
-    train = corpus.lines.take(split_corpus(corpus, loaded.config.data)[0])
-    names = [train.speaker_names[id] for id in train.speaker_ids]
+    model, train = loaded.model, load_run_dataset(loaded).splits.train
 
     def measure(answering, title):
         asked = [(seed, question) for seed in seeds for question in questions]
@@ -63,7 +60,7 @@ def measure_steering(options, seeds=SEEDS, questions=QUESTIONS):
 
     yield from measure(model, "not steered")
     for speaker in SPEAKERS:
-        kinds = [[t for n, t in zip(names, train.texts, strict=True) if (n == speaker) == is_own] for is_own in (1, 0)]
+        kinds = [[line.text for line in train if (line.speaker == speaker) == is_own] for is_own in (True, False)]
         found = next(each for each in find_vector(model, *kinds) if isinstance(each, SteeringVector))
         yield f"{display_name(speaker)}: layer {found.layer}, gain {found.gain:+.3f}, others {found.other_gain:+.3f}"
         steered = model.with_vector("steer", found.layer, found.vector)

@@ -156,8 +156,7 @@ class ConversationView(containers.Vertical):
         from lotr_tui.session.steering import Steering  # not needed for the first paint
 
         model = self.slot.session_model
-        text = find_context(model, self.conversation.current_reply, "", self.context)
-        steering = Steering(argument, model, text)
+        steering = Steering(argument, model, find_context(model, self.conversation.current_reply, "", self.context))
 
         async def steer() -> None:
             await self.slot.load_with(steering)

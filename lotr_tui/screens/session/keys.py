@@ -210,8 +210,10 @@ def find_problem(command: str, model: "SessionModel | None") -> str:
         return f"/strength needs a model with an adapter, and {model.name} has none: /model bundled"
     if command == "adapter" and not (model.strengths or model.source):
         return f"/adapter needs a model that adapters are made for, and {model.name} is none: /model smollm2"
-    if command == "steer" and not model.is_steerable:
-        return "/steer needs a Transformer of two layers or more: /model bundled"
+    if command == "steer":
+        from engine.analysis.steering import find_steerable  # not needed for the first paint
+
+        return "" if find_steerable(model.model) else "/steer needs a Transformer of two layers or more: /model bundled"
     if command in CAST_COMMANDS and not model.cast:
         return f"/{command} needs a model that knows speakers: /model bundled, or train one with --mode dialogue"
     return ""

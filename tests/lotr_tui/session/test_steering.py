@@ -76,6 +76,5 @@ def test_bad_input_is_refused_in_one_line(tmp_path, monkeypatch, argument, probl
 
 def test_a_model_without_layers_is_refused():
     lstm = SessionModel("lstm", "", with_cast(open_model(bpe_tokenizer())), source="hf:lstm")
-    assert not lstm.is_steerable
     with pytest.raises(LotrError, match="only a Transformer of two layers or more can be steered"):
         Steering("Gollum", lstm)()

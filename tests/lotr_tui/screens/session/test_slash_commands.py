@@ -14,6 +14,7 @@ from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.dialogues import dialogue_session_model
 from tests.support.files import write_run
+from tests.support.networks import random_transformer
 from tests.support.prompt import type_ahead, type_text, visible_lines
 
 SIZE = (120, 35)
@@ -38,7 +39,7 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
         ("/strength rom", "eo 0"), ("/strength film 1", ".5"), ("/steer fro", "do"), ("/steer o", "ff"),
     ]:  # fmt: skip
         model = SimpleNamespace(cast=["FRODO", "GANDALF"], chat=None, strengths={"film": 1.0, "romeo": 0.5})
-        model.is_steerable, model.unsteered = True, model
+        model.model, model.unsteered = random_transformer(), model
         assert keys.complete_command(text, model, tmp_path).rest == rest, text
     assert "No such command" in keys.complete_command("/zz", None).hint
     with pytest.raises(InvalidInputError, match="type /temperature NUMBER"):
@@ -46,7 +47,7 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
 
 
 def test_only_commands_that_the_model_can_do_are_offered():
-    bare = {"strengths": {}, "source": "", "name": "lstm", "is_steerable": False, "unsteered": None}
+    bare = {"strengths": {}, "source": "", "name": "lstm", "model": None, "unsteered": None}
     for cast, chat, offered in (("SAM",), None, {"as", "to", "scene"}), ((), object(), {"system"}), ((), None, set()):
         for text in ("/", "/set "):
             choices = keys.complete_command(text, SimpleNamespace(cast=cast, chat=chat, **bare)).choices
