@@ -146,8 +146,9 @@ def plan_memory(config: Config, source: TrainingInput, device: torch.device) -> 
     if needed > free:
         smaller = (size >> shift for shift in range(size.bit_length()))
         fitting = next((each for each in smaller if required(each, checkpointing=True) <= free), None)
-        remedy = f"use --set batch_size={fitting}" if fitting else "choose a smaller model or another device"
-        remedy += " --set gradient_checkpointing=auto" if fitting and setting == "false" else ""
+        changes = [f"--set batch_size={fitting}"] if fitting != size else []
+        changes += ["--set gradient_checkpointing=auto"] if setting == "false" else []
+        remedy = f"use {' '.join(changes)}" if fitting else "choose a smaller model or another device"
         memory = f"about {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free on {device}"
         raise ConfigError(f"the training of this adapter needs {memory}; {remedy}")
     memory = f"needs about {needed / 1e9:,.1f} of {free / 1e9:,.1f} GB free on {device}"

@@ -111,14 +111,13 @@ class ModelLoader:
         self._progress = progress
 
     def describe(self) -> str:
-        """Return the current step, what the model needs, and the time since the start, on one line."""
-        needs = "" if self._progress is None else format_needs(self._progress)
-        parts = [self.describe_briefly(), *filter(None, [needs]), f"{time.monotonic() - self._started_at:.0f} s"]
-        return printable(" · ".join(parts))
+        """Return what the model needs, or before that is known the current step, and the time, on one line."""
+        return f"{self.describe_briefly()} · {time.monotonic() - self._started_at:.0f} s"
 
     def describe_briefly(self) -> str:
         progress = self._progress
-        return printable(f"loading {self._label}" + ("" if progress is None else f": {progress.text}"))
+        step = "" if progress is None else f": {format_needs(progress) or progress.text}"
+        return printable(f"loading {self._label}{step}")
 
 
 class ModelFetch:
