@@ -162,11 +162,6 @@ class HeldOutLine(NamedTuple):
     words: tuple[str, ...]
     edges: tuple[int, ...]  # first token of each word in the split, and the one after the last word
 
-    def word_log_probs(self, log_probs: Float64Array) -> list[float]:
-        """Return the log-probability of each word, rounded, given the log-probabilities `[time]` of the split."""
-        sums = np.add.reduceat(log_probs[: self.edges[-1]], self.edges[:-1])
-        return [round(value, 3) for value in sums.tolist()]
-
 
 def choose_held_out_lines(dataset: Dataset) -> list[HeldOutLine]:
     """Choose a few short lines, in a script of different speakers, those with most lines in the training first."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -221,7 +222,8 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
         if follows_notebook:
             notebook = notebook_perplexity(network, valid, options.batch_size, options.bptt)
         perplexity = evaluation.summarize_log_probs(log_probs[is_scored], valid[is_scored]).perplexity
-        return perplexity, notebook, [line.word_log_probs(log_probs) for line in state.held_out_lines]
+        words = (np.add.reduceat(log_probs[: edges[-1]], edges[:-1]) for *_, edges in state.held_out_lines)
+        return perplexity, notebook, [each.round(3).tolist() for each in words]
 
     perplexity, progress.notebook_perplexity, line_log_probs = state.distributed.broadcast_object(score)
     if not math.isfinite(perplexity):

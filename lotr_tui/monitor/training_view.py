@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -153,15 +153,6 @@ class LogLine:
 
 def describe_training_end(event: events.Finished) -> str:
     return "done (early stopping)" if event.reason == "patience" else event.reason
-
-
-class LineChange(NamedTuple):
-    """Bits of the words of a held-out line before a training and at one of its evaluations."""
-
-    speaker: str  # empty if the text is no script
-    words: tuple[str, ...]
-    before: Float64Array  # bits `[words]` before the first step
-    after: Float64Array  # bits `[words]` at the evaluation
 
 
 @dataclass
@@ -329,15 +320,18 @@ class TrainingView:
         """Number of held-out lines whose words are scored; 0 except for adapters."""
         return len(self.line_scores[0].lines) if self.line_scores else 0
 
-    def line_change(self, index: int, epoch: float | None = None) -> LineChange:
-        """Return the change of a held-out line at the latest evaluation up to an epoch, by default the latest one."""
+    def line_change(self, index: int, epoch: float | None = None) -> tuple[str, list[str], Float64Array, Float64Array]:
+        """Return speaker and words of a held-out line, their bits `[words]` before the first step, and their bits now.
+
+        These are of the latest evaluation up to `epoch`, or of all. The speaker is empty if the text is no script.
+        """
         first, *later = self.line_scores
         (speaker, words), shown = first.lines[index], first
         for event in later:
             shown = event if epoch is None or event.epoch <= epoch else shown
         before, after = (np.array(each.log_probs[index]) / -math.log(2) for each in (first, shown))
-        shown_words = (printable(word.replace("\n", LINE_END_MARK)) for word in words)
-        return LineChange(printable(speaker), tuple(shown_words), before, after)
+        shown_words = [printable(word.replace("\n", LINE_END_MARK)) for word in words]
+        return printable(speaker), shown_words, before, after
 
     @property
     def unit(self) -> LossUnit:

@@ -397,7 +397,7 @@ class ChangedWords(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Static(id="line-heading")
-        words = TextView("", "", lambda index: (DIFFERENCE_SHADING.style_of(self._gains[index]),), id="line-words")
+        words = TextView("", "", lambda index: (DIFFERENCE_SHADING.style_of(self._gains[index]),))
         words.can_focus = False
         yield words
         yield Static(id="line-changes")
@@ -408,17 +408,15 @@ class ChangedWords(Vertical):
         if not view.num_lines:
             return
         self.line %= view.num_lines
-        change = view.line_change(self.line, cursor)
-        place = f"held-out line {self.line + 1} of {view.num_lines}"
-        bits = f" · {change.before.mean():.2f} → {change.after.mean():.2f} bits a word"
-        heading = Content.assemble((place, "bold"), (bits, MUTED), ("  n", "bold $accent"), (" next", MUTED))
+        (speaker, names, before, after), words = view.line_change(self.line, cursor), self.query_one(TextView)
+        place, bits = f"held-out line {self.line + 1}/{view.num_lines}", f"{before.mean():.2f} → {after.mean():.2f}"
+        heading = Content.assemble((place, "bold"), (" (n)", "$accent"), (f" · {bits} bits/word", MUTED))
         self.query_one("#line-heading", Static).update(heading)
-        head, words = [f"{change.speaker}:"] if change.speaker else [], self.query_one("#line-words", TextView)
-        text, self._gains = " ".join([*head, *change.words]), change.before - change.after
-        words.show(Page.plain(text, [match.span() for match in WORD.finditer(text)][-len(change.words) :]))
+        text, self._gains = " ".join([f"{speaker}:", *names] if speaker else names), before - after
+        words.show(Page.plain(text, [match.span() for match in WORD.finditer(text)][-len(names) :]))
         order = np.argsort(-self._gains, kind="stable").tolist()
         most = [index for index in (*order[:3], *order[:-3:-1]) if abs(self._gains[index]) >= 0.05]
-        changes = " · ".join(f"{change.words[index]} {self._gains[index]:+.1f}" for index in most)
+        changes = " · ".join(f"{names[index]} {self._gains[index]:+.1f}" for index in most)
         legend = words.legend(DIFFERENCE_SHADING.legend, DIFFERENCE_SHADING.styles)
         self.query_one("#line-changes", Static).update(Content(changes or "no change yet") + "\n" + legend)
 

@@ -36,8 +36,8 @@ def test_scores_of_lines_that_do_not_fit_are_ignored_and_a_resume_undoes_them():
     view = view_of(adapter_events(2))
 
     def gains(*epoch):
-        change = view.line_change(0, *epoch)
-        return pytest.approx(list(change.before - change.after))
+        *_, before, after = view.line_change(0, *epoch)
+        return pytest.approx(list(before - after))
 
     view.apply(events.LinesScored(33, 3.0, ((-1.0, -1.0),)))
     assert gains() == [2, 0, -1]

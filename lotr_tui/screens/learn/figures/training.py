@@ -338,12 +338,10 @@ class FineTuningFigure(LiveTrainingFigure[Character]):
         self.query_one("#answers", Drawing).show(paint)
         if chosen >= len(answers):
             return view.failure if self.training else "10 to 20 seconds for each epoch"
-        if answers[chosen].likeness < MIN_LIKENESS:
-            return "hardly Gollum"
-        if rises[chosen] > MAX_RISE:
-            return "Gollum, but the language breaks"
-        self.finish_part(0)
-        return "Gollum, in good language"
+        is_like, holds = answers[chosen].likeness >= MIN_LIKENESS, rises[chosen] <= MAX_RISE
+        if is_like and holds:
+            self.finish_part(0)
+        return f"{'Gollum' if is_like else 'hardly Gollum'}, {'and the language holds' if holds else 'broken language'}"
 
 
 class PreparedRun(NamedTuple):

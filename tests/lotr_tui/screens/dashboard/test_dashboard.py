@@ -234,7 +234,7 @@ async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(mak
         def shown():
             return "\n".join(map(lines_of, words.children))
 
-        assert "held-out line 1 of 2 · 7.21 → 6.71 bits a word" in shown()
+        assert "held-out line 1/2 (n) · 7.21 → 6.71 bits/word" in shown()
         assert "Gollum: It burns! ¶" in shown()
         assert "It +3.0 · ¶ -1.5" in shown()
         assert [words.query_one(TextView).style_of(index) for index in range(3)] == [
@@ -248,11 +248,11 @@ async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(mak
         await pilot.press("left_square_bracket")
         assert "It +2.0 · ¶ -1.0" in shown()
         await pilot.press("n")
-        assert "held-out line 2 of 2" in shown()
+        assert "held-out line 2/2" in shown()
         assert "Sam: Po-ta-toes! ¶" in shown()
         assert "no change yet" in shown()
         await pilot.press("N", "N")
-        assert "held-out line 2 of 2" in shown()
+        assert "held-out line 2/2" in shown()
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: not words.is_on_screen)
         await pilot.press("tab")
