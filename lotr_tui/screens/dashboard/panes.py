@@ -397,7 +397,7 @@ class ChangedWords(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Static(id="line-heading")
-        words = TextView("", "", lambda index: (DIFFERENCE_SHADING.style_of(self._gains[index]),))
+        words = TextView("", "", lambda index: (DIFFERENCE_SHADING.style_of(self._gains[index]),), id="line-words")
         words.can_focus = False
         yield words
         yield Static(id="line-changes")
@@ -412,10 +412,11 @@ class ChangedWords(Vertical):
         place, bits = f"held-out line {self.line + 1}/{view.num_lines}", f"{before.mean():.2f} → {after.mean():.2f}"
         heading = Content.assemble((place, "bold"), (" (n)", "$accent"), (f" · {bits} bits/word", MUTED))
         self.query_one("#line-heading", Static).update(heading)
-        text, self._gains = " ".join([f"{speaker}:", *names] if speaker else names), before - after
-        words.show(Page.plain(text, [match.span() for match in WORD.finditer(text)][-len(names) :]))
+        head, self._gains = f"{speaker}: " if speaker else "", before - after
+        text = head + " ".join(names)
+        words.show(Page.plain(text, [match.span() for match in WORD.finditer(text, len(head))]))
         order = np.argsort(-self._gains, kind="stable").tolist()
-        most = [index for index in (*order[:3], *order[:-3:-1]) if abs(self._gains[index]) >= 0.05]
+        most = [index for index in dict.fromkeys([*order[:3], *order[:-3:-1]]) if abs(self._gains[index]) >= 0.05]
         changes = " · ".join(f"{names[index]} {self._gains[index]:+.1f}" for index in most)
         legend = words.legend(DIFFERENCE_SHADING.legend, DIFFERENCE_SHADING.styles)
         self.query_one("#line-changes", Static).update(Content(changes or "no change yet") + "\n" + legend)
