@@ -107,7 +107,7 @@ class AdaptedMatrix:
     """
 
     def __init__(self, parts: Sequence[StoredTensor], changes: Sequence[Sequence[LowRankChange]]) -> None:
-        """Join `parts`, each with its `changes`."""
+        """Join `parts`, each with its `changes`, whose strengths are 0."""
         sizes = [len(part.scales if isinstance(part, Int8Rows) else part) for part in parts]
         size = math.gcd(*sizes)
         rank = max(sum(len(first) for _, first, _ in each) for each in changes)
@@ -126,7 +126,7 @@ class AdaptedMatrix:
         self._seconds = np.ascontiguousarray(seconds.reshape(-1, size, rank).swapaxes(1, 2))
         self._part_of_group = np.repeat(np.arange(len(parts)), [rows // size for rows in sizes])
         self._outputs, self._firsts = slice(0, sum(sizes)), slice(sum(sizes), sum(sizes) + len(parts) * rank)
-        self._strengths = np.ones((len(parts), 1, rank), np.float32)
+        self._strengths = np.zeros((len(parts), 1, rank), np.float32)
 
     def at(self, strengths: Float32Array) -> Self:
         """Return the same matrix with other strengths `[adapters]`."""

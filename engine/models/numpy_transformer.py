@@ -243,7 +243,8 @@ class NumpyTransformer:
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
         if isinstance(self._output, layout.Int8Matrix):
-            self._multiply_large_inputs_exactly()
+            self._multiply_large_inputs_exactly()  # of the base alone, whose texts are the same with adapters
+        self._layers = self._layers_at([1.0] * len(self._adapters))
         if self.has_int8_weights:
             parts = (getattr(part, "joined", part) for part in (*chain(*self._layers), self._output))
             blocks = (matrix.memory() for matrix in parts if isinstance(matrix, layout.Int8Matrix))
@@ -318,18 +319,21 @@ class NumpyTransformer:
     def with_strengths(self, strengths: Mapping[str, float]) -> Self:
         model = copy.copy(self)
         model._strengths = self._strengths | {name: strengths[name] for name in self._strengths if name in strengths}
-        of_adapters = np.array([model._strengths[adapter.name] for adapter in self._adapters], np.float32)
-        model._layers = []
-        for layer in self._layers:
-            parts = layer._asdict().items()
-            adapted: dict[str, Any] = {name: p.at(of_adapters) for name, p in parts if isinstance(p, AdaptedMatrix)}
-            model._layers.append(layer._replace(**adapted))
+        model._layers = self._layers_at([model._strengths[adapter.name] for adapter in self._adapters])
         model._added = {}
         for name, (index, vector) in self._vectors.items():
             if strength := model._strengths[name]:
                 added = np.float32(strength) * vector
                 model._added[index] = model._added[index] + added if index in model._added else added
         return model
+
+    def _layers_at(self, strengths: Sequence[float]) -> list[TransformerLayer]:
+        of_adapters, layers = np.array(strengths, np.float32), []
+        for layer in self._layers:
+            parts = layer._asdict().items()
+            adapted: dict[str, Any] = {name: p.at(of_adapters) for name, p in parts if isinstance(p, AdaptedMatrix)}
+            layers.append(layer._replace(**adapted))
+        return layers
 
     def with_vector(self, name: str, layer: int, vector: Float32Array) -> Self:
         """Return the same model with a steering vector `[width]` at strength 0 (Turner et al. 2023, arXiv 2308.10248).

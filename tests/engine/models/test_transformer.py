@@ -379,6 +379,9 @@ def test_adapters_beside_a_base_predict_as_merged_ones_at_any_strength(is_int8):
         for name, weight in at.weights.items():
             np.testing.assert_allclose(weight, merged[name], atol=1e-5)
     assert model.strengths == {"one": 1, "two": 1}
+    as_it_came, _ = token_by_token(model.with_strengths({"one": 0, "two": 0}), ids)
+    alone, _ = token_by_token(NumpyTransformer(config, VOCABULARY, base, int8=is_int8), ids)
+    np.testing.assert_allclose(as_it_came, alone, atol=1e-5)
 
 
 def test_another_strength_reads_the_last_token_of_a_text_again():
