@@ -1,8 +1,9 @@
 """Groups about playing: the speed of generation on one core, and models by others."""
 
 from engine.config import LSTM
+from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from tests.bench.interface import find_smollm2
-from tests.bench.measuring import Figure, all_cores, call, compare, milliseconds
+from tests.bench.measuring import Figure, Skip, all_cores, call, compare, milliseconds
 
 
 def _ratio(name, runs, key, reference):
@@ -55,6 +56,15 @@ def measure_pretrained(options):
         yield Figure(f"{key}, one core", "tokens/s", tuple(run[key] for run in runs))
         if (ours := f"ours {key.split()[-1]}") in runs[0] and key != ours:
             yield _ratio(f"ratio to {key}", runs, ours, key)
+
+
+def measure_two_processes(options):
+    """Tokens per second of SmolLM2, and of random weights in the sizes of SmolLM2-360M, in two processes and in one."""
+    if not is_base_stored(SMOLLM2):
+        raise Skip("needs lotr-tui fetch smollm2")
+    for name in ("135M", "360M"):
+        shared, alone = call("speeds", "shared_speeds", name, options.repeat)[0]
+        yield from compare(f"{name}, two processes", f"{name}, one", "tokens/s", shared, alone)
 
 
 def measure_adapters(options):

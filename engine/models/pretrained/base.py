@@ -195,7 +195,7 @@ def time_product(num_rows: int) -> float:
     """Return the seconds of a product with a matrix of `num_rows` in 8 bits, in memory as large models have it."""
     rows = Int8Rows(np.zeros((num_rows, TIMED_INPUTS), np.int8), np.ones(num_rows, np.float32))
     matrix, vector, seconds = layout.Int8Matrix(rows), np.ones(TIMED_INPUTS, np.float32), list[float]()
-    use_huge_pages([matrix.memory()])
+    use_huge_pages(matrix.memory())
     for _ in range(4):
         start = time.perf_counter()
         matrix.matmul_vector(vector)
