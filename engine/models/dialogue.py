@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import chain
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -419,7 +419,7 @@ class DialogueModel:
         self.model, self.cast, self.turn_model = model, tuple(cast), turn_model
         if turn_model and turn_model.cast != self.cast:
             raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
-        self.tokenizer, self._load_text_model = model.tokenizer, load_text_model
+        self.tokenizer, self._load_text_model = model.tokenizer, cache(load_text_model)  # once at all strengths
         self.end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
 
     @property

@@ -159,10 +159,9 @@ class StrengthSlider(NumberSlider):
     """Strength of a change of the model, such as an adapter."""
 
     BINDING_GROUP_TITLE = "Strength"
-    HELP = "0: the model as it came, 1: as trained; ← → set it"
 
     def __init__(self, change: str, label: str, value: float, *, id: str) -> None:
-        super().__init__(label, value, MAX_STRENGTH, self.HELP, id=id)
+        super().__init__(label, value, MAX_STRENGTH, "0: the model as it came, 1: as trained; ← → set it", id=id)
         self.change = change
 
 
@@ -184,7 +183,7 @@ class SamplerPanel(containers.Vertical):
     """
 
     class Changed(message.Message):
-        """Posted when `settings` have changed."""
+        """Posted when `settings` or `strengths` have changed."""
 
     def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008
         super().__init__(id=id)
