@@ -23,14 +23,19 @@ from engine.generation.turns import MAX_ANSWERS, Answer, stream_answers
 from engine.models import base, dialogue
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from engine.runs.loading import load_model_by_name
 from lotr_tui import STARTED, formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
-from lotr_tui.session.model_loading import check_adapters, parse_adapter
+from lotr_tui.session.model_loading import parse_adapter
 from lotr_tui.session.reply import encode_beginning, parse_script
-from lotr_tui.session.session_model import chat_start, default_num_answers, default_settings, find_chat_template
+from lotr_tui.session.session_model import (
+    chat_start,
+    default_num_answers,
+    default_settings,
+    find_chat_template,
+    load_session_model,
+)
 from lotr_tui.session.settings import read_strength
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a model of words does not need
@@ -126,44 +131,28 @@ def generate(
     if prompt is not None or not is_conversation:  # a speaker opens a conversation or a scene without a prompt
         text = console.read_text(prompt, "PROMPT", 'lotr-tui generate "Where is Frodo"', MAX_PROMPT_BYTES)
 
-    is_combined = combination != main.Combination() or len(run or []) > 1
-    if is_combined and (pretrained := next(filter(is_pretrained_name, run or []), None)):
-        remedy = "leave out other runs, --mixture and --cache"
-        raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
-    adapters = [parse_adapter(each) for each in adapter or []]
-    check_adapters(adapters, run or [], is_combined=is_combined)
-    beside = [name for name, _ in adapters]
-    load = partial(load_model_by_name, runs_dir=runs_dir, precision=precision, adapters=beside)
-    loaded = [load(name, on_progress=partial(announce, name)) for name in run or (None,)]
-    if not run and loaded[0].name == LSTM:
+    adapters, announced = [parse_adapter(each) for each in adapter or []], partial(announce, "+".join(run or []))
+    loaded = load_session_model(run or [], runs_dir, combination.options(), precision, announced, adapters)
+    if not run and loaded.name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
-    model = loaded[0].model
-    if is_combined:
-        from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
-
-        model = ModelCombiner(loaded).combine(CombinationOptions(**vars(combination)), to_play=True).model
-    changes = list(base.strengths_of(model))
-    strengths = dict(zip(changes[-len(adapters) :], (given for _, given in adapters), strict=False))
-    if strength is not None and not changes:
-        raise InvalidInputError(f"--strength needs an adapter, and {loaded[0].name} has none; leave it out")
+    if strength is not None and not loaded.strengths:
+        raise InvalidInputError(f"--strength needs an adapter, and {loaded.name} has none; leave it out")
     if strength is not None:
-        strengths |= {changes[0]: strength}
-    if isinstance(model, base.AdaptedModel):
-        model = model.with_strengths(strengths)
+        loaded = loaded.with_strengths({next(iter(loaded.strengths)): strength})
     if steer is not None:
-        from lotr_tui.session.session_model import SessionModel
         from lotr_tui.session.steering import Steering  # most calls do not need it
 
-        steering = Steering(steer, replace(SessionModel.from_loaded(loaded[0]), model=model))
-        model = steering().model
+        steering = Steering(steer, loaded)
+        loaded = steering()
         print(steering.effect, file=sys.stderr)
+    model = loaded.model
     request = Request(
-        "+".join(each.name for each in loaded),
+        loaded.settings_name,
         model,
         replace(default_settings(model).sampler, **given),
         range(first_seed, first_seed + count),
-        strengths=base.strengths_of(model),
-        predicts_eos=loaded[0].config.data.mode == "line",
+        strengths=loaded.strengths,
+        predicts_eos=loaded.predicts_eos,
         as_json=as_json,
         jsonl=jsonl,
     )
@@ -177,10 +166,10 @@ def generate(
         continue_text(request, text or "", reply=reply, system=system or "")
 
 
-def announce(name: str | None, progress: "LoadingProgress") -> None:
+def announce(name: str, progress: "LoadingProgress") -> None:
     """Print what a large model needs before it is loaded."""
     if progress.tokens_per_second:
-        print(f"note: {printable(str(name))} {formatting.format_needs(progress)} on this machine", file=sys.stderr)
+        print(f"note: {printable(name)} {formatting.format_needs(progress)} on this machine", file=sys.stderr)
 
 
 def print_text(

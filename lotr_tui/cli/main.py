@@ -14,7 +14,7 @@ from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from typer.completion import get_completion_inspect_parameters
@@ -27,6 +27,9 @@ from engine.storage.files import absolute_path
 from lotr_tui.completion import COMPLETE_VARIABLE
 from lotr_tui.completion.values import VALUES
 from lotr_tui.textual_fixes import is_served
+
+if TYPE_CHECKING:
+    from engine.runs.combine import CombinationOptions
 
 COMMANDS = {
     "train": ("train", "Train a model from scratch, in a live dashboard or with plain lines."),
@@ -261,6 +264,13 @@ class Combination:
     mixture: Annotated[bool, option("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
     cache: Annotated[bool, option("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
 
+    def options(self) -> "CombinationOptions | None":
+        if self == Combination():
+            return None
+        from engine.runs.combine import CombinationOptions  # imports numpy
+
+        return CombinationOptions(**vars(self))
+
 
 INIT_HELP = (
     "Fine-tune: start from a run or RUN@EPOCH, from base (the pre-trained LSTM that is included), or with an adapter "
@@ -381,12 +391,7 @@ def session(
     adapters = [parse_adapter(each) for each in adapter or []]
     from lotr_tui.cli.launch import open_session  # imports Textual
 
-    combined = None
-    if combination != Combination():
-        from engine.runs.combine import CombinationOptions  # imports numpy
-
-        combined = CombinationOptions(**vars(combination))
-    return open_session(run or [], runs_dir, combined, pace, theme, mouse=not no_mouse, adapters=adapters)
+    return open_session(run or [], runs_dir, combination.options(), pace, theme, mouse=not no_mouse, adapters=adapters)
 
 
 def run_command(arguments: list[str] | None = None) -> int:

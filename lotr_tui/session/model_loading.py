@@ -43,12 +43,6 @@ def parse_adapter(text: str) -> GivenAdapter:
     return name, read_strength(number)
 
 
-def check_adapters(adapters: Sequence[GivenAdapter], runs: Sequence[str], *, is_combined: bool) -> None:
-    """Refuse, by an InvalidInputError, adapters beside several runs or a combination."""
-    if adapters and (is_combined or len(runs) > 1):
-        raise InvalidInputError("--adapter belongs to one model; leave out other runs, --mixture and --cache")
-
-
 def find_adapter_runs(runs_dir: Path | None, beside: Path | None) -> list[str]:
     """Return the names of runs with adapters of the base of the run `beside`; None for all adapters."""
     from engine.runs.directory import bundled_runs, find_run_dirs, read_json  # not needed for the first paint

@@ -25,7 +25,7 @@ from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session import settings
 from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
-from lotr_tui.session.model_loading import GivenAdapter, check_adapters
+from lotr_tui.session.model_loading import GivenAdapter
 from lotr_tui.session.settings import ModelSettings, ReplyMode
 
 if TYPE_CHECKING:
@@ -250,12 +250,10 @@ def load_session_model(
     adapters: Sequence[GivenAdapter] = (),
 ) -> SessionModel:
     """Load a model, or a combination of runs; without names, the default. A screen uses `ModelLoader`."""
-    check_adapters(adapters, names, is_combined=combination is not None)
-    pretrained = next((name for name in names if is_pretrained_name(name)), None)
-    if pretrained is not None and (len(names) > 1 or combination is not None):
-        raise InvalidInputError(
-            f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture and --cache"
-        )
+    pretrained = next(filter(is_pretrained_name, names), "")
+    if (pretrained or adapters) and (len(names) > 1 or combination is not None):
+        problem = f"{pretrained} is a model by others and cannot be" if pretrained else "adapters are not"
+        raise InvalidInputError(f"{problem} combined; leave out other runs, --mixture and --cache")
     beside = [name for name, _ in adapters]
     runs = [loading.load_model_by_name(name, runs_dir, precision, on_progress, beside) for name in names or (None,)]
     if combination is None and len(runs) == 1:

@@ -17,7 +17,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
-from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model, parse_adapter
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, GivenAdapter, ModelLoader, add_recent_model, parse_adapter
 from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, read_strength
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import SamplerPanel
@@ -203,17 +203,15 @@ class ModelSlot:
 
         choose_run(self._screen, self.load)
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, adapters: Sequence[GivenAdapter] = ()) -> None:
         """Load the model of a run, or a model by others, in a thread; ask first if it has to be fetched."""
         from engine.config import BUNDLED  # not needed for the first paint
 
         if name in (BUNDLED, SMOLLM2) and not is_base_stored(SMOLLM2):
             self.ask_to_fetch()
         else:
-            self._load_next(ModelLoader([name], self._state.runs_dir))
-
-    def _load_next(self, loader: ModelLoader) -> None:
-        self._screen.run_worker(self.load_with(loader), exclusive=True, group="load")
+            loader = ModelLoader([name], self._state.runs_dir, adapters=adapters)
+            self._screen.run_worker(self.load_with(loader), exclusive=True, group="load")
 
     def set_adapter(self, argument: str) -> None:
         """Put the adapter of a run beside the model, such as `romeo:0.5`, or take it away, as `romeo off`."""
@@ -228,7 +226,7 @@ class ModelSlot:
         elif name not in beside:
             use = f"the adapters beside it: {', '.join(beside) or 'none'}"
             raise InvalidInputError(f"{name[:40]!r} is no adapter beside {model.name}; {use}")
-        self._load_next(ModelLoader([model.load_name], self._state.runs_dir, adapters=adapters))
+        self.load(model.load_name, adapters)
 
     async def load_with(self, loader: "ModelLoader | Steering") -> None:
         self.loader = loader

@@ -116,7 +116,7 @@ class TestOutput:
         def load(name, runs_dir, precision, on_progress, adapters):
             return LoadedModel(name, Path(), Config(), adapted_model(name, *adapters))
 
-        monkeypatch.setattr("lotr_tui.cli.generate.load_model_by_name", load)
+        monkeypatch.setattr("engine.runs.loading.load_model_by_name", load)
         texts = []
         for options in ("", "--strength 0.5", "--strength 0.5 --adapter romeo:0.25 --adapter tales"):
             done = lotr("generate", "Where is", "--run", "film", "--seed", "1", "--json", *options.split())

@@ -32,7 +32,7 @@ OPTIONS = [
     ("generate the --run r --strength 1", "--strength needs an adapter, and r has none"),
     ("generate the --adapter r:2", "strength '2' is out of range; use 0 (the model as it came) to 1.5"),
     ("--adapter r:", "'r:' is no adapter; write RUN:X, such as romeo:0.5"),
-    ("generate the --run r --adapter r --cache", "--adapter belongs to one model"),
+    ("generate the --run r --adapter r --cache", "adapters are not combined; leave out other runs"),
     ("generate the --run r --adapter r", "run 'r' is no adapter, and has no base for adapters of other runs"),
     ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
     ("generate the --run missing --top-k -1", "top-k -1 is out of range; use a number from 0 to 1,000,000"),
