@@ -11,7 +11,6 @@ import weakref
 from contextlib import suppress
 from itertools import repeat
 from mmap import mmap
-from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import numpy as np
@@ -67,6 +66,8 @@ class SecondProcess:
             return len(self._shapes) - 1
 
     def start(self) -> None:
+        from subprocess import DEVNULL, PIPE, Popen  # takes 5 ms, and small models need no process
+
         command = [sys.executable, "-P", "-c", _CODE, " ".join([str(self._file), *self._shapes]), *sys.path]
         process = Popen(command, pass_fds=[self._file], process_group=0, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL)
         assert process.stdin
@@ -113,7 +114,7 @@ def _open_block(file: int) -> tuple[memoryview, npt.NDArray[np.int8], npt.NDArra
     return memoryview(block).cast("q"), vectors, np.frombuffer(block, np.int32, -1, SUMS_START)
 
 
-def _end(process: Popen[bytes]) -> None:
+def _end(process: Any) -> None:
     process.kill()
     process.communicate()
 
