@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:  # most trainings need no tokenizers by others
     from engine.models.pretrained.base import Base
 
 Drop = Callable[[Tensor], Tensor]  # of vectors `[batch, time, width]`
-Context = AbstractContextManager[None]
 INIT_STD = 0.02  # as in GPT-2
 MAX_SCORING_LOGITS = 2**23  # in memory at once
 
@@ -113,25 +111,6 @@ class _Layer(nn.Module):
         gate_up = self.mlp["gate_up"](ops.rms_norm(vectors, self.post_attention_layernorm), drop_adapted)
         gates, values = gate_up.chunk(2, dim=-1)  # SwiGLU (Shazeer 2020)
         return vectors + drop(self.mlp["down"](nn.functional.silu(gates) * values, drop_adapted))
-
-
-def _replayed_dropout(generator: torch.Generator | None) -> tuple[Context, Context]:
-    # Contexts of the two times that a layer is computed, which draw the same masks.
-    state = None if generator is None else generator.get_state()
-
-    @contextmanager
-    def replay() -> Iterator[None]:
-        if generator is None or state is None:
-            yield
-            return
-        current = generator.get_state()
-        generator.set_state(state)
-        try:
-            yield
-        finally:
-            generator.set_state(current)
-
-    return nullcontext(), replay()
 
 
 class _Body(nn.Module):
@@ -245,9 +224,6 @@ class TransformerModel(nn.Module):
             ops.dropout, generator=generator, distributed=distributed, variational=config.variational_dropout
         )
 
-        def drop_batch(vectors: Tensor, p: float) -> Tensor:
-            return drop(vectors.transpose(0, 1), p).transpose(0, 1)
-
         embeddings: Tensor = self.model.embed_tokens.weight
         if generator is not None and config.embedding_dropout:  # of random tokens in the whole window
             mask = ops.dropout_mask(embeddings, (len(embeddings), 1), config.embedding_dropout, generator)
@@ -255,16 +231,20 @@ class TransformerModel(nn.Module):
         # Attention needs the batch first; dropout masks have the time first, as in the LSTM.
         vectors = drop(nn.functional.embedding(ids, embeddings), config.input_dropout).transpose(0, 1).contiguous()
         rotation = self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)]
-        drop_added, drop_adapted = (partial(drop_batch, p=p) for p in (config.hidden_dropout, config.lora_dropout))
+
+        def drop_batch(vectors: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+            return drop(vectors.transpose(0, 1), p, generator=generator).transpose(0, 1)
+
+        def read_layer(vectors: Tensor, layer: nn.Module, generators: Iterator[torch.Generator | None]) -> Any:
+            own, dropouts = next(generators), (config.hidden_dropout, config.lora_dropout)
+            return layer(vectors, rotation, *(partial(drop_batch, p=p, generator=own) for p in dropouts))
+
         for layer in self.model.layers:
-            arguments = vectors, rotation, drop_added, drop_adapted
-            if self.checkpoints_gradients and torch.is_grad_enabled():
-                contexts = partial(_replayed_dropout, generator)
-                vectors = checkpoint(
-                    layer, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-                )
+            if self.checkpoints_gradients and torch.is_grad_enabled():  # backward draws the same masks once more
+                twice = iter((generator, generator and generator.clone_state()))
+                vectors = checkpoint(read_layer, vectors, layer, twice, use_reentrant=False, preserve_rng_state=False)
             else:
-                vectors = layer(*arguments)
+                vectors = read_layer(vectors, layer, iter((generator,)))
         raw = ops.rms_norm(vectors.transpose(0, 1).contiguous(), self.model.norm)
         return raw, drop(raw, config.output_dropout)
 

@@ -136,23 +136,23 @@ def plan_memory(config: Config, source: TrainingInput, device: torch.device) -> 
     # On the CPU, the model that answers the sample prompt is in the same memory.
     other = 0 if is_cuda or source.base is None else source.base.required_memory(int8=True)
 
-    def required(batch_size: int, *, checkpointing: bool) -> int:
-        smaller = config.with_values(batch_size=batch_size)
-        return other + training_memory(smaller, num_tokens, device, checkpointing=checkpointing)
+    def required(size: int, *, checkpointing: bool) -> int:
+        return other + training_memory(
+            config.with_values(batch_size=size), num_tokens, device, checkpointing=checkpointing
+        )
 
     size = config.training.batch_size
     checkpointing = setting == "true" or (setting == "auto" and required(size, checkpointing=False) > free)
     needed = required(size, checkpointing=checkpointing)
-    if needed > free:
-        smaller = (size >> shift for shift in range(size.bit_length()))
-        fitting = next((each for each in smaller if required(each, checkpointing=True) <= free), None)
-        changes = [f"--set batch_size={fitting}"] if fitting != size else []
-        changes += ["--set gradient_checkpointing=auto"] if setting == "false" else []
-        remedy = f"use {' '.join(changes)}" if fitting else "choose a smaller model or another device"
-        memory = f"about {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free on {device}"
-        raise ConfigError(f"the training of this adapter needs {memory}; {remedy}")
-    memory = f"needs about {needed / 1e9:,.1f} of {free / 1e9:,.1f} GB free on {device}"
-    return checkpointing, f"loading the base: {memory}{', with gradient checkpointing' if checkpointing else ''}"
+    memory = f"needs about {needed / 1e9:,.1f} GB of the {free / 1e9:,.1f} GB free on {device}"
+    if needed <= free:
+        return checkpointing, f"loading the base: {memory}{', with gradient checkpointing' if checkpointing else ''}"
+    smaller = (size >> shift for shift in range(size.bit_length()))
+    fitting = next((each for each in smaller if required(each, checkpointing=True) <= free), None)
+    changes = [f"--set batch_size={fitting}"] if fitting != size else []
+    changes += ["--set gradient_checkpointing=auto"] if setting == "false" else []
+    remedy = f"use {' '.join(changes)}" if fitting else "choose a smaller model or another device"
+    raise ConfigError(f"the training of this adapter {memory}; {remedy}")
 
 
 class Epoch(NamedTuple):

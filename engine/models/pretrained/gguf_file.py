@@ -194,9 +194,8 @@ class _GGUFFile:
 
         type_, data = self.tensors[name]
         rows = order if rows is None else rows
-        values: Float32Array
         if data.ndim < 2:
-            values = dequantize(data, type_)
+            values: Float32Array = dequantize(data, type_)
             return values if rows is None else values[rows]
         rows = np.arange(len(data)) if rows is None else rows
         values = np.empty((len(rows), *gguf.quant_shape_from_byte_shape(data.shape, type_)[1:]), np.float32)

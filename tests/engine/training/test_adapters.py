@@ -109,13 +109,13 @@ def test_memory_is_stated_and_a_training_that_does_not_fit_is_refused(base, corp
         return line
 
     has(1000)
-    assert stated() == "loading the base: needs about 0.0 of 1.0 GB free on cpu"
+    assert stated() == "loading the base: needs about 0.0 GB of the 1.0 GB free on cpu"
     has(5)
     assert stated().endswith(" free on cpu, with gradient checkpointing")
     for megabytes, message in (
         (5, "; use --set gradient_checkpointing=auto$"),
         (4, "; use --set batch_size=4 --set gradient_checkpointing=auto$"),
-        (1, "0.0 GB are free on cpu; choose a smaller model or another device$"),
+        (1, "0.0 GB free on cpu; choose a smaller model or another device$"),
     ):
         has(megabytes)
         with pytest.raises(ConfigError, match=message):
