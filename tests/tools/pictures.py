@@ -61,6 +61,23 @@ async def picture_session(runs_dir):
         await save(app, pilot, "session.svg")
 
 
+async def picture_strength():
+    """How Gollum goes on with one text and one seed, without the adapter, with half of it and with all of it."""
+    app = LotrApp(session_model=load_session_model([BUNDLED], None), pace=0)
+    async with app.run_test(size=(110, 26)) as pilot:
+        commands = ["/set mode continue", "/to Gollum", "/set seed 0"]
+        for strength in ("0", "0.5", "1"):
+            commands += [f"/strength {strength}", "The Ring is"]
+        for line in commands:
+            app.screen.query_one("#prompt", PromptInput).value = line
+            await pilot.press("enter")
+            await pilot.pause(0.5)
+            conversation = app.screen.view.conversation
+            await wait_for(pilot, lambda conversation=conversation: conversation.active_reply is None)
+        await pilot.pause(2)
+        await save(app, pilot, "strength.svg")
+
+
 async def picture_dashboard(runs_dir):
     app = LotrApp(job=prepare_job(PRESETS["tiny"].with_values(epochs=8), "tiny", runs_dir), runs_dir=runs_dir)
     async with app.run_test(size=(130, 36)) as pilot:
@@ -99,6 +116,7 @@ if __name__ == "__main__":
         link_fetched_models(home)
         os.environ["LOTR_TUI_HOME"] = home  # without the settings and runs of the user
         asyncio.run(picture_session(Path(home, "runs")))
+        asyncio.run(picture_strength())
         asyncio.run(picture_dashboard(Path(home, "runs")))
         asyncio.run(picture_chapter())
         asyncio.run(picture_attention())
