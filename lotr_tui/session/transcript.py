@@ -6,20 +6,14 @@ from typing import NamedTuple
 
 from engine.generation.generate import Done
 from engine.generation.turns import answer_score
-from lotr_tui.formatting import (
-    LINE_END_MARK,
-    describe_finish_reason,
-    describe_strengths,
-    displayable,
-    format_generation_speed,
-)
+from lotr_tui import formatting
 from lotr_tui.session.cast import UNCAST_STYLE, shown_name, speaker_style
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import reads_line_ends
 
 Span = tuple[int, int, str]  # start and end of a part of a text in characters, and the name of its style
 MAX_LEAD_CHARACTERS = 30  # of the prompt's last word that are repeated before a reply that continues this word
-_LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
+_LINE_END_MARKS = re.compile(f"{formatting.LINE_END_MARK}(?=\n|$)")
 
 
 class Note(NamedTuple):
@@ -111,10 +105,10 @@ def reply_figures(reply: Reply) -> str:
     elif reply.reason == "error" and not reply.failure:
         ending = "stopped by an error or the end of the session"
     elif not reply.failure:
-        speed = format_generation_speed(done, reply.noun)
-        ending = "" if reply.has_ended_line and is_conversation else describe_finish_reason(done, reply.noun)
+        speed = formatting.format_generation_speed(done, reply.noun)
+        ending = "" if reply.has_ended_line and is_conversation else formatting.describe_finish_reason(done, reply.noun)
     page, seed, chain = answer_page(reply), f"seed {reply.seed}", reply.settings.describe()
-    strength = describe_strengths(reply.strengths)
+    strength = formatting.describe_strengths(reply.strengths)
     if not is_conversation:
         return " · ".join(filter(None, [page, ending, seed, strength, chain, speed]))
     if score is not None:
@@ -154,9 +148,9 @@ def token_index_at(reply: Reply, character: int) -> int:
 
 def _shown_pieces(reply: Reply) -> tuple[str, list[str]]:
     """Return the end of the prompt that the reply continues, and the pieces with marks or blanks at line ends."""
-    pieces = [displayable(token.piece) for token in reply.tokens]
+    pieces = [formatting.displayable(token.piece) for token in reply.tokens]
     lead = word_to_continue(reply.prompt or "", pieces) if reply.reply_mode == "continue" else ""
-    line_end = "" if reads_line_ends(reply.session_model.model) else LINE_END_MARK
+    line_end = "" if reads_line_ends(reply.session_model.model) else formatting.LINE_END_MARK
     shown, is_line_empty = [], not lead
     for index, piece in enumerate(pieces):
         *ended_lines, last = (piece.removeprefix(" ") if not lead and not index else piece).split("\n")
