@@ -19,7 +19,7 @@ import numpy.typing as npt
 from engine.data.arrays import Float32Array
 from engine.runtime.process import use_huge_pages
 
-MIN_WEIGHTS = 50_000_000  # of a model, from which the process is worth its memory
+MIN_WEIGHTS = 200_000_000  # of a model; with SmolLM2-135M, the gain is lost again beside small other loads
 # Shared memory has, in lines of the cache, the number of the product that is wanted, that of the last one that is done,
 # and what the process does, then vectors and their sums. The index of the matrix and how many vectors there are, are
 # parts of the number.

@@ -287,17 +287,15 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
     return speeds
 
 
-def shared_speeds(name, repeat, context=200, num_tokens=50):
-    """Return tokens per second of SmolLM2, or of random weights of other sizes, in two processes and in one."""
-    base, rng = read_base(SMOLLM2), np.random.default_rng(0)
-    config, weights = base.config, base.weights
-    if name == "360M":
-        sizes = {"embedding_size": 960, "num_layers": 32, "num_heads": 15, "num_kv_heads": 5, "feed_forward_size": 2560}
-        config, weights = replace(config, **sizes), {}
-        for key, shape in weight_shapes(config, len(base.tokenizer)).items():
-            is_matrix = len(shape) == 2
-            values = rng.integers(-127, 128, shape, np.int8) if is_matrix else np.ones(shape, np.float32)
-            weights[key] = Int8Rows(values, np.full(shape[0], 2e-4, np.float32)) if is_matrix else values
+def shared_speeds(repeat, context=200, num_tokens=50):
+    """Return tokens per second of random weights in the sizes of SmolLM2-360M, in two processes and in one."""
+    base, rng, weights = read_base(SMOLLM2), np.random.default_rng(0), {}
+    sizes = {"embedding_size": 960, "num_layers": 32, "num_heads": 15, "num_kv_heads": 5, "feed_forward_size": 2560}
+    config = replace(base.config, **sizes)
+    for name, shape in weight_shapes(config, len(base.tokenizer)).items():
+        is_matrix = len(shape) == 2
+        values = rng.integers(-127, 128, shape, np.int8) if is_matrix else np.ones(shape, np.float32)
+        weights[name] = Int8Rows(values, np.full(shape[0], 2e-4, np.float32)) if is_matrix else values
     ids = rng.integers(2, len(base.tokenizer), context + num_tokens).tolist()
     shared = NumpyTransformer(config, base.tokenizer, weights, int8=True)
     with one_core():
