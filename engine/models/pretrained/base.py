@@ -26,6 +26,7 @@ from engine.models.adapters import Adapter, MergedWeights, adapter_shapes
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import SMOLLM2
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from engine.models.second_process import make_second_process
 from engine.runtime.process import return_freed_memory, use_huge_pages
 from engine.storage.tensor_file import MEMORY_CHECK_THRESHOLD, Int8Rows, StoredTensor
 
@@ -37,6 +38,7 @@ TOKEN_BYTES, STATED_CONTEXT = 400, 1024  # of a token in the vocabulary; tokens 
 TIMED_INPUTS, TIMED_ROWS = 1024, 48 * 1024  # of the product in 8 bits that is timed; no cache holds its matrix
 # Products with a small matrix that take as long as a layer without its weights, and as what adapters add to it.
 LAYER_PRODUCTS, ADAPTED_PRODUCTS = 24, 8
+SECOND_PROCESS_GAIN = 1.25  # of large products, as measured on SmolLM2-135M and larger layouts
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}  # by values of `model_type`
 MAX_CONTEXT_SIZE = 65_536  # of the setting; a larger context is used up to there
 # Of replies and texts in well-known models.
@@ -165,6 +167,8 @@ class Base:
         if not self.config.tie_weights:
             num_weights -= len(self.tokenizer) * self.config.embedding_size  # one row of the embedding is read
         large, small = time_product(TIMED_ROWS), time_product(1)
+        if make_second_process(num_weights) is not None:
+            large /= SECOND_PROCESS_GAIN
         num_small = (LAYER_PRODUCTS + (ADAPTED_PRODUCTS if adapters else 0)) * self.config.num_layers
         return 1 / (num_weights * large / (TIMED_ROWS * TIMED_INPUTS) + num_small * small)
 
