@@ -136,7 +136,8 @@ class Base:
             check_memory(required)
             if on_progress is not None:
                 speed = self.expected_speed(adapters) if int8 and required >= MEMORY_CHECK_THRESHOLD else None
-                on_progress(LoadingProgress("reading the weights", required, speed))
+                process_memory = self._process_memory if int8 else 0
+                on_progress(LoadingProgress("reading the weights", required + process_memory, speed))
             config = adapters[0].config if adapters else self.config
             weights = self.weights if int8 else MergedWeights(self.weights, ())
             decoder = numpy_transformer.NumpyTransformer(
@@ -150,6 +151,11 @@ class Base:
     def _num_weights(self, adapters: Sequence[Adapter]) -> int:
         of_adapters = chain.from_iterable(adapter_shapes(adapter.config).values() for adapter in adapters)
         return sum(map(math.prod, chain(self.shapes.values(), of_adapters)))
+
+    @property
+    def _process_memory(self) -> int:  # of the second process, which there is only if the memory is
+        num_weights = self._num_weights(())
+        return num_weights // 2 if make_second_process(num_weights) else 0
 
     def required_memory(self, adapters: Sequence[Adapter] = (), *, int8: bool) -> int:
         """Return the peak memory in bytes of loading the model, and of a text of `STATED_CONTEXT` tokens."""
@@ -167,7 +173,7 @@ class Base:
         if not self.config.tie_weights:
             num_weights -= len(self.tokenizer) * self.config.embedding_size  # one row of the embedding is read
         large, small = time_product(TIMED_ROWS), time_product(1)
-        if make_second_process(num_weights) is not None:
+        if self._process_memory:
             large /= SECOND_PROCESS_GAIN
         num_small = (LAYER_PRODUCTS + (ADAPTED_PRODUCTS if adapters else 0)) * self.config.num_layers
         return 1 / (num_weights * large / (TIMED_ROWS * TIMED_INPUTS) + num_small * small)
