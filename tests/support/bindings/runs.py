@@ -81,7 +81,8 @@ def cursor(app):
 
 
 def sample_epoch(app):
-    return float(text_of(app.screen.query_one("SampleTimeline")).split()[1])
+    word = text_of(app.screen.query_one("SampleTimeline")).split()[1]
+    return 0 if word == "it" else float(word)  # "as it came", or an epoch
 
 
 def of_view(name):
