@@ -16,7 +16,6 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, suggest_nearest
 from engine.models import weights as layout
-from engine.models.second_process import SecondProcess
 from engine.storage.tensor_file import Int8Rows, StoredTensor, quantize_rows, to_float32
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -107,12 +106,7 @@ class AdaptedMatrix:
     single precision, and together too: groups of as many rows of one matrix are a batch.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[StoredTensor],
-        changes: Sequence[Sequence[LowRankChange]],
-        process: SecondProcess | None = None,
-    ) -> None:
+    def __init__(self, parts: Sequence[StoredTensor], changes: Sequence[Sequence[LowRankChange]]) -> None:
         """Join `parts`, each with its `changes`, whose strengths are 0."""
         sizes = [len(part.scales if isinstance(part, Int8Rows) else part) for part in parts]
         size = math.gcd(*sizes)
@@ -127,7 +121,7 @@ class AdaptedMatrix:
                 firsts[part * rank : (part + 1) * rank][ranks] = first
                 seconds[outputs, ranks], self._adapters[part, ranks] = second, adapter
         is_int8 = all(isinstance(part, Int8Rows) for part in parts)
-        self.joined = layout.join_rows(*parts, quantize_rows(firsts) if is_int8 else firsts, process=process)
+        self.joined = layout.join_rows(*parts, quantize_rows(firsts) if is_int8 else firsts)
         # [groups, rank, rows of a group]
         self._seconds = np.ascontiguousarray(seconds.reshape(-1, size, rank).swapaxes(1, 2))
         self._part_of_group = np.repeat(np.arange(len(parts)), [rows // size for rows in sizes])

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -26,7 +25,6 @@ from engine.errors import InvalidInputError
 from engine.models import weights as layout
 from engine.models.adapters import AdaptedMatrix, Adapter, LowRankChange, MergedWeights
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
-from engine.models.second_process import SecondProcess, make_second_process
 from engine.runtime.process import use_huge_pages
 from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32, to_int8
 
@@ -237,11 +235,10 @@ class NumpyTransformer:
         self.has_int8_weights = False  # True if a matrix was stored in 8 bits
         self._shapes = layout.weight_shapes(config, len(tokenizer))
         check_names(weights, self._shapes)
-        self._process = make_second_process(sum(map(math.prod, self._shapes.values())))
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             embedding = threads.submit(self._read, "model.embed_tokens.weight")
             untied = None if config.tie_weights else threads.submit(self._read, "lm_head.weight")
-            output = threads.submit(lambda: layout.make_matrix((untied or embedding).result(), process=self._process))
+            output = threads.submit(lambda: layout.make_matrix((untied or embedding).result()))
             self._layers = list(threads.map(self._read_layer, range(config.num_layers)))
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
@@ -250,8 +247,8 @@ class NumpyTransformer:
         self._layers = self._layers_at([1.0] * len(self._adapters))
         if self.has_int8_weights:
             parts = (getattr(part, "joined", part) for part in (*chain(*self._layers), self._output))
-            blocks = [block for part in parts if isinstance(part, layout.Int8Matrix) for block in part.memory()]
-            timer = threading.Timer(HUGE_PAGES_DELAY, _speed_up, (blocks, self._process))
+            blocks = (matrix.memory() for matrix in parts if isinstance(matrix, layout.Int8Matrix))
+            timer = threading.Timer(HUGE_PAGES_DELAY, use_huge_pages, (blocks,))  # a product is then an eighth faster
             timer.daemon = True
             timer.start()
 
@@ -288,8 +285,7 @@ class NumpyTransformer:
                 if change := adapter.change(name):
                     first, second = change
                     changes[-1].append((index, first, to_float32(function(second)) if function else second))
-        process = self._process
-        return AdaptedMatrix(rows, changes, process) if any(changes) else layout.join_rows(*rows, process=process)
+        return AdaptedMatrix(rows, changes) if any(changes) else layout.join_rows(*rows)
 
     def _multiply_large_inputs_exactly(self) -> None:
         # The two largest units of the vectors between layers are not rounded to 8 bits: large Transformers have few
@@ -550,13 +546,6 @@ def pair_units(units: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """Reorder heads of `size` units so that both units of a pair of `rotary_frequencies` are neighbours."""
     heads = units.reshape(-1, 2, size // 2, *units.shape[1:])
     return heads.swapaxes(1, 2).reshape(units.shape)
-
-
-def _speed_up(blocks: list[tuple[int, int]], process: SecondProcess | None) -> None:
-    use_huge_pages(blocks)  # a product is then an eighth faster
-    if process:
-        with suppress(OSError):  # there is no memory for it
-            process.start()
 
 
 def _halve(matrix: StoredTensor) -> StoredTensor:

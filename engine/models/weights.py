@@ -1,8 +1,8 @@
 """Weights of models: sizes, names and shapes, checks, and products with them in numpy in 32 and in 8 bits."""
 
 import math
-from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers import Punctuation, TokenIds
 from engine.errors import ConfigError, RunError
-from engine.models.second_process import SecondProcess
 from engine.storage import tensor_file
 from engine.storage.tensor_file import MAX_INT8, Int8Rows, StoredTensor, quantize_rows, to_float32
 
@@ -212,22 +211,19 @@ class Int8Matrix:
     computed in another order are rounded elsewhere: of SmolLM2, 4 % of the probability then moves, at most 28 %.
     """
 
-    def __init__(self, rows: Int8Rows, process: SecondProcess | None = None) -> None:
+    def __init__(self, rows: Int8Rows) -> None:
         import numkong  # numpy has no fast products of 8-bit integers
 
         self._numkong: Any = numkong
         self._out_features, self._in_features = rows.values.shape
         self._scales = rows.scales.copy()
-        parts = np.array_split(rows.values, 2 if process else 1)
-        self._packed = [numkong.dots_pack(part) for part in parts]
-        self._multiply: Callable[[Any], Float32Array] | None
-        self._multiply = partial(process.multiply, process.add(parts[1]), *self._packed) if process else None
+        self._packed = numkong.dots_pack(rows.values)
         self._exact: tuple[()] | tuple[int, int] = ()
         self._exact_columns: tuple[Float32Array, ...] = ()
 
-    def memory(self) -> list[tuple[int, int]]:
-        # Address and size of the blocks that products read: each is a part of its Python object.
-        return [(id(part), part.nbytes) for part in self._packed]
+    def memory(self) -> tuple[int, int]:
+        # Address and size of the block that products read: it is a part of its Python object.
+        return id(self._packed), self._packed.nbytes
 
     def multiply_exactly(self, first: int, second: int) -> None:
         """Multiply the two largest inputs in single precision: without them, the others are rounded more finely."""
@@ -262,10 +258,7 @@ class Int8Matrix:
         lowest, _, highest, _ = numkong.minmax(vector) or (0.0, 0, 0.0, 0)  # None: all numbers are NaN
         peak = max(highest, -lowest, _MIN_PEAK)
         values = numkong.astype(numkong.scale(vector, alpha=MAX_INT8 / peak), "int8").reshape(1, self._in_features)
-        if self._multiply:
-            sums = self._multiply(values)[0]
-        else:
-            sums = np.asarray(numkong.dots_packed(values, self._packed[0]))[0].astype(np.float32)
+        sums = np.asarray(numkong.dots_packed(values, self._packed))[0].astype(np.float32)
         scale = peak * _STEP * factor
         if added is None:
             return np.asarray(numkong.fma(sums, self._scales, sums, alpha=scale, beta=0.0))
@@ -276,10 +269,7 @@ class Int8Matrix:
 
     def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
         # Products `[rows, outputs]` with vectors that are in 8 bits already.
-        if self._multiply:
-            products = self._multiply(vectors.values)
-        else:
-            products = np.asarray(self._numkong.dots_packed(vectors.values, self._packed[0])).astype(np.float32)
+        products: Float32Array = np.asarray(self._numkong.dots_packed(vectors.values, self._packed)).astype(np.float32)
         products *= self._scales
         products *= vectors.scales[:, None]
         return products
@@ -288,20 +278,18 @@ class Int8Matrix:
 Matrix = Float32Matrix | Int8Matrix
 
 
-def make_matrix(
-    tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False, process: SecondProcess | None = None
-) -> Matrix:
+def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False) -> Matrix:
     if isinstance(tensor, Int8Rows):
-        return Int8Matrix(tensor, process)
+        return Int8Matrix(tensor)
     return Int8Matrix(quantize_rows(tensor)) if quantize else Float32Matrix(tensor, by_columns=by_columns)
 
 
-def join_rows(*parts: StoredTensor, process: SecondProcess | None = None) -> Matrix:
+def join_rows(*parts: StoredTensor) -> Matrix:
     """Return one matrix with the rows of all parts, in 8 bits if all of them are."""
     rows = [part for part in parts if isinstance(part, Int8Rows)]
     if len(rows) < len(parts):
         return make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)
-    return make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))), process=process)
+    return make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))))
 
 
 def embed(embedding: StoredTensor, tokens: int | TokenIds) -> Float32Array:

@@ -11,7 +11,7 @@ from tests.bench.measuring import Figure, Skip
 
 MODULES = {
     "training": ("train", "adapter", "quality", "dashboard", "trackers", "scale-out", "growth", "byte-pairs"),
-    "playing": ("generate", "transformer-generate", "pretrained", "adapters", "two-processes"),
+    "playing": ("generate", "transformer-generate", "pretrained", "adapters"),
     "interface": ("start", "memory", "keys", "pretrained-session", "completion", "serve", "api"),
     "comparison": ("comparison",),
     "dialogue": ("dialogue",),

@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,17 +67,6 @@ def compare(name, peer_name, unit, runs, peer_runs):
     yield Figure(peer_name, unit, tuple(peer_runs))
     ratios = tuple(ours / peer for ours, peer in zip(runs, peer_runs, strict=True))
     yield Figure(f"ratio of {name} to {peer_name}", "", ratios)
-
-
-@contextmanager
-def one_core():
-    """Use one core; a model that is loaded then has no second process."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 def seconds_of(function):

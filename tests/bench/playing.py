@@ -1,9 +1,8 @@
 """Groups about playing: the speed of generation on one core, and models by others."""
 
 from engine.config import LSTM
-from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from tests.bench.interface import find_smollm2
-from tests.bench.measuring import Figure, Skip, all_cores, call, compare, milliseconds
+from tests.bench.measuring import Figure, all_cores, call, compare, milliseconds
 
 
 def _ratio(name, runs, key, reference):
@@ -56,14 +55,6 @@ def measure_pretrained(options):
         yield Figure(f"{key}, one core", "tokens/s", tuple(run[key] for run in runs))
         if (ours := f"ours {key.split()[-1]}") in runs[0] and key != ours:
             yield _ratio(f"ratio to {key}", runs, ours, key)
-
-
-def measure_two_processes(options):
-    """Tokens per second of random weights in the sizes of SmolLM2-360M, in two processes and in one."""
-    if not is_base_stored(SMOLLM2):
-        raise Skip("needs lotr-tui fetch smollm2")
-    shared, alone = call("speeds", "shared_speeds", options.repeat)[0]
-    yield from compare("two processes", "one", "tokens/s", shared, alone)
 
 
 def measure_adapters(options):

@@ -36,14 +36,12 @@ from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import HUGE_PAGES_DELAY, NumpyTransformer
 from engine.models.pretrained.folders import read_base
-from engine.models.pretrained.names import SMOLLM2
 from engine.models.weights import weight_shapes
 from engine.presets import PRESETS
 from engine.runs.directory import resolve_run
 from engine.runs.export import export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
-from engine.storage.tensor_file import Int8Rows
-from tests.bench.measuring import alternate, one_core, seconds_of, tokens_per_second
+from tests.bench.measuring import alternate, seconds_of, tokens_per_second
 
 BATCH_SIZE, NUM_WORDS = 16, 879  # as many words of the film dialogues are seen three times
 
@@ -243,8 +241,7 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
     import torch
 
     torch.set_num_threads(1)
-    with one_core():
-        model, _, module, ids = _read_smollm2(name)
+    model, _, module, ids = _read_smollm2(name)
 
     def speed(prepare, advance):
         """Return the median of five times, each of which continues a text of its own."""
@@ -287,37 +284,11 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
     return speeds
 
 
-def shared_speeds(repeat, context=200, num_tokens=50):
-    """Return tokens per second of random weights in the sizes of SmolLM2-360M, in two processes and in one."""
-    base, rng, weights = read_base(SMOLLM2), np.random.default_rng(0), {}
-    sizes = {"embedding_size": 960, "num_layers": 32, "num_heads": 15, "num_kv_heads": 5, "feed_forward_size": 2560}
-    config = replace(base.config, **sizes)
-    for name, shape in weight_shapes(config, len(base.tokenizer)).items():
-        is_matrix = len(shape) == 2
-        values = rng.integers(-127, 128, shape, np.int8) if is_matrix else np.ones(shape, np.float32)
-        weights[name] = Int8Rows(values, np.full(shape[0], 2e-4, np.float32)) if is_matrix else values
-    ids = rng.integers(2, len(base.tokenizer), context + num_tokens).tolist()
-    shared = NumpyTransformer(config, base.tokenizer, weights, int8=True)
-    with one_core():
-        alone = NumpyTransformer(config, base.tokenizer, weights, int8=True)
-    time.sleep(3 * HUGE_PAGES_DELAY)
-
-    def speed(model):
-        state = model.predict_tokens(model.start(), ids[:context], last_only=True)[1]
-        started = time.perf_counter()
-        for token in ids[context:]:
-            _, state = model.advance(state, token)
-        return num_tokens / (time.perf_counter() - started)
-
-    return alternate(repeat, partial(speed, shared), partial(speed, alone), warm_up=True)
-
-
 def adapter_speeds(context=200, num_tokens=50):
     """Return tokens per second of the bundled adapter beside its base and merged into it, and differences in fp32."""
-    with one_core():
-        beside, differences = load_model_by_name("bundled").decoder, {}
-        ids = beside.tokenizer.encode("The road went down from the hill to the river, in silence. " * 80).tolist()
-        merged = NumpyTransformer(beside.config, beside.tokenizer, beside.tensors, int8=True)
+    beside, differences = load_model_by_name("bundled").decoder, {}
+    ids = beside.tokenizer.encode("The road went down from the hill to the river, in silence. " * 80).tolist()
+    merged = NumpyTransformer(beside.config, beside.tokenizer, beside.tensors, int8=True)
 
     def speed(model):
         state, started = advance_tokens(model, model.start(), ids[:context])[1], time.process_time()

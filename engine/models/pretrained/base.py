@@ -26,7 +26,6 @@ from engine.models.adapters import Adapter, MergedWeights, adapter_shapes
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import SMOLLM2
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from engine.models.second_process import make_second_process
 from engine.runtime.process import return_freed_memory, use_huge_pages
 from engine.storage.tensor_file import MEMORY_CHECK_THRESHOLD, Int8Rows, StoredTensor
 
@@ -38,7 +37,6 @@ TOKEN_BYTES, STATED_CONTEXT = 400, 1024  # of a token in the vocabulary; tokens 
 TIMED_INPUTS, TIMED_ROWS = 1024, 48 * 1024  # of the product in 8 bits that is timed; no cache holds its matrix
 # Products with a small matrix that take as long as a layer without its weights, and as what adapters add to it.
 LAYER_PRODUCTS, ADAPTED_PRODUCTS = 24, 8
-SECOND_PROCESS_GAIN = 1.25  # of large products, as measured on SmolLM2-135M and larger layouts
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}  # by values of `model_type`
 MAX_CONTEXT_SIZE = 65_536  # of the setting; a larger context is used up to there
 # Of replies and texts in well-known models.
@@ -136,8 +134,7 @@ class Base:
             check_memory(required)
             if on_progress is not None:
                 speed = self.expected_speed(adapters) if int8 and required >= MEMORY_CHECK_THRESHOLD else None
-                process_memory = self._process_memory if int8 else 0
-                on_progress(LoadingProgress("reading the weights", required + process_memory, speed))
+                on_progress(LoadingProgress("reading the weights", required, speed))
             config = adapters[0].config if adapters else self.config
             weights = self.weights if int8 else MergedWeights(self.weights, ())
             decoder = numpy_transformer.NumpyTransformer(
@@ -151,11 +148,6 @@ class Base:
     def _num_weights(self, adapters: Sequence[Adapter]) -> int:
         of_adapters = chain.from_iterable(adapter_shapes(adapter.config).values() for adapter in adapters)
         return sum(map(math.prod, chain(self.shapes.values(), of_adapters)))
-
-    @property
-    def _process_memory(self) -> int:  # of the second process, which there is only if the memory is
-        num_weights = self._num_weights(())
-        return num_weights // 2 if make_second_process(num_weights) else 0
 
     def required_memory(self, adapters: Sequence[Adapter] = (), *, int8: bool) -> int:
         """Return the peak memory in bytes of loading the model, and of a text of `STATED_CONTEXT` tokens."""
@@ -173,8 +165,6 @@ class Base:
         if not self.config.tie_weights:
             num_weights -= len(self.tokenizer) * self.config.embedding_size  # one row of the embedding is read
         large, small = time_product(TIMED_ROWS), time_product(1)
-        if self._process_memory:
-            large /= SECOND_PROCESS_GAIN
         num_small = (LAYER_PRODUCTS + (ADAPTED_PRODUCTS if adapters else 0)) * self.config.num_layers
         return 1 / (num_weights * large / (TIMED_ROWS * TIMED_INPUTS) + num_small * small)
 
@@ -205,7 +195,7 @@ def time_product(num_rows: int) -> float:
     """Return the seconds of a product with a matrix of `num_rows` in 8 bits, in memory as large models have it."""
     rows = Int8Rows(np.zeros((num_rows, TIMED_INPUTS), np.int8), np.ones(num_rows, np.float32))
     matrix, vector, seconds = layout.Int8Matrix(rows), np.ones(TIMED_INPUTS, np.float32), list[float]()
-    use_huge_pages(matrix.memory())
+    use_huge_pages([matrix.memory()])
     for _ in range(4):
         start = time.perf_counter()
         matrix.matmul_vector(vector)
