@@ -307,7 +307,7 @@ def test_bases_and_adapters_that_do_not_fit_are_refused_in_one_line(run, monkeyp
 def test_the_adapter_of_another_base_is_refused(run, tmp_path, corpus):
     save_model(tmp_path / "base", "llama", initializer_range=0.2)
     other, _ = train(tmp_path, corpus, f"hf:{tmp_path / 'base'}", "other", epochs=1)
-    with pytest.raises(InvalidInputError, match="^run 'other' is an adapter of hf:.*/base, and not of hf:.*/tiny$"):
+    with pytest.raises(InvalidInputError, match=r"^run 'other' is an adapter of hf:.*/base, and not of hf:.*/tiny$"):
         load_model_by_name(str(run), adapters=[str(other)])
     shutil.copy(other / ADAPTER_FILE, run)
     with pytest.raises(InvalidInputError, match=r"adapter_model\.safetensors is an adapter of another base, with the"):
@@ -324,9 +324,9 @@ def test_three_adapters_of_one_base_are_loaded_together_each_once(run):
     ids = np.array(model.tokenizer.encode("Is it safe?"), np.int32)
     thirds = model.with_strengths(dict.fromkeys(model.strengths, 1 / 3))  # which are copies
     np.testing.assert_allclose(score_sequence(thirds, ids), score_sequence(load_model(run).model, ids), atol=0.05)
-    with pytest.raises(InvalidInputError, match="^adapter 'second' is named twice; name each adapter once$"):
+    with pytest.raises(InvalidInputError, match=r"^adapter 'second' is named twice; name each adapter once$"):
         load_model_by_name(str(run), adapters=[names[0], names[0]])
-    with pytest.raises(InvalidInputError, match="^4 adapters are too many for one model; use at most 3$"):
+    with pytest.raises(InvalidInputError, match=r"^4 adapters are too many for one model; use at most 3$"):
         load_model_by_name(str(run), adapters=names)
 
 
