@@ -1,12 +1,10 @@
 """The ladder, columns that differ by temperature, and side by side: columns that differ by model or speaker."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from textual import on, widgets
-from textual.binding import BindingType
 from textual.widget import Widget
 
 from engine.config import LSTM
@@ -25,9 +23,8 @@ from lotr_tui.session.cast import read_name, shown_name
 from lotr_tui.session.comparison import Column, ModelChoice, load_model_choice
 from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS, MAX_STRENGTH, read_strength
+from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
 from lotr_tui.widgets.inputs import LineInput
-from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import MAX_TEMPERATURE, TemperatureSlider
 
 WIDE_TEMPERATURES = (0.3, 0.6, 0.9, 1.2, 1.5)  # temperatures that the ladder starts with, from cautious to wild
@@ -45,22 +42,17 @@ def format_temperature(temperature: float) -> str:
     return f"{temperature:.2f}" if round(temperature, 2) == temperature else f"{temperature:g}"
 
 
-def read_temperature(text: str) -> float:
-    try:
-        temperature = float(text)
-    except ValueError:
-        raise InvalidInputError(f"temperature {text!r} is not a number; write them like 0.5 0.8 1") from None
-    SamplerSettings(temperature=temperature)  # raises if out of range
-    return round(temperature, 4)
-
-
-def parse_ladder(text: str, name: str = "temperature") -> list[float]:
-    read = read_temperature if name == "temperature" else read_strength
-    values = [read(part) for part in text.replace(",", " ").split()]
-    if not 0 < len(values) <= MAX_COLUMNS:
-        wrong = f"{len(values)} {name}s are too many" if values else f"there is no {name}"
+def parse_temperatures(text: str) -> list[float]:
+    temperatures = []
+    for part in text.replace(",", " ").split():
+        try:
+            temperatures.append(round(SamplerSettings(temperature=float(part)).temperature, 4))
+        except ValueError:
+            raise InvalidInputError(f"temperature {part!r} is not a number; write them like 0.5 0.8 1") from None
+    if not 0 < len(temperatures) <= MAX_COLUMNS:
+        wrong = f"{len(temperatures)} temperatures are too many" if temperatures else "there is no temperature"
         raise InvalidInputError(f"{wrong}; write 1 to {MAX_COLUMNS}, like 0.5 0.8 1")
-    return values
+    return temperatures
 
 
 class LadderScreen(ColumnsScreen):
@@ -70,16 +62,14 @@ class LadderScreen(ColumnsScreen):
     HELP_LINE = "One seed, several temperatures: low is safe, high is wild"
     MIN_COLUMN_WIDTH = 14  # "4.21 bits/word" fits, and five columns fit into 80 cells
     COMPARES_WITH_FIRST = False
-    NAME, TITLE, MAXIMUM = "temperature", "temp", MAX_TEMPERATURE  # of the number in which the columns differ
-    FIRST_VALUES: ClassVar[Sequence[float]] = WIDE_TEMPERATURES
 
     def make_first_slots(self) -> list[Column]:
         self._speaker = self.prompt_context.roles.speaker
-        return list(map(self._make_slot, self.FIRST_VALUES))
+        return list(map(self._make_slot, WIDE_TEMPERATURES))
 
     def compose_controls(self) -> Iterable[Widget]:
-        yield widgets.Label(f"{self.TITLE}s")
-        text = " ".join(map(format_temperature, self.FIRST_VALUES))
+        yield widgets.Label("temps")
+        text = " ".join(map(format_temperature, WIDE_TEMPERATURES))
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
         if self.session_model.cast:
             yield widgets.Label("to" if self.prompt_context.is_answer else "as", id="role")
@@ -92,7 +82,7 @@ class LadderScreen(ColumnsScreen):
     def _set_speaker(self, name: str) -> None:
         self._speaker = name
         self.query_one("#speaker", widgets.Input).value = display_name(name)
-        self.slots = [self._make_slot(self._value(slot)) for slot in self.slots]
+        self.slots = [self._make_slot(slot.temperature) for slot in self.slots]
 
     def describe(self) -> str:
         stages = [stage for stage in self.settings.describe().split(" → ") if "temperature" not in stage]
@@ -102,66 +92,40 @@ class LadderScreen(ColumnsScreen):
         if self.session_model.cast and (name := self.query_one("#speaker", widgets.Input).value.strip()):
             self._set_speaker(read_name("to", name, self.session_model.cast))
             self.use_ranking()  # if anyone may answer
-        values = parse_ladder(self.query_one("#temperatures", widgets.Input).value, self.NAME)
-        self.slots = list(map(self._make_slot, values))
-        self._show_values()
+        temperatures = parse_temperatures(self.query_one("#temperatures", widgets.Input).value)
+        self.slots = list(map(self._make_slot, temperatures))
+        self._show_temperatures()
 
     def action_add_column(self) -> None:
-        """Add a column between the selected and the next one, or one with a higher number at the end."""
+        """Add a column between the selected and the next one, or one with a higher temperature at the end."""
         if len(self.slots) == MAX_COLUMNS:
             self.show_note(f"there are {MAX_COLUMNS} columns, the maximum; x removes one")
             return
         index = self.selected_index
-        this = self._value(self.slots[index])
-        following = self._value(self.slots[index + 1]) if index + 1 < len(self.slots) else this + 0.2
-        self.slots.insert(index + 1, self._make_slot(round(min(self.MAXIMUM, (this + following) / 2), 3)))
+        this = self.slots[index].temperature
+        following = self.slots[index + 1].temperature if index + 1 < len(self.slots) else this + 0.2
+        self.slots.insert(index + 1, self._make_slot(round(min(MAX_TEMPERATURE, (this + following) / 2), 3)))
         self.show_change(index + 1)
 
     def action_adjust_temperature(self, steps: int) -> None:
         index = self.selected_index
-        number = round(self._value(self.slots[index]) / STEP) + steps
-        self.slots[index] = self._make_slot(round(min(self.MAXIMUM, max(0.0, number * STEP)), 2))
+        number = round(self.slots[index].temperature / STEP) + steps
+        self.slots[index] = self._make_slot(round(min(MAX_TEMPERATURE, max(0.0, number * STEP)), 2))
         self.show_change(index)
 
     def show_change(self, selected_index: int | None = None) -> None:
-        self._show_values()
+        self._show_temperatures()
         super().show_change(selected_index)
 
-    def _show_values(self) -> None:
-        values = " ".join(format_temperature(self._value(slot)) for slot in self.slots)
-        self.query_one("#temperatures", widgets.Input).value = values
+    def _show_temperatures(self) -> None:
+        temperatures = " ".join(format_temperature(slot.temperature) for slot in self.slots)
+        self.query_one("#temperatures", widgets.Input).value = temperatures
 
-    def _value(self, slot: Column) -> float:
-        value: float = getattr(slot, self.NAME)
-        return value
-
-    def _make_slot(self, value: float) -> Column:
-        title, model = f"{self.TITLE} {format_temperature(value)}", self.session_model
-        if self.NAME == "temperature":
-            column = Column(title, model.model, value, self._speaker)
-        else:  # of the first change of the model
-            model = model.with_strengths({next(iter(model.strengths)): value})
-            column = Column(title, model.model, self.settings.temperature, self._speaker, strength=value)
-        if model.cast and not self._speaker:
+    def _make_slot(self, temperature: float) -> Column:
+        column = Column(f"temp {format_temperature(temperature)}", self.session_model.model, temperature, self._speaker)
+        if self.session_model.cast and not self._speaker:
             column.model, column.placeholder = None, FINDING_SPEAKER
         return column
-
-
-class StrengthLadderScreen(LadderScreen):
-    """Texts that share the sampling noise of one seed and differ only by how much of an adapter acts."""
-
-    HEADING = "strengths"
-    HELP_LINE = "One seed, several strengths: 0 is the model as it came, 1 as trained"
-    NAME, TITLE, MAXIMUM = "strength", "strength", MAX_STRENGTH
-    FIRST_VALUES = (0.0, 0.5, 1.0, 1.5)
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *binding_table(
-            "columns", "raise | plus | adjust_temperature(1) | strength | Raise the strength by 0.05 | +/-", show=True
-        ),
-        *binding_table(
-            "columns", "lower | minus | adjust_temperature(-1) | lower strength | Lower the strength by 0.05"
-        ),
-    ]
 
 
 class ModelChoiceDialog(Dialog[ColumnChoice]):
@@ -187,17 +151,10 @@ class SideBySideScreen(ColumnsScreen):
     HEADING = "side by side"
     MIN_COLUMN_WIDTH = 24  # three columns, each with the name of a run, fit into 80 cells
     COMPARES_WITH_FIRST = True
-    BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "side-by-side",
-        """
-        change | c | change_column | compare | Compare with another model or speaker in the selected column
-        """,
-        show=True,
-    )
 
     def get_help_line(self) -> str:
         if self.session_model.cast:
-            return "One line and seed for all; a adds a speaker or another model, c changes one"
+            return "One line and seed for all; a adds a speaker or another model"
         noun = token_noun(self.session_model.model.tokenizer)
         return f"One prompt and seed for all models. Kneser-Ney counts {noun}s; a adds a model"
 
@@ -254,25 +211,18 @@ class SideBySideScreen(ColumnsScreen):
         if self.prompt_and_seed:
             self.action_generate()
 
-    def action_add_column(self) -> None:
-        maximum, noun = (MAX_SPEAKERS, "columns") if self.session_model.cast else (MAX_MODELS, "models")
-        if len(self.slots) >= maximum:
-            self.show_note(f"there are {maximum} {noun}, the maximum; x removes one")
-        else:
-            self._choose_column(self._add_column)
-
-    def action_change_column(self) -> None:
-        slot = self.slots[self.selected_index]
-        self._choose_column(lambda choice: self._add_column(choice, replaced=slot))
-
     @property
     def _base_run(self) -> str:
         """Run that the baseline and the mixture belong to."""
         run = self.session_model.run
         return LSTM if run is None else bundled_runs().get(run) or str(run)
 
-    def _choose_column(self, use: Callable[[ColumnChoice | None], None]) -> None:
-        """Ask for a speaker, a baseline of the run, one of its epochs, another run or a model by others."""
+    def action_add_column(self) -> None:
+        """Add a speaker, a baseline of the run, one of its epochs, another run or a model by others."""
+        maximum, noun = (MAX_SPEAKERS, "columns") if self.session_model.cast else (MAX_MODELS, "models")
+        if len(self.slots) >= maximum:
+            self.show_note(f"there are {maximum} {noun}, the maximum; x removes one")
+            return
         run, base = self.session_model.run, self._base_run
         ranked = {speaker.name for speaker in self._ranking}
         others = (SpeakerProb(name, 0.0) for name in self.session_model.cast if name not in ranked)
@@ -295,18 +245,10 @@ class SideBySideScreen(ColumnsScreen):
         names = known_model_names(self.state.settings.current.recent_models)
         rows += [(printable(name), ModelChoice("run", name)) for name in names]
         title = "A speaker or a model" if self.session_model.cast else "Add a model"
-        self.app.push_screen(ModelChoiceDialog(title, rows), use)
+        self.app.push_screen(ModelChoiceDialog(title, rows), self._add_column)
 
-    def _add_column(
-        self,
-        choice: ColumnChoice | None,
-        replaced: Column | None = None,
-        otherwise: ModelChoice | None = None,
-    ) -> None:
-        """Add a column, or put it in the place of another one. The model of a run is loaded in a thread.
-
-        If it cannot be loaded, `otherwise` is added.
-        """
+    def _add_column(self, choice: ColumnChoice | None, otherwise: ModelChoice | None = None) -> None:
+        """Add a column. The model of a run is loaded in a thread; if it cannot be loaded, `otherwise` is added."""
         if choice is None:
             return
         if isinstance(choice, SpeakerProb):
@@ -317,9 +259,8 @@ class SideBySideScreen(ColumnsScreen):
             temperature, message = self.settings.temperature, choice.loading_message
             slot = Column(choice.name, None, temperature, speaker, placeholder=message)
             self.run_worker(self._load_model(slot, choice, otherwise), group="loading")
-        index = self.slots.index(replaced) if replaced in self.slots else len(self.slots)
-        self.slots[index : index + (replaced in self.slots)] = [slot]
-        self.show_slots(index)
+        self.slots.append(slot)
+        self.show_slots(len(self.slots) - 1)
 
     def _speaker_slot(self, name: str) -> Column:
         prob = next((speaker.prob for speaker in self._ranking if speaker.name == name), None)

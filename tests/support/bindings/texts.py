@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.inspect.layers import ActivationsScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.session_model import SessionModel
 from tests.support import scenes
 from tests.support.analysis import open_inspector
@@ -15,7 +14,7 @@ from tests.support.attention import attention_session_model, open_attention
 from tests.support.bindings import LIST, Row, Stage, closes, focused, keys, moves, of, of_screen, opens
 from tests.support.dialogues import dialogue_session_model
 from tests.support.open_models import adapted_model
-from tests.support.pilot import screen_name, until
+from tests.support.pilot import until
 
 LONG_TEXT = "\n".join([scenes.LENS_TEXT, scenes.REPLY_TEXT] * 4)  # of more lines than fit on the screen
 
@@ -51,13 +50,6 @@ def ladder(pace):
     return set_up
 
 
-async def speaker_columns(pilot):
-    context, settings = PromptContext("conversation"), SamplerSettings(max_tokens=5)
-    screen = SideBySideScreen(dialogue_session_model(), "the tower", settings, 3, 0, context)
-    await pilot.app.push_screen(screen)
-    await until(pilot, lambda: len(screen.slots) == 3)
-
-
 LADDER = [
     *keys("columns", lambda app: len(app.screen.slots), add=moves(1), remove=moves(-1)),
     *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
@@ -73,7 +65,6 @@ SLOW_COLUMNS = [
     Row("columns.close", of_screen("is_writing"), False),
     Row("columns.stop", of_screen("is_writing"), False, ("enter",)),
 ]
-SPEAKER_COLUMNS = [Row("side-by-side.change", screen_name, "ModelChoiceDialog", ("right",), back="dialog.cancel")]
 
 # Sessions and paths
 
@@ -156,7 +147,7 @@ async def attention(pilot):
 
 TEXT_APPS = {
     "columns": [
-        Stage(ladder(0), LADDER), Stage(speaker_columns, SPEAKER_COLUMNS),
+        Stage(ladder(0), LADDER),
         Stage(ladder(2), SLOW_COLUMNS, is_slow=True),
     ],
     "saved sessions": [
