@@ -29,6 +29,7 @@ from lotr_tui.session.model_loading import ModelLoader
 WEB = "Web"
 ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or path, or latest."
 API_HELP = "Answer other programs in place of browsers, as OpenAI's API does; each speaker is a model too."
+BROWSERS_HELP = "Browsers at once. Default: 8."
 ALLOW_HELP = "Name under which browsers reach this server, such as that of a reverse proxy; repeatable."
 CHAPTER_HELP = "Number or name of a chapter. Default: the first one whose task is not done."
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -45,7 +46,7 @@ def serve(
     port: Annotated[int, option("--port N", "Port; 0 takes any free one.", WEB, min=0, max=65535)] = 8000,
     public: Annotated[bool, option("--public", "Allow a host that other machines can reach.", WEB)] = False,
     allow_host: Annotated[list[str] | None, option("--allow-host NAME", ALLOW_HELP, WEB)] = None,
-    max_browsers: Annotated[int, option("--max-browsers N", "Browsers at once.", WEB, min=1, max=100)] = 8,
+    max_browsers: Annotated[int | None, option("--max-browsers N", BROWSERS_HELP, WEB, min=1, max=100)] = None,
     as_api: Annotated[bool, option("--api", API_HELP, WEB)] = False,
 ) -> int:
     """Show the session or the dashboard of a run in a browser, or answer other programs."""
@@ -53,8 +54,11 @@ def serve(
         from lotr_tui.serve import access, server
     except ImportError as error:
         raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}") from error
-    if attach is not None and (run or as_api):
-        raise InvalidInputError(f"--{'api' if as_api else 'run'} and --attach exclude each other; leave out one")
+    for_browsers = {"--attach": attach, "--theme": theme, "--max-browsers": max_browsers} if as_api else {}
+    excluded = [name for name, value in for_browsers.items() if value is not None]
+    if excluded or (attach is not None and run):
+        one, other = ("--api", excluded[0]) if excluded else ("--run", "--attach")
+        raise InvalidInputError(f"{one} and {other} exclude each other; leave out one")
     arguments = [] if attach is None else ["attach", str(resolve_run(attach, runs_dir).absolute())]
     for name in run or []:
         if not is_pretrained_name(name):
@@ -76,7 +80,7 @@ def serve(
         else:
             title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")
             command = [sys.executable, "-m", "lotr_tui", *arguments]
-            application = server.BrowserServer(command, title, guard, max_browsers, report).make_application()
+            application = server.BrowserServer(command, title, guard, max_browsers or 8, report).make_application()
             lines = [f"{address}?{access.TOKEN_PARAMETER}={guard.token}"]
         tunnel = f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then use the URL there"
         if public:
@@ -97,7 +101,7 @@ def learn(
     theme: main.ThemeOption = None,
     no_mouse: main.NoMouseOption = False,
 ) -> int:
-    """Learn what a language model is: eight short chapters with something to move."""
+    """Learn what a language model is: nine short chapters with something to move."""
     index = None if chapter is None else find_chapter(chapter)
     if list_chapters:
         store = ProgressStore()

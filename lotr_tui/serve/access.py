@@ -1,7 +1,6 @@
 """Access: where the server listens, and which requests it serves."""
 
 import asyncio
-import errno
 import ipaddress
 import logging
 import os
@@ -33,11 +32,6 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_PORT_ERRORS = {
-    errno.EADDRINUSE: "is in use; use another one, or --port 0 for any free port",
-    errno.EACCES: "needs more rights; use another one, or --port 0 for any free port",
-    errno.EADDRNOTAVAIL: "has no such host; use another --host",
-}
 
 
 def bind(host: str, port: int, *, public: bool) -> tuple[socket.socket, str]:
@@ -55,8 +49,8 @@ def bind(host: str, port: int, *, public: bool) -> tuple[socket.socket, str]:
     try:
         listening = socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = _PORT_ERRORS.get(error.errno or 0, f"cannot be used: {error.strerror}; use another one")
-        raise InvalidInputError(f"port {port} of {host} {reason}") from error
+        reason, remedy = os.strerror(error.errno or 0), "use another --host or --port; 0 is any free port"
+        raise InvalidInputError(f"port {port} of {host} cannot be used: {reason}; {remedy}") from error
     name, port = listening.getsockname()[:2]
     if ipaddress.ip_address(name).is_unspecified:
         name = socket.gethostname()

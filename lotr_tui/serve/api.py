@@ -28,10 +28,10 @@ from lotr_tui.session.read_text import NextTokenContext, TextReader, read_next_t
 from lotr_tui.session.reply import encode_beginning, parse_script
 from lotr_tui.session.session_model import SessionModel
 
-MAX_BODY_BYTES, MAX_CHOICES, MAX_TOP_LOGPROBS, MAX_STOPS, MAX_STOP_CHARACTERS = 1 << 20, 128, 20, 16, 200
+MAX_BODY_BYTES, MAX_TOP_LOGPROBS, MAX_STOPS, MAX_STOP_CHARACTERS = 1 << 20, 20, 16, 200
 # Fields that would change an answer in a way that we do not have, and the values with which they change nothing.
 NEUTRAL: dict[str, object] = dict.fromkeys(("frequency_penalty", "presence_penalty", "echo"), 0)
-NEUTRAL |= {"logit_bias": {}, "best_of": 1, "suffix": "", "tools": [], "response_format": {"type": "text"}}
+NEUTRAL |= {"logit_bias": {}, "n": 1, "best_of": 1, "suffix": "", "tools": [], "response_format": {"type": "text"}}
 StopText = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 NumTop = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 
@@ -54,7 +54,6 @@ class Asked:
     prompt: str = ""
     messages: tuple[Message, ...] = ()
     seed: int = field(default_factory=random_seed)
-    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
     stop: StopText | Annotated[tuple[StopText, ...], Meta(max_length=MAX_STOPS)] = ()
     logprobs: bool | NumTop = False  # of a completion the number of alternatives
     top_logprobs: NumTop = 0  # of a chat
@@ -65,7 +64,7 @@ class Asked:
 
 
 class Piece(NamedTuple):
-    text: str  # that a token adds to a choice
+    text: str  # that a token adds
     token: dict[str, Any] | None = None
 
 
@@ -81,16 +80,13 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
     names = {each.name for each in fields(Asked)} - {"prompt", "messages", "sampler"} | {text_field}
     asked = files.decode(Asked, {name: value for name, value in given.items() if name in names})
     check_seed(asked.seed)
-    check_seed(asked.seed + asked.n - 1)
     return replace(asked, sampler=files.decode(SamplerSettings, sampler))
 
 
-def describe_choice(
-    index: int, pieces: Sequence[Piece], reason: str | None, part: str, before: Sequence[Piece] = ()
-) -> dict[str, Any]:
-    """Return a choice in the form of an endpoint: its text, its message, or the delta after the pieces `before`."""
+def describe_choice(pieces: Sequence[Piece], reason: str, part: str, before: Sequence[Piece] = ()) -> dict[str, Any]:
+    """Return the choice in the form of an endpoint: its text, its message, or the delta after the pieces `before`."""
     text, tokens = "".join(piece.text for piece in pieces), [piece.token for piece in pieces if piece.token]
-    choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": reason}
+    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reason or None}
     if part != "text":
         said = ({} if before else {"role": "assistant"}) | ({"content": text} if pieces else {})
         return choice | {part: said} | ({"logprobs": {"content": tokens, "refusal": None}} if tokens else {})
@@ -160,23 +156,18 @@ class ApiServer:
                     await response.prepare(request)
                 await response.write(b"data: " + data + b"\n\n")
 
-        steps = ((n, step) for n in range(asked.n) for step in self._write(asked, context, asked.seed + n, is_gone))
-        written: list[list[Piece]] = [[] for _ in range(asked.n)]
-        choices = []
+        steps, written, reason = self._write(asked, context, is_gone), list[Piece](), ""
         async with self._turn:
-            while not is_gone() and (numbered := await asyncio.to_thread(next, steps, None)) is not None:
-                index, step = numbered
-                new, reason = ([], step) if isinstance(step, str) else ([step], None)
+            while not is_gone() and (step := await asyncio.to_thread(next, steps, None)) is not None:
+                new, reason = ([], step) if isinstance(step, str) else ([step], "")
                 if asked.stream:
-                    choice = describe_choice(index, new, reason, part, written[index])
+                    choice = describe_choice(new, reason, part, written)
                     await send(msgspec.json.encode(record | {"choices": [choice]}))
-                elif reason:
-                    choices.append(describe_choice(index, written[index], reason, part))
-                written[index] += new
-        num_read, num_written = len(context.ids), sum(map(len, written)) - is_chat * asked.n
+                written += new
+        num_read, num_written = len(context.ids), len(written) - is_chat
         usage = {"prompt_tokens": num_read, "completion_tokens": num_written, "total_tokens": num_read + num_written}
         if not asked.stream:
-            return web.json_response(record | {"choices": choices, "usage": usage})
+            return web.json_response(record | {"choices": [describe_choice(written, reason, part)], "usage": usage})
         if asked.stream_options.get("include_usage"):
             await send(msgspec.json.encode(record | {"choices": [], "usage": usage}))
         await send(b"[DONE]")
@@ -216,16 +207,14 @@ class ApiServer:
             raise InvalidInputError(f"{len(context.ids):,} tokens exceed the context of {size:,}; send fewer")
         return context
 
-    def _write(
-        self, asked: Asked, context: NextTokenContext, seed: int, is_gone: Callable[[], bool]
-    ) -> Iterator[Piece | str]:
-        """Yield the pieces of a choice, in a chat after an empty one or the name of who answers, and why it ends."""
+    def _write(self, asked: Asked, context: NextTokenContext, is_gone: Callable[[], bool]) -> Iterator[Piece | str]:
+        """Yield the pieces of a text, in a chat after an empty one or the name of who answers, and why it ends."""
         begun = read_next_token(self._reader, context, is_gone)
         if begun is None:
             return
         is_line, history = bool(context.candidates), context.ids[-MAX_HISTORY_TOKENS if asked.messages else 0 :]
         ids, noise_context = [*history, *begun.ids[len(context.ids) :]], history if is_line else ()
-        text = TextInProgress(context.model, ids, asked.sampler, seed, begun.state, noise_context=noise_context)
+        text = TextInProgress(context.model, ids, asked.sampler, asked.seed, begun.state, noise_context=noise_context)
         head = f"{speakers.display_name(begun.speaker)}:" if is_line and not context.speaker else ""
         yield from [Piece(head)] if asked.messages else []
         num_top = asked.top_logprobs if asked.messages else int(asked.logprobs)

@@ -1,13 +1,9 @@
 """The server: one process of the app for each browser, and an orderly end of all of them.
 
-textual-serve 1.1.3 has these defects. The ones without a link are not reported.
-
-- The page names its files and the websocket by one fixed URL, which is wrong behind an SSH tunnel
-  (https://github.com/Textualize/textual-serve/issues/42), loads a font from a server of Google, has scripts in the
-  HTML, does not say why a connection was closed, and gives the terminal no focus.
-- asyncio kills the app when the server ends, also if it continues a training in the background.
-- After the browser has left, nothing reads the output, so that the app blocks in a write and `stop` waits for ever.
-- Standard error is collected without limit, and written to the server's terminal with its control characters.
+What is replaced of textual-serve 1.1.3: its page has fixed URLs, which are wrong behind an SSH tunnel
+(https://github.com/Textualize/textual-serve/issues/42), a font of Google's and scripts in the HTML; asyncio kills the
+app when the server ends, also if it continues a training in the background; after the browser has left, the app blocks
+in a write; and standard error is kept without limit, and printed with its control characters.
 """
 
 import asyncio
@@ -39,16 +35,12 @@ CLOSE_TIMEOUT, MAX_ERROR_BYTES = 2.0, 16 << 10  # bytes of what an app has print
 TOO_MANY_BROWSERS = 4001  # code with which a websocket is closed when all places are taken
 # Variables that describe the terminal of the server, and not the page.
 FOREIGN_VARIABLES = ("COLUMNS", "LINES", "TMUX", "TMUX_PANE", "STY", "CI", "TEXTUAL", "TEXTUAL_LOG", "NO_COLOR")
-_ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Ccircle cx='8' cy='8' r='5.5' fill='none' stroke='%23d9a648' stroke-width='3'/%3E%3C/svg%3E"
-)
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <title>{title}</title>
-<link rel="icon" href="{icon}">
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/static/css/xterm.css">
 <link rel="stylesheet" href="/own/page.css">
 <script src="/own/page.js"></script>
@@ -158,7 +150,6 @@ class BrowserServer(Server):
         size = request.query.get("fontsize", "")
         text = _PAGE.format(
             title=escape(self.title),
-            icon=_ICON,
             websocket=escape(f"{origin}{WEBSOCKET_PATH}"),
             font_size=min(max(int(size), 6), 48) if size.isdecimal() and len(size) < 4 else 16,
         )
@@ -193,7 +184,6 @@ class BrowserServer(Server):
         return f"{self._max_browsers} of {self._max_browsers} sessions are open (--max-browsers); close a tab first"
 
     async def _run_session(self, request: web.Request, websocket: web.WebSocketResponse) -> None:
-        """Show the app until the tab is closed or the app ends, and then end both."""
         self._num_opened += 1
         browser = f"browser {self._num_opened}"
         sends: Any = {"write_bytes": websocket.send_bytes, "write_str": websocket.send_str, "close": websocket.close}

@@ -20,7 +20,9 @@ from tests.support.browser import ServeProcess
         (["--host=no such host"], "is not an address of this machine"), (["--theme=missing"], "missing"),
         (["--port=70000"], "--port 70000 must be less than or equal to 65535"),
         (["--attach=missing"], "run 'missing' is neither in"), (["--run=missing"], "run 'missing' is neither in"),
-        *((["--attach=b", other], "and --attach exclude each other") for other in ("--run=a", "--api")),
+        (["--attach=b", "--run=a"], "--run and --attach exclude each other"),
+        *((["--api", f"{each}=4"], f"--api and {each} exclude") for each in ("--attach", "--max-browsers")),
+        (["--api", "--theme=nord"], "--api and --theme exclude each other"),
         (["--api", "--run=missing"], "run 'missing' is neither in"),
         (["--max-browsers=0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
@@ -33,7 +35,10 @@ def test_a_port_in_use_is_refused(refused):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         line = refused("serve", "--port", port)
-    assert line == f"lotr-tui: port {port} of 127.0.0.1 is in use; use another one, or --port 0 for any free port"
+    assert line == (
+        f"lotr-tui: port {port} of 127.0.0.1 cannot be used: Address already in use; "
+        "use another --host or --port; 0 is any free port"
+    )
 
 
 def test_without_textual_serve_the_command_says_what_to_install(refused, monkeypatch):
