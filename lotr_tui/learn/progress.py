@@ -51,7 +51,7 @@ class ProgressStore:
         self.path = path or progress_file()
         self._failures = FailureReporter()
         self._save_lock, self._state_lock = threading.Lock(), threading.Lock()
-        self._additions, self._begins_again = Progress(), False  # since the last save
+        self._additions = Progress()  # since the last save
         stored, self.notice = self._read()
         self.current = stored or Progress()
 
@@ -61,11 +61,6 @@ class ProgressStore:
         with self._state_lock:
             self.current, self._additions = (each.merged_with(addition) for each in (self.current, self._additions))
 
-    def reset(self) -> None:
-        """Begin the class again; `save` writes it."""
-        with self._state_lock:
-            self.current, self._additions, self._begins_again = Progress(), Progress(), True
-
     def save(self) -> str:
         """Write the additions, if there are any, and return a line for the user, or "".
 
@@ -73,15 +68,15 @@ class ProgressStore:
         """
         with self._save_lock:
             with self._state_lock:
-                current, additions, begins_again = self.current, self._additions, self._begins_again
-            if additions == Progress() and not begins_again:
+                current, additions = self.current, self._additions
+            if additions == Progress():
                 return ""
             problem = ""
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with lock_file(self.path.with_name(f".{self.path.name}.lock"), LOCK_TIMEOUT):
                     stored, notice = self._read()
-                    merged = current if begins_again or stored is None else stored.merged_with(additions)
+                    merged = current if stored is None else stored.merged_with(additions)
                     if notice and os.path.lexists(self.path):
                         problem = "it cannot be read"  # it could not be set aside, and must not be overwritten
                     else:
@@ -95,7 +90,7 @@ class ProgressStore:
             self._failures.report("")
             with self._state_lock:
                 if self._additions is additions:  # or else the next save merges them again, which changes nothing
-                    self.current, self._additions, self._begins_again = merged, Progress(), False
+                    self.current, self._additions = merged, Progress()
             return notice
 
     def _read(self) -> tuple[Progress | None, str]:

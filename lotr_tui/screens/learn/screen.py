@@ -17,7 +17,7 @@ from lotr_tui.background_task import run_in_thread
 from lotr_tui.learn.chapters import CHAPTERS, Chapter, read_source
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.dialog import Dialog, confirm
+from lotr_tui.screens.dialogs.dialog import Dialog
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import FooterKey, KeyFooter, binding_table
 from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
@@ -40,7 +40,6 @@ FIGURES = {
 # Minimum columns and rows for text and figure at the same time, one above or beside the other.
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 MIN_COLUMNS, MIN_ROWS = 40, 12
-BEGIN_AGAIN = -1  # result of the list of chapters if the progress is to be forgotten
 FOOTER_KEYS = (  # the most important first
     "learn-live.train", "learn-live.stop", "learn-samples.again", "learn-memory.reset", "learn-memory.find",
     *(f"learn.{name}" for name in ("pane", "edit", "next", "previous", "hint", "code", "contents", "close")),
@@ -288,25 +287,15 @@ class ChapterScreen(AppScreen[None]):
         self.app.push_screen(SourceScreen(self.chapter))
 
     def action_show_contents(self) -> None:
-        def begin_again() -> None:
-            self.progress_store.reset()
-            self.call_later(self.show_chapter, 0)
-
         async def open_choice(choice: int | None) -> None:
-            if choice == BEGIN_AGAIN:
-                confirm(self.app, "Forget which tasks of the class are done?", begin_again, enter_confirms=False)
-            elif choice is not None and choice != self.index:
+            if choice is not None and choice != self.index:
                 await self.show_chapter(choice)
 
-        done = self.progress_store.current.done
         answers: list[tuple[Content, int | None]] = []
         for index, chapter in enumerate(CHAPTERS):
-            mark = ("✓", "$success") if chapter.name in done else " "
+            mark = ("✓", "$success") if chapter.name in self.progress_store.current.done else " "
             answers.append((Content.assemble((f"{index + 1} ", MUTED), mark, f" {chapter.title}"), index))
-        if done:
-            answers.append((Content.assemble(("r", MUTED), "   begin again: forget which tasks are done"), BEGIN_AGAIN))
-        dialog = ContentsDialog("The class", answers=answers, highlighted=self.index, verb="open")
-        self.app.push_screen(dialog, open_choice)
+        self.app.push_screen(Dialog("The class", answers=answers, highlighted=self.index, verb="open"), open_choice)
 
     def action_close(self) -> None:
         if isinstance(self.focused, Input):  # first the line that is typed is left
@@ -319,10 +308,6 @@ class ChapterScreen(AppScreen[None]):
 
 def _unbroken(text: str) -> Content:
     return Content(text.replace(" %", "\u00a0%"))
-
-
-class ContentsDialog(Dialog[int]):
-    """List of the chapters, dismissed with the index of the chosen one, `BEGIN_AGAIN`, or None."""
 
 
 class SourceScreen(AppScreen[None]):

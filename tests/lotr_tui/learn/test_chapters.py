@@ -43,19 +43,6 @@ def test_next_session_reads_the_saved_progress(home):
     assert progress_file() == home / "learn.json"
 
 
-def test_reset_begins_the_class_again_for_all_sessions(home):
-    first, second = ProgressStore(), ProgressStore()
-    first.add(done="tokens")
-    first.save()
-    second.reset()
-    second.add(last="tokens")
-    assert second.save() == ""
-    assert ProgressStore().current == second.current == Progress((), "tokens")
-    first.add(done="counting")
-    first.save()
-    assert ProgressStore().current == first.current == Progress(("counting",), "tokens")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

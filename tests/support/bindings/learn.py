@@ -31,7 +31,7 @@ CHAPTER = [
     *keys("learn", of_screen("index"), next=1, previous=0),
     *keys("learn", lambda app: "Hint" in str(app.screen.query_one("#sentences").render()), hint=True),
     *opens("learn", code=("SourceScreen", "learn-source.close")),
-    *opens("learn", contents=("ContentsDialog", "dialog.cancel")),
+    *opens("learn", contents=("Dialog", "dialog.cancel")),
     *keys("learn", focused, edit="TextInput", pane="Slider", pane_back="TextInput"),
 ]
 SMALL_CHAPTER = keys("learn", lambda app: bool(app.screen.query_one("#figure-place").region), pane=True)

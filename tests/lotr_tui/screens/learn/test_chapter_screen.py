@@ -6,9 +6,8 @@ from textual.widgets import OptionList
 from lotr_tui.learn.chapters import CHAPTERS, ROOT, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
-from lotr_tui.screens.dialogs.dialog import ConfirmDialog
 from lotr_tui.screens.learn import screen as screen_module
-from lotr_tui.screens.learn.screen import ChapterScreen, ContentsDialog
+from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.slider import Slider
 from tests.support import learn
 from tests.support.learn import chapter_screen, open_chapter, shown, until_chapter, until_done
@@ -38,11 +37,11 @@ async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(m
         assert shown(pilot, "task").strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
 
 
-async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
+async def test_contents_open_a_chapter(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         ProgressStore().path.write_text(Progress(("tokens", "memory")).to_json())
         await pilot.app.push_screen(ChapterScreen(Material))
-        screen = await until_chapter(pilot, 1)  # the first one that is not done
+        await until_chapter(pilot, 1)  # the first one that is not done
         await pilot.press("g")
         chapters = pilot.app.screen.query_one(OptionList)
         assert chapters.highlighted == 1
@@ -52,18 +51,6 @@ async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
         assert chapter_screen(pilot).is_idle  # the open chapter stays as it is
         await pilot.press("g", "up", "enter")
         await until_chapter(pilot, 0)
-        await pilot.press("g", "r")
-        assert isinstance(pilot.app.screen, ConfirmDialog)
-        await pilot.press("enter")  # no
-        assert screen.is_done
-        await pilot.press("g", "r", "y")
-        await until_chapter(pilot, 0)
-        assert "✓" not in shown(pilot, "task")
-        await until(pilot, lambda: ProgressStore().current == Progress((), "tokens"))
-        await pilot.press("g", "r")
-        assert isinstance(pilot.app.screen, ContentsDialog)  # nothing to forget
-        await pilot.press("escape", *["right"] * 2)
-        await until_done(pilot)
 
 
 async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(make_host):
