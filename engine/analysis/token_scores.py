@@ -119,10 +119,6 @@ class TokenScores:
         """`[words]`; NaN for words that are not scored to their end."""
         return _sum_from(self.bits, self.tokens.word_starts)
 
-    def bits_of_word(self, index: int) -> float:
-        tokens = self.tokens
-        return -float(self.log_probs[tokens.word_starts[index] : tokens.word_ends[index]].sum()) / math.log(2)
-
     def word_score(self, index: int) -> WordScore | None:
         """Return the score of one word; None if it is not scored to its end yet."""
         if not 0 <= index < self.num_scored_words:
@@ -139,7 +135,7 @@ class TokenScores:
                 parts[-1] = (parts[-1][0], parts[-1][1] + bits)
         top = zip(first["top_ids"].tolist(), first["top_log_probs"].tolist(), strict=True)
         return WordScore(
-            bits=self.bits_of_word(index),
+            bits=sum(bits for _, bits in parts),
             model_prob=math.exp(self.log_probs[tokens.start : tokens.stop].sum()),
             rank=int(first["rank"]) if len(tokens) == 1 else None,
             parts=tuple(parts),

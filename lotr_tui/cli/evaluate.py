@@ -74,9 +74,8 @@ def evaluate(
         remedy = "name one RUN, or give each model of an ensemble as --run RUN"
         raise InvalidInputError(f"{other} is for one model, but several RUNs are compared; {remedy}")
     for_a_text = {"--normalized": normalized, "--baselines": baselines, "--dynamic": dynamic, "--jsonl": jsonl}
-    for name, value in for_a_text.items():
-        if by_speaker and value:
-            raise InvalidInputError(f"{name} and --by-speaker cannot be combined; leave out one of them")
+    if by_speaker and (other := next((name for name, value in for_a_text.items() if value), "")):
+        raise InvalidInputError(f"{other} and --by-speaker cannot be combined; leave out one of them")
     names: list[str | None] = [*(run or []), *(more_runs or [])]
     if against is not None:
         names = [*(names or [None]), against]
@@ -227,7 +226,6 @@ def _list_models(
 
 
 def _print_comparison(comparison: scoring.FormComparison) -> None:
-    """Print the scores of models on one text, best first, and whether the best is better than the second."""
     names = console.report_names([scores.candidate.name for scores in comparison.scores])
     rows = []
     for name, scores in zip(names, comparison.scores, strict=True):
@@ -251,7 +249,6 @@ def _print_comparison(comparison: scoring.FormComparison) -> None:
 
 
 def _print_changes(title: str, changes: Sequence[WordChange], names: Sequence[str]) -> None:
-    """Print words with the bits that they gain, their bits by both models, and their places in the text."""
     rows = []
     for each in changes:
         figures = f"{each.gain:+.2f}", f"{each.bits:.2f}", f"{each.other_bits:.2f}", f"{each.line:,}"
@@ -324,7 +321,6 @@ def _print_json_of_one_model(
 def _print_by_speaker(
     combiner: combine.ModelCombiner, combination: combine.CombinationOptions, script: str, source: str, *, as_json: bool
 ) -> None:
-    """Print how well the runs predict the texts of each speaker, and the next speaker."""
     run = "+".join(loaded.name for loaded in combiner.runs)
     model = check_has_cast(combiner.combine(combination, to_play=True).model, run, "--by-speaker")
     _print_start(source, [loaded.name for loaded in combiner.runs])

@@ -342,7 +342,6 @@ def comparison_tables(
 def _adapter_maps(
     runs: Sequence[ComparedRun], names: Sequence[str], styles: Mapping[Role, str | Style]
 ) -> list[RenderableType]:
-    """Return a map of the norms of each adapter, with a bar for each layer and matrix, and a legend."""
     highest = max(chain.from_iterable(chain.from_iterable(run.adapter_norms.values() for run in runs)), default=0.0)
     parts = list[RenderableType]()
     for run, name in zip(runs, names, strict=True):

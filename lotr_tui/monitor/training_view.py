@@ -243,11 +243,8 @@ class TrainingView:
     def _rewind(self, event: events.Resume) -> None:
         """Remove everything of the step of a resume and later steps except samples; the training repeats it."""
         self.steps.rewind(event.step)
-        self.evaluations = [each for each in self.evaluations if each.step < event.step]
-        self.line_scores = [each for each in self.line_scores if each.step < event.step]
-        self.applied_commands = [each for each in self.applied_commands if each.step < event.step]
-        self.diagnoses = [each for each in self.diagnoses if each.step < event.step]
-        self.log = [line for line in self.log if line.step < event.step]
+        for name in ("evaluations", "line_scores", "applied_commands", "diagnoses", "log"):
+            setattr(self, name, [each for each in getattr(self, name) if each.step < event.step])
         self.finished, self.failure, self.paused = None, "", False
         self.phase, self.activity = ("training", "") if self.started else ("preparing", self.activity)
         self._add_to_log(event)
@@ -321,9 +318,9 @@ class TrainingView:
         return len(self.line_scores[0].lines) if self.line_scores else 0
 
     def line_change(self, index: int, epoch: float | None = None) -> tuple[str, list[str], Float64Array, Float64Array]:
-        """Return speaker and words of a held-out line, their bits `[words]` before the first step, and their bits now.
+        """Return speaker (if any) and words of a held-out line, and their bits `[words]` before the first step and now.
 
-        These are of the latest evaluation up to `epoch`, or of all. The speaker is empty if the text is no script.
+        "Now" is the latest evaluation up to `epoch`.
         """
         first, *later = self.line_scores
         (speaker, words), shown = first.lines[index], first

@@ -26,7 +26,7 @@ from engine.errors import printable
 from engine.events import Sampled
 from engine.runtime.process import POLL_INTERVAL, MachineStats, poll_machine_stats
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import format_bytes, format_count, format_duration, sparkline
+from lotr_tui.formatting import format_bytes, format_count, format_duration, sparkline, truncate
 from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
 from lotr_tui.screens.inspect.heat_strip import DIFFERENCE_SHADING
 from lotr_tui.screens.inspect.text_view import Page, TextView
@@ -74,8 +74,7 @@ class TrainingMetrics(StripWidget):
             text = text.ljust(len(f" epoch {view.epochs}.0/{view.epochs} · 0:00:00 left"))  # the bar keeps its length
         bar_width = max(5, width - len(text))
         done_width = round(min(max(view.epoch / view.epochs if view.epochs else 0.0, 0.0), 1.0) * bar_width)
-        if bar_width + len(text) > width:
-            text = text[: max(0, width - bar_width - 1)] + "…"
+        text = truncate(text, width - bar_width)
         progress = [
             Segment("━" * done_width, styles["training-metrics--done"]),
             Segment("─" * (bar_width - done_width), name_style),
@@ -201,7 +200,6 @@ class MetricTiles(StripWidget):
 
     @property
     def is_monitoring(self) -> bool:
-        """True while this machine is read."""
         return self._machine_reader.is_running
 
     def set_machine_monitoring(self, enabled: bool) -> None:
@@ -298,7 +296,6 @@ class TrainingChart(charts.PerplexityChart):
         )
 
     def _empty_lines(self) -> list[Strip]:
-        """Return the reason why there is no curve."""
         view = self._view
         texts = {"preparing": f"{printable(view.activity)} …", "failed": printable(view.failure)}
         text = texts.get(view.phase, "The curve starts with the first validation.")
@@ -316,7 +313,6 @@ class TrainingChart(charts.PerplexityChart):
                     plot.draw_text(*place, name, f"chart--{name}")
 
     def _legend(self) -> list[tuple[str, str, str]]:
-        """Return the figures at the cursor, or the latest figures without a cursor."""
         if (cursor := self.cursor) is None:
             return super()._legend()
         steps, unit = self._view.steps, self._view.unit

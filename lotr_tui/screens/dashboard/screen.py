@@ -172,7 +172,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self._follower.stop()
 
     def on_screen_suspend(self) -> None:
-        """Stop to read the machine while another screen covers the dashboard."""
         self._tiles.set_machine_monitoring(False)
 
     def on_screen_resume(self) -> None:
@@ -198,7 +197,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.show_view(view)
 
     def show_view(self, view: TrainingView) -> None:
-        """Show the state of the training in all panes."""
         self.view, self._is_outdated = view, False
         if self._was_controlled != self._can_control:
             self._was_controlled = self._can_control
@@ -213,7 +211,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._log.show(view.log)
 
     def _show_status(self) -> None:
-        """Show name and size of the run, and its state: a notice, the end, the last pending command or the phase."""
         view, name, size = self.view, "training", ""
         state: str = "following" if self._attached else self.view.phase
         if (started := view.started) is not None:
@@ -245,7 +242,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self.query_one("#status", StatusBar).show(left, Content(" · ").join(parts))
 
     def _show_problem(self) -> None:
-        """Show the latest problem with its remedy and the keys that act on it, as one paragraph."""
         line, diagnoses = self.query_one("#diagnosis", Static), self.view.current_diagnoses
         line.display = bool(diagnoses)
         for latest in diagnoses[-1:]:
@@ -385,7 +381,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     @work(exclusive=True, group="load")
     async def _load(self, name: str) -> None:
-        """Load the model of a run, and play with it."""
         try:
             loaded = await run_in_thread(load_model_by_name, name, self.state.runs_dir)
         except LotrError as error:

@@ -110,9 +110,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
     TAKING_TURNS = ("strips", "along", "lens")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
-        "attention",
-        "start | 0 | toggle_start | start | Leave out the start, which many heads attend to",
-        show=True,
+        "attention", "start | 0 | toggle_start | start | Leave out the start, which many heads attend to", show=True
     )
 
     def __init__(self, session_model: SessionModel, text: str = "", names: tuple[str, ...] = ()) -> None:
@@ -257,7 +255,6 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         self.show_along(name, len(weights), draw, token)
 
     def _show_lens(self) -> None:
-        """Show the predictions of the layers for the token under the cursor; compute them first if necessary."""
         token, model, reading = self.query_one(TextView).cursor, self._model, self.reading
         assert reading is not None, "there is attention"
         assert model is not None, "which has made it"

@@ -158,7 +158,6 @@ class GenerationColumns(StripWidget, can_focus=True):
         return long if both_done and cell_len(long) <= width else short
 
     def _body_lines(self, index: int, width: int) -> list[Line]:
-        """Return the text of a column, with the first difference marked and the reason of its end."""
         output, plain, muted = self.outputs[index], self.rich_style, self._style("muted")
         if output.is_empty:
             return _wrap_words([(word, muted) for word in output.placeholder.split()], width, plain)

@@ -168,7 +168,6 @@ class ColumnsScreen(AppScreen[None]):
         return bool(self.query_one("#prompt", widgets.Input).value.strip()) or self.prompt_context.is_next_turn
 
     async def _rank_speakers(self) -> None:
-        """Find out who may answer the prompt, or may begin a scene that is continued."""
         context = self.prompt_context
         line = to_prompt_line(self._prompt) if context.is_answer else ""
         turn = find_turn(self.session_model, line, context)

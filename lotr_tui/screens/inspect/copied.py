@@ -125,7 +125,6 @@ class CopiedScreen(TextScreen[MemorizationReport]):
 
 
 def _format_occurrence(occurrence: Occurrence, passage: Passage, tokenizer: Tokenizer) -> Content:
-    """Return a line of the training text with its speaker or line number, and the passage in brackets."""
     text, (start, end) = occurrence.text, occurrence_span(occurrence, passage, tokenizer)
     before, copied, after, speaker = (
         sanitize_text(part).replace("\n", " ")

@@ -46,10 +46,7 @@ class Shading(NamedTuple):
 
 
 DIFFERENCE_SHADING = Shading(
-    "difference: ",
-    DIFFERENCES,
-    (-3.0, -1.0, 1.0, 3.0),
-    ("lost 3 bits", "1", "even", "1", "gained 3 bits"),
+    "difference: ", DIFFERENCES, (-3.0, -1.0, 1.0, 3.0), ("lost 3 bits", "1", "even", "1", "gained 3 bits")
 )
 
 

@@ -175,7 +175,6 @@ class LayerScreen(TextScreen[ReadingT]):
         self.query_one(TextView).move_cursor(message.index)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the layer keys if there is only one layer."""
         return action != "step_layer" or self.reading is None or len(self.reading.layers) != 1
 
     def action_step_layer(self, offset: int) -> None:
@@ -251,11 +250,8 @@ class ActivationsScreen(LayerScreen[ActivationReading]):
         self.query_one("#mogrifier", StatusBar).show(Content(" · ".join(means)), note)
         number, row, unit = self.pinned or self.selection
         layer, gate = reading.layers[number], ACTIVATION_NAMES[row]
-        values, scale, is_signed = (
-            layer.get(gate)[:, unit].tolist(),
-            value_scale(layer, gate),
-            gate not in SIGMOID_GATES,
-        )
+        values, scale = layer.get(gate)[:, unit].tolist(), value_scale(layer, gate)
+        is_signed = gate not in SIGMOID_GATES
         self.show_along(
             f"layer {number + 1} " * (len(reading.layers) > 1) + f"unit {unit} {gate}",
             len(values),

@@ -20,7 +20,7 @@ from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from engine.runtime.process import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
-from lotr_tui.formatting import describe_strengths, truncate
+from lotr_tui.formatting import describe_strengths, format_perplexity, truncate
 from lotr_tui.screens.inspect import text_screen, text_view
 from lotr_tui.screens.inspect.heat_strip import DIFFERENCE_SHADING, Shading
 from lotr_tui.screens.inspect.text_screen import Row, RowList, TextInputBar, TextScreen
@@ -125,7 +125,7 @@ class LensScreen(TextScreen[TokenScores]):
     def on_mount(self) -> None:
         self.watch(self.query_one(TextInputBar).input, "selection", self._follow_text_cursor, init=False)
         self._show_legend()
-        if self._problem and not self.session_model.source:
+        if self._missing_baseline and not self.shows_tuning and not self.session_model.source:
             self.notify(self._missing_baseline, markup=False)
 
     def on_unmount(self) -> None:
@@ -178,11 +178,6 @@ class LensScreen(TextScreen[TokenScores]):
     # Scores
 
     @property
-    def _problem(self) -> str:
-        """Why there is no other model, or ""."""
-        return "" if self.shows_tuning else self._missing_baseline
-
-    @property
     def _names(self) -> tuple[str, str]:
         return TUNED_NAMES if self.shows_tuning else MODEL_NAMES
 
@@ -196,9 +191,8 @@ class LensScreen(TextScreen[TokenScores]):
         self._show_change()
 
     def _start_other(self, previous: TokenScores | None = None) -> None:
-        """Let the other model read the text in a thread."""
         self.scores = own, *_ = self.scores[:1]
-        if not self._problem:
+        if self.shows_tuning or not self._missing_baseline:
             self.scores.append(TokenScores(own.tokens, own.tokenizer, previous))
             self._other_task.start(self._read_other)
 
@@ -303,16 +297,13 @@ class LensScreen(TextScreen[TokenScores]):
             own, other = self.scores
             order = order_by_gain(other.word_bits - own.word_bits, own.tokens.counts_as_word)
             self._order = np.array(order[::-1] if self._hardest_first else order, np.intp)
-            self.query_one("#heading", widgets.Static).update(
-                f"{'bits gained':>12}{'adapted':>9}{'as it came':>12}  word"
-            )
-            return
-        # argsort puts NaN, the sentences without a perplexity yet, last.
-        self._perplexities = [each.sentence_perplexities() for each in self.scores]
-        perplexities = self._perplexities[0]
-        self._order = np.argsort(-perplexities, kind="stable") if self._hardest_first else np.arange(len(perplexities))
-        last = "hardest first" if self._hardest_first else "sentence"
-        self.query_one("#heading", widgets.Static).update(f"{'perplexity':>11}{'Kneser-Ney':>12}  {last}")
+            heading = f"{'bits gained':>12}{'adapted':>9}{'as it came':>12}  word"
+        else:
+            self._perplexities = own, *_ = [each.sentence_perplexities() for each in self.scores]
+            # argsort puts NaN, the sentences without a perplexity yet, last.
+            self._order = np.argsort(-own, kind="stable") if self._hardest_first else np.arange(len(own))
+            heading = f"{'perplexity':>11}{'Kneser-Ney':>12}  {'hardest first' if self._hardest_first else 'sentence'}"
+        self.query_one("#heading", widgets.Static).update(heading)
 
     def _draw_sentence(self, row: int, width: int) -> Row:
         index, tokens = int(self._order[row]), self.scores[0].tokens
@@ -324,7 +315,7 @@ class LensScreen(TextScreen[TokenScores]):
         if (next_label := int(np.searchsorted(labels, start))) < len(labels):
             end = min(end, int(labels[next_label]))
         excerpt = printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)]).rstrip()
-        own, *other = (_format_perplexity(float(each[index])) for each in self._perplexities)
+        own, *other = (format_perplexity(float(each[index])) for each in self._perplexities)
         return [
             (f"{own:>10}", "plain"),
             (f"{''.join(other) or '-':>12}  ", "muted"),
@@ -333,7 +324,7 @@ class LensScreen(TextScreen[TokenScores]):
 
     def _draw_change(self, row: int, width: int) -> Row:
         index, (own, other) = int(self._order[row]), self.scores
-        bits, other_bits = own.bits_of_word(index), other.bits_of_word(index)
+        bits, other_bits = own.word_bits[index], other.word_bits[index]
         gain = other_bits - bits
         return [
             (f"{gain:>+11.1f}", "positive" if gain > 0 else "negative"),
@@ -375,7 +366,6 @@ class LensScreen(TextScreen[TokenScores]):
         self._show_change()
 
     def action_toggle_tuning(self) -> None:
-        """Compare the model with its base as it came, or with Kneser-Ney again."""
         self.shows_tuning, self._hardest_first = not self.shows_tuning, False
         self.show_title(self.HEADING)
         self._other_task.cancel()
@@ -401,9 +391,3 @@ class LensScreen(TextScreen[TokenScores]):
         self.show_title(self.HEADING)
         self.refresh_bindings()
         self.focus_pane(self.panes[0])
-
-
-def _format_perplexity(perplexity: float) -> str:
-    if np.isnan(perplexity):
-        return "…"  # not computed yet
-    return f"{perplexity:,.1f}" if perplexity < 1e6 else f"{perplexity:.1e}"

@@ -375,7 +375,6 @@ class TextView(LineScrollView, can_focus=True):
         self.action_step(direction * len(self.page.starts))
 
     def action_step_line(self, direction: int) -> None:
-        """Move the cursor to the next or previous line that has an item."""
         if len(self.page.starts):
             first, last = self._items_on_line(self.line_of(self.cursor))
             self._move_to_line_of(first - 1 if direction < 0 else last)

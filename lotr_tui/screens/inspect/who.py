@@ -1,7 +1,6 @@
 """Pane of the lens: who of the cast would say a line, and which word gives the speaker away."""
 
 import math
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.strip import Strip
 
-from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior
+from engine.analysis.speakers import WORD, SpeakerGuess, SpeakerPosterior
 from engine.analysis.tokenized_text import labelled_lines
 from engine.data.scripts import Turn
 from engine.errors import describe_error
@@ -36,7 +35,6 @@ MAX_WORD_WIDTH = 16  # maximum width in cells of a word in the summary
 POLL_INTERVAL = 0.02  # seconds between two looks at what the thread has computed
 WRITTEN_MARK = "●"  # mark of the speaker whose name is written before the line
 GIVEAWAY_MARKS = ("[", "]")
-_WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -208,7 +206,7 @@ class WhoPane(containers.Vertical):
 
     def _show_guess(self, evidence: LineEvidence) -> None:
         self.evidence, line, index = evidence, evidence.line, evidence.giveaway
-        spans = [match.span() for match in _WORD.finditer(line.text)]
+        spans = [match.span() for match in WORD.finditer(line.text)]
         text = self.query_one(TextView)
         is_same_text = text.page.tokens.text == line.text
         page = Page.plain(line.text, spans, {} if index is None else {index: GIVEAWAY_MARKS})

@@ -130,7 +130,6 @@ class WordDetails(StripWidget):
         return [*lines, *[[("TOKENS  ", "title"), (truncate(tokens, width - 8), "")]] * bool(tokens)]
 
     def _bars(self, lists: TokenLists, width: int) -> list[Row]:
-        """Return a bar chart for each list, side by side on one scale."""
         room = (width + LIST_GAP) // len(lists) - LIST_GAP
         highest = max(1e-9, *(prob for tokens in lists.values() for _, prob in tokens))
         columns = list[list[Row]]()

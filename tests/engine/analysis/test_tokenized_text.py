@@ -330,7 +330,6 @@ def test_words_and_sentences_add_up_to_the_text(model, text, eos_per_line):
     for index, bits in enumerate(scores.word_bits):
         word = scores.word_score(index)
         assert word.bits == pytest.approx(bits) == sum(part for _, part in word.parts)
-        assert word.bits == pytest.approx(scores.bits_of_word(index))
         assert "".join(text for text, _ in word.parts).lstrip(" ") in (tokens.word(index), "")
     sizes = np.diff(tokens.word_starts[tokens.sentence_starts], append=len(tokens))
     assert (np.log2(scores.sentence_perplexities()) * sizes).sum() == pytest.approx(scores.bits.sum())

@@ -23,7 +23,7 @@ from engine.generation.generate import prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.runtime.process import Cancellation
-from lotr_tui.formatting import MISSING, fit_cells, format_lone_token, truncate
+from lotr_tui.formatting import MISSING, fit_cells, format_lone_token, format_percent, truncate
 from lotr_tui.learn.compared_models import Comparison, ScoredModel, load_comparison
 from lotr_tui.learn.material import ClassModel, Material, continue_text, encode_line, find_example
 from lotr_tui.screens.inspect.heat_strip import SHADES, THRESHOLDS, HeatStrips, StripRow
@@ -164,7 +164,6 @@ class AttentionFigure(ChapterFigure[AttentionData]):
         self._show_models()
 
     def _read(self, line: str) -> None:
-        """Read a line, score the models that are not scored yet, and let each continue the line."""
         self._line, data, known = line, self.data, self._continuations
 
         def read(cancelled: Cancellation) -> Iterator[LineAttention | tuple[int, tuple[str, str]] | None]:
@@ -295,17 +294,13 @@ def strongest_earlier(weights: Float32Array) -> tuple[int, float] | None:
     return (position, float(weights[position])) if position else None
 
 
-def format_weight(weight: float) -> str:
-    return "100%" if weight >= 0.995 else f"{100 * weight:.0f} %"
-
-
 def describe_head(name: str, words: Sequence[str], weights: Float32Array) -> str:
     """Return a sentence about the weights `[positions]` of a head from the start of a line to the word that looks."""
     text = f'{name}: "{words[len(weights) - 1]}"'
     if (strongest := strongest_earlier(weights)) is None:
         return f"{text} is the first word, so it can look only at the start and at itself"
-    position, weight = strongest
-    return f'{text} looks {format_weight(weight)} at "{words[position]}", {format_weight(float(weights[-1]))} at itself'
+    (position, weight), itself = strongest, float(weights[-1])
+    return f'{text} looks {format_percent(weight)} at "{words[position]}", {format_percent(itself)} at itself'
 
 
 def tell_head(words: Sequence[str], weights: Float32Array) -> str:

@@ -247,11 +247,9 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
 
     def show_training(self, view: TrainingView) -> str:
         unigram, ngram, num_epochs = self.data.unigram, self.data.ngram, self.make_config().training.epochs
-        scores: dict[int, float] = {}
-        if self.training is not None:
-            scores = self.training.train_scores
-            if self.is_training:
-                self.training.scale_lr(LEARNING_RATES[self.query_one(Slider).index] / LEARNING_RATES[-1])
+        scores = self.training.train_scores if self.training else {}
+        if self.training and self.is_training:
+            self.training.scale_lr(LEARNING_RATES[self.query_one(Slider).index] / LEARNING_RATES[-1])
         if (started := view.started) is not None:
             unigram, ngram, num_epochs = started.unigram_perplexity, started.kneser_ney_perplexity, started.epochs
         evaluations, samples = view.evaluations, view.samples

@@ -305,7 +305,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self._cells, x = [], width
         bits = scores.word_bits.tolist()
         for index, is_unknown in enumerate(scores.tokens.unknown_words.tolist()):
-            name = shown_word(scores, index)
+            name = visible_part(scores.tokens.word(index))
             name = truncate(f"‹{name}›" if is_unknown else name, max(1, width))
             number = "·" if math.isnan(bits[index]) else f"{bits[index]:.1f}"
             cell_width = max(cell_len(name), len(number))
@@ -333,18 +333,13 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
                     self.line.input.cursor_position = int(tokens.word_spans[1][index])
 
 
-def shown_word(scores: TokenScores, word: int) -> str:
-    written = scores.tokens.word(word)
-    return formatting.LINE_END_MARK if written.endswith("\n") else visible_part(written)
-
-
 def describe_word(scores: TokenScores, word: int, width: int) -> Content:
     score = scores.word_score(word)
     if score is None:
         has_word = scores.tokens.num_words and scores.tokens.word(word).strip()
         return Content.styled("not scored yet" if has_word else "type a line", MUTED)
     unknown = f", read as {UNK}" if scores.tokens.unknown_words[word] else ""
-    parts = [(truncate(shown_word(scores, word), NAME_WIDTH), "bold"), (f"  {score.bits:.1f} bits", "")]
+    parts = [(truncate(visible_part(scores.tokens.word(word)), NAME_WIDTH), "bold"), (f"  {score.bits:.1f} bits", "")]
     parts.append((f" = -log2 of {format_percent(score.model_prob)}{unknown}   expected ", MUTED))
     expected = [(each if each == UNK else format_lone_token(each), prob) for each, prob in score.top_tokens]
     names = ", ".join(f"{each} {format_percent(prob)}" for each, prob in expected[:NUM_EXPECTED])
