@@ -78,8 +78,8 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
             assert story == tell_head(names, attention[head // 3, head % 3])
             assert painted(screen, HeatStrips)[1].split() == names
             strongest = 1 + int(expected[1:-1].argmax())
-            assert f'looks {100 * expected[strongest]:.0f} % at "{names[strongest]}"' in title
-            assert f"{100 * expected[-1]:.0f} % at itself" in title
+            assert f'looks {format_percent(expected[strongest])} at "{names[strongest]}"' in title
+            assert f"{format_percent(expected[-1])} at itself" in title
             assert strips.item == strongest
             strips.focus()
             await pilot.press("home")
