@@ -299,9 +299,9 @@ class LensScreen(TextScreen[TokenScores]):
             self._order = np.array(order[::-1] if self._hardest_first else order, np.intp)
             heading = f"{'bits gained':>12}{'adapted':>9}{'as it came':>12}  word"
         else:
-            self._perplexities = own, *_ = [each.sentence_perplexities() for each in self.scores]
+            self._perplexities = first, *_ = [each.sentence_perplexities() for each in self.scores]
             # argsort puts NaN, the sentences without a perplexity yet, last.
-            self._order = np.argsort(-own, kind="stable") if self._hardest_first else np.arange(len(own))
+            self._order = np.argsort(-first, kind="stable") if self._hardest_first else np.arange(len(first))
             heading = f"{'perplexity':>11}{'Kneser-Ney':>12}  {'hardest first' if self._hardest_first else 'sentence'}"
         self.query_one("#heading", widgets.Static).update(heading)
 
