@@ -1,9 +1,8 @@
 """The app: opens screens, asks before it quits, and has the keys, commands, help and themes of all screens."""
 
 import asyncio
-import pkgutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -19,10 +18,9 @@ from textual.screen import Screen, SystemModalScreen
 from textual.widgets import Input
 
 from engine.control import ControlCommand
-from engine.errors import LotrError, suggest_nearest
+from engine.errors import LotrError
 from lotr_tui import theme as themes
 from lotr_tui.app_state import AppState, OpenSession, WatchRun
-from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import fit_cells
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.session.model_loading import ModelLoader
@@ -122,7 +120,6 @@ class LotrApp(TextualFixesApp):
             self.notify(notice, severity="warning", markup=False)
         if keymap := self.state.settings.current.keymap:
             self.set_keymap(dict(keymap))
-            self.run_worker(self._check_keymap(dict(keymap)))
         job = self.state.job
         if job is not None and (self.terminal_closed or not self._exit_requested):
             self.state.launch(lambda: job, job.run.path if job.is_resume else None)
@@ -222,10 +219,6 @@ class LotrApp(TextualFixesApp):
         display = super().get_key_display
         return " ".join(display(binding.with_key(key.strip(), None)) for key in (keys or binding.key).split(","))
 
-    async def _check_keymap(self, keymap: dict[str, str]) -> None:
-        if problem := await run_in_thread(check_keymap, keymap):
-            self.notify(f"{self.state.settings.path.name}: {problem}", severity="warning", markup=False)
-
     # Themes
 
     def action_choose_theme(self, name: str) -> None:
@@ -311,28 +304,3 @@ def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
         if not base.__dict__.get("_inherit_bindings", True):
             break
     return list(bindings.values())
-
-
-def iter_binding_tables() -> Iterator[tuple[type[DOMNode], list[Binding]]]:
-    """Import all screens and widgets; yield the bindings of each class with the ones of the app, which always apply."""
-    for package in map(pkgutil.resolve_name, ("lotr_tui.screens", "lotr_tui.widgets")):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            for node_type in vars(pkgutil.resolve_name(module.name)).values():
-                is_node = isinstance(node_type, type) and issubclass(node_type, DOMNode)
-                if is_node and node_type.__module__ == module.name:
-                    yield node_type, [*collect_bindings(node_type), *collect_bindings(LotrApp)]
-
-
-def check_keymap(keymap: Mapping[str, str]) -> str:
-    """Return the first problem of the user's keymap, or "": an unknown id, or a key of two bindings."""
-    ids: set[str] = set()
-    for _, bindings in iter_binding_tables():
-        keys = {str(binding.id): keymap.get(str(binding.id), binding.key) for binding in bindings}
-        ids |= keys.keys()
-        id_by_key: dict[str, str] = {}
-        for binding_id, key in ((id, key.strip()) for id in keys for key in keys[id].split(",")):
-            other = id_by_key.setdefault(key, binding_id)
-            if other != binding_id and {other, binding_id} & keymap.keys():
-                return f"key {key} is bound to {other} and {binding_id}; choose another key for one of them"
-    unknown = next((each for each in keymap if each not in ids), "")
-    return f"unknown action {unknown!r}{suggest_nearest(unknown, ids)}" if unknown else ""

@@ -55,12 +55,8 @@ def find_vector(model: LanguageModel, lines: Sequence[str], others: Sequence[str
         raise InvalidInputError("only a Transformer of two layers or more can be steered; use a model such as bundled")
     # All lines are said by someone, so that the vector has the manner of a speaker and not the name.
     head = encode_speaker(network.tokenizer, SOMEONE) if network is not model else ()
-    kinds, start, size = (
-        [_sample(network, head, kind) for kind in (lines, others)],
-        len(head),
-        network.config.num_layers,
-    )
-    means, norms = [], []  # of the outputs of each layer, by kind
+    kinds = [_sample(network, head, kind) for kind in (lines, others)]
+    start, size, means, norms = len(head), network.config.num_layers, [], []  # of the outputs of each layer, by kind
     for number, (read, _) in enumerate(kinds):
         outputs = []
         for ids in read:

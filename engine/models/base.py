@@ -70,11 +70,8 @@ class HiddenVectorModel(Protocol):
 
 
 @runtime_checkable
-class AdaptedModel(Protocol):
+class AdaptedModel(LanguageModel, Protocol):
     """A model with changes, such as adapters, each with a strength: 0 leaves the base as it came, 1 is as trained."""
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
 
     @property
     def strengths(self) -> Mapping[str, float]:
@@ -89,10 +86,6 @@ class AdaptedModel(Protocol):
 
     def read_last_again(self, state: ModelState) -> tuple[LogProbs, ModelState]:
         """Read only the last token of a text again, such as at other strengths than before; `state` has read one."""
-
-    def start(self) -> ModelState: ...
-
-    def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]: ...
 
 
 def strengths_of(model: LanguageModel) -> Mapping[str, float]:

@@ -270,14 +270,20 @@ def model_name(run_dir: Path, epoch: int | None) -> str:
     return directory.bundled_runs().get(run_dir, run_dir.name) + ("" if epoch is None else f"@{epoch}")
 
 
-def read_adapters(models: Sequence[tuple[Path, int | None]], base: "Base") -> list[Adapter]:
-    """Open the adapters of runs, or of their epochs; who is no adapter of `base` raises an InvalidInputError."""
+def read_adapters(
+    models: Sequence[tuple[Path, int | None]], base: "Base | BaseReference | None" = None
+) -> list[Adapter]:
+    """Open the adapters of runs, or of their epochs; who is no adapter of `base` raises an InvalidInputError.
+
+    Without `base`, it is the one of the first adapter.
+    """
     opened = dict[str, Adapter]()
     for run_dir, epoch in models:
         config, name = directory.read_config(run_dir).model, model_name(run_dir, epoch)
         if not config.lora_rank:
             raise InvalidInputError(f"run {name!r} is no adapter; choose a run of `lotr-tui finetune`")
         reference = directory.read_json(BaseReference, run_dir / names.BASE_FILE)
+        base = base or reference
         if reference.sha256 != base.sha256:
             raise InvalidInputError(f"run {name!r} is an adapter of {reference.name}, and not of {base.name}")
         if name in opened:

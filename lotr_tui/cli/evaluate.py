@@ -19,7 +19,7 @@ from engine.models import base, ngram
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import combine, directory, loading
 from lotr_tui.cli import console, main
-from lotr_tui.cli.generate import check_has_cast
+from lotr_tui.cli.generate import StrengthOption, change_strength, check_has_cast
 from lotr_tui.cli.main import option
 from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_percent, plural
 
@@ -54,6 +54,7 @@ def evaluate(
     more_runs: main.RunsOption = None,
     against: Annotated[str | None, option("--against RUN", AGAINST_HELP)] = None,
     runs_dir: main.RunsDirOption = None,
+    strength: StrengthOption = None,
     precision: main.PrecisionOption = "auto",
     split: Annotated[SplitName, option("--split valid|test|train", SPLIT_HELP)] = "valid",
     text: Annotated[str | None, option("--text FILE", "Score this text instead; -: standard input.")] = None,
@@ -83,6 +84,8 @@ def evaluate(
         other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
     runs = [loading.load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    if strength is not None:  # of the first model, which is the only one with --against
+        runs[0] = replace(runs[0], decoder=change_strength(runs[0].decoder, runs[0].name, strength))
     if against is not None and (runs[0].path, runs[0].epoch) == (runs[1].path, runs[1].epoch):
         raise InvalidInputError(f"--against {against} is the model {runs[0].name} itself; name another one")
     combiners = [combine.ModelCombiner([each]) for each in runs] if is_comparison else [combine.ModelCombiner(runs)]

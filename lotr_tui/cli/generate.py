@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,6 @@ from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import MAX_ANSWERS, Answer, stream_answers
 from engine.models import base, dialogue
 from engine.models.pretrained.chat import ChatMessage
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from lotr_tui import STARTED, formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
@@ -30,6 +29,7 @@ from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_na
 from lotr_tui.session.model_loading import parse_adapter
 from lotr_tui.session.reply import encode_beginning, parse_script
 from lotr_tui.session.session_model import (
+    SessionModel,
     chat_start,
     default_num_answers,
     default_settings,
@@ -50,6 +50,7 @@ FIGURES = ("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy",
 PENALTY_HELP = "Above 1: words already used become less likely."
 CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
 STRENGTH_HELP = "How much of the adapter acts: 0 is the model as it came, 1 (default) as trained, up to 1.5."
+StrengthOption = Annotated[float | None, option("--strength X", STRENGTH_HELP, main.MODEL, parser=read_strength)]
 STEER_HELP = "Write like a speaker, or like the lines of good.txt and unlike bad.txt: good.txt,bad.txt:X, X a strength."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -73,14 +74,19 @@ class SamplingOptions:
 class Request:
     """Texts to generate, and the form in which they are printed: text, an object per text, or one per token."""
 
-    name: str
-    model: base.LanguageModel
+    loaded: SessionModel
     settings: SamplerSettings
     seeds: Sequence[int]
-    strengths: Mapping[str, float] = field(default_factory=dict)  # of the adapters
-    predicts_eos: bool = True  # the training text has `<eos>` after each line: the model can answer without a cast
     as_json: bool = False
     jsonl: bool = False
+
+    @property
+    def model(self) -> base.LanguageModel:
+        return self.loaded.model
+
+    @property
+    def name(self) -> str:
+        return self.loaded.settings_name
 
 
 @commands.command("generate", cls=main.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
@@ -90,7 +96,7 @@ def generate(
     prompt: Annotated[str | None, option("PROMPT", "Text to continue; - or nothing: standard input.")] = None,
     run: main.RunsOption = None,
     runs_dir: main.RunsDirOption = None,
-    strength: Annotated[float | None, option("--strength X", STRENGTH_HELP, main.MODEL, parser=read_strength)] = None,
+    strength: StrengthOption = None,
     adapter: main.AdaptersOption = None,
     steer: Annotated[str | None, option("--steer NAME:X", STEER_HELP, main.MODEL)] = None,
     combination: main.Combination,
@@ -135,10 +141,8 @@ def generate(
     loaded = load_session_model(run or [], runs_dir, combination.options(), precision, announced, adapters)
     if not run and loaded.name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
-    if strength is not None and not loaded.strengths:
-        raise InvalidInputError(f"--strength needs an adapter, and {loaded.name} has none; leave it out")
     if strength is not None:
-        loaded = loaded.with_strengths({next(iter(loaded.strengths)): strength})
+        loaded = replace(loaded, model=change_strength(loaded.model, loaded.name, strength))
     if steer is not None:
         from lotr_tui.session.steering import Steering  # most calls do not need it
 
@@ -146,16 +150,8 @@ def generate(
         loaded = steering()
         print(steering.effect, file=sys.stderr)
     model = loaded.model
-    request = Request(
-        loaded.settings_name,
-        model,
-        replace(default_settings(model).sampler, **given),
-        range(first_seed, first_seed + count),
-        strengths=loaded.strengths,
-        predicts_eos=loaded.predicts_eos,
-        as_json=as_json,
-        jsonl=jsonl,
-    )
+    seeds = range(first_seed, first_seed + count)
+    request = Request(loaded, replace(default_settings(model).sampler, **given), seeds, as_json, jsonl)
     if text is not None and not model.tokenizer.is_open:  # bytes that are not UTF-8 count as unknown symbols
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if scene:
@@ -164,6 +160,13 @@ def generate(
         answer(request, text, use, as_, to, best_of)
     else:
         continue_text(request, text or "", reply=reply, system=system or "")
+
+
+def change_strength(model: base.LanguageModel, name: str, strength: float) -> base.LanguageModel:
+    """Return a model with another strength of its own adapter; without one, --strength raises an InvalidInputError."""
+    if not isinstance(model, base.AdaptedModel) or not model.strengths:
+        raise InvalidInputError(f"--strength needs an adapter, and {name} has none; leave it out")
+    return model.with_strengths({next(iter(model.strengths)): strength})
 
 
 def announce(name: str, progress: "LoadingProgress") -> None:
@@ -207,14 +210,14 @@ def print_text(
             facts: dict[str, Any] = {"prompt": prompt.text}
             facts |= {"text": text.removeprefix(" " if is_line or not tokenizer.is_open else "")}
             facts |= {**details(), "tokens": tokens, "unknown": prompt.unknown_tokens, "seed": event.seed}
-            facts |= {**asdict(request.settings), "run": request.name, "strengths": request.strengths}
-            facts |= {"reason": event.reason}
+            facts |= {**asdict(request.settings), "run": request.name, "strengths": request.loaded.strengths}
+            facts["reason"] = event.reason
             speeds = {"tokens_per_second": event.tokens_per_second, "first_token_seconds": first_token_seconds}
             console.print_json({**facts, **speeds})
         else:
             print(flush=True)
             noun = formatting.token_noun(tokenizer)
-            strengths = formatting.describe_strengths(request.strengths)
+            strengths = formatting.describe_strengths(request.loaded.strengths)
             parts = [label(), f"seed {event.seed}", strengths, request.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", formatting.describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
@@ -249,9 +252,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
     reads the lines of a script, of which the last is continued.
     """
     model, tokenizer, chat = request.model, request.model.tokenizer, find_chat_template(request.model)
-    name, is_by_others = request.name, is_pretrained_name(request.name)
-    short_name = printable(parse_pretrained_name(name).short_name) if is_by_others else name
-    problem = getattr(getattr(model, "chat", None), "problem", "") or f"{short_name} has no chat template"
+    problem = getattr(getattr(model, "chat", None), "problem", "") or f"{request.loaded.name} has no chat template"
     if system and chat is None:
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
     prompt = generation.encode_prompt(text, tokenizer)
@@ -261,13 +262,13 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
         ids = [*chat.encode([message for message in messages if message.text])]
         state = generation.prefill(model, ids, chat_start(model))
     else:
-        ids = encode_beginning(model, prompt.text, predicts_eos=request.predicts_eos)
+        ids = encode_beginning(model, prompt.text, predicts_eos=request.loaded.predicts_eos)
         if reply:
             ids += tokenizer.encode("\n").tolist() if tokenizer.reads_line_ends else [EOS_ID]
             note = "this model learned each line on its own, in random order: a reply hardly depends on what you say"
-            if is_by_others:
+            if request.loaded.source:
                 note = f"{problem}; it continues the text on the next line"
-            elif not request.predicts_eos:
+            elif not request.loaded.predicts_eos:
                 note = "this model was trained without line ends, so it rarely answers, or stops"
             if not (request.as_json or request.jsonl):
                 print(f"note: {note}", file=sys.stderr)
@@ -399,7 +400,19 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
                     piece = _LINE_BREAK.sub(" ", event.piece)
                 else:
                     piece = "\n"
-                    turns.append(_turn_record(len(turns), start, tokens, event))
+                    turns.append(
+                        {
+                            "turn": len(turns),
+                            "speaker": start.speaker,
+                            "text": "".join(token.piece for token in tokens).strip(),
+                            "probability": start.prob,
+                            "speakers": {each.name: each.prob for each in start.candidates[:MAX_LISTED_SPEAKERS]},
+                            "seed": event.seed,
+                            "tokens": event.tokens,
+                            "logprob": sum(token.logprob for token in tokens),
+                            "reason": event.reason,
+                        }
+                    )
                     if request.jsonl:
                         console.print_json({"scene": number, **turns[-1]})
                 if is_plain:
@@ -408,30 +421,13 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
             if request.as_json:
                 facts: dict[str, Any] = {"prompt": encoded.text, "given": [asdict(turn) for turn in given]}
                 facts |= {"turns": turns, "seed": seed, **asdict(request.settings), "run": request.name}
-                facts |= {"strengths": request.strengths}
-                reason = "cancelled" if is_interrupted() else "length"
-                console.print_json({**facts, "tokens_per_second": speed, "reason": reason})
+                facts |= {"strengths": request.loaded.strengths, "tokens_per_second": speed}
+                console.print_json({**facts, "reason": "cancelled" if is_interrupted() else "length"})
             elif is_plain:
                 noun = formatting.token_noun(model.tokenizer)
-                strengths = formatting.describe_strengths(request.strengths)
+                strengths = formatting.describe_strengths(request.loaded.strengths)
                 parts = [f"seed {seed}", strengths, request.settings.describe(), f"{speed:,.0f} {noun}s/s"]
                 print(" · ".join(filter(None, [*parts, formatting.plural(len(turns), "turn")])), file=sys.stderr)
-
-
-def _turn_record(
-    number: int, start: conversation.TurnStart, tokens: Sequence[generation.TokenEvent], done: generation.Done
-) -> dict[str, Any]:
-    return {
-        "turn": number,
-        "speaker": start.speaker,
-        "text": "".join(token.piece for token in tokens).strip(),
-        "probability": start.prob,
-        "speakers": {each.name: each.prob for each in start.candidates[:MAX_LISTED_SPEAKERS]},
-        "seed": done.seed,
-        "tokens": done.tokens,
-        "logprob": sum(token.logprob for token in tokens),
-        "reason": done.reason,
-    }
 
 
 @contextmanager

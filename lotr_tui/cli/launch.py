@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, is_pretrained_name
 from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import GivenAdapter, ModelLoader, check_fetched
 from lotr_tui.textual_fixes import is_served
@@ -36,9 +36,14 @@ def open_session(
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
     load = ModelLoader(runs, runs_dir, combination, adapters)
     # A named run must exist before the screen is drawn. Loading a large model takes seconds and follows that.
-    for name, _ in adapters:
-        _is_slow(name, runs_dir)
     is_slow = len(runs) == 1 and combination is None and _is_slow(runs[0], runs_dir)
+    if adapters and len(runs) <= 1:
+        from engine.models.pretrained.folders import read_base
+        from engine.runs.loading import find_model, read_adapters
+
+        base = read_base(SMOLLM2) if list(runs) == [SMOLLM2] else None  # the hash of others takes seconds
+        named = [*(runs or (None,)), *(name for name, _ in adapters)]
+        read_adapters([find_model(name, runs_dir) for name in named if not is_pretrained_name(name)], base)
     session_model = load() if (runs or combination) and not is_slow else None
     app = LotrApp(session_model=session_model or load, runs_dir=runs_dir, pace=pace, theme=theme)
     return run_app(app, mouse=mouse)

@@ -16,7 +16,7 @@ from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import MAX_HISTORY_TOKENS
 from engine.models import base, ngram
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.models.pretrained.names import is_pretrained_name, short_name
 from engine.runs import combine, directory, loading
 from engine.runtime.process import Cancellation, throttle
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
@@ -216,9 +216,7 @@ class ModelChoice:
 
     @property
     def name(self) -> str:
-        if is_pretrained_name(self.run):
-            return printable(parse_pretrained_name(self.run).short_name)
-        run = printable(Path(self.run).name)
+        run = printable(short_name(self.run))
         model = run if self.epoch is None else f"{run}@{self.epoch}"
         return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
 
@@ -242,15 +240,10 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> session_mod
     if choice.kind == "run":
         return session_model.SessionModel.from_loaded(loaded)
     combiner = combine.ModelCombiner([loaded])
-    model: base.LanguageModel
     if choice.kind == "mixture":
-        combined = combiner.combine(combine.CombinationOptions(mixture=True))
-        model, valid, description = combined.model, math.nan, combined.description
+        model, description = combiner.combine(combine.CombinationOptions(mixture=True))
     else:
-        model = combiner.kneser_ney
-        valid = loaded.started.kneser_ney_perplexity if loaded.started else math.nan
-        description = f"{model.order}-gram counts"
-    if not math.isfinite(valid):
-        valid = evaluation.evaluate(model, combiner.dataset.valid).perplexity
-    model, corpus = loaded.with_cast(model), loaded.config.data.corpus
-    return session_model.SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)
+        model, description = combiner.kneser_ney, f"{combiner.kneser_ney.order}-gram counts"
+    description += f" · valid {evaluation.evaluate(model, combiner.dataset.valid).perplexity:.1f}"
+    corpus = loaded.config.data.corpus
+    return session_model.SessionModel(choice.name, description, loaded.with_cast(model), corpus, loaded.path)

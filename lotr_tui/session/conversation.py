@@ -182,10 +182,9 @@ class Conversation:
         system_prompt = roles.system_prompt if mode == "conversation" and not candidates else ""
         roles = Roles(roles.speaking_as if candidates else "", roles.speaker if model.cast else "", system_prompt)
         before = replace(context, roles=roles).text_before_reply(model.model, prompt)
-        offset, fields = 0 if previous is None else len(previous.own_tokens), roles._asdict()
-        reply = self._new_reply(
-            request, prompt=prompt, unknown_tokens=unknown_tokens, parent_offset=offset, reply_mode=mode, **fields
-        )
+        fields = roles._asdict() | {"prompt": prompt, "unknown_tokens": unknown_tokens, "reply_mode": mode}
+        offset = 0 if previous is None else len(previous.own_tokens)
+        reply = self._new_reply(request, parent_offset=offset, **fields)
         reply.prompt_ids = before.ids
         reply.attach(previous, context.edited_reply)
         return self._generate(reply, before, candidates=candidates, num_answers=request.best_of)
@@ -353,9 +352,8 @@ class Conversation:
             history = reply.token_ids()[-turns.MAX_HISTORY_TOKENS if is_dialogue else 0 :]
             begins_line = name and is_dialogue and is_first and not forced_ids
             noise = reply.prompt_ids[-turns.MAX_HISTORY_TOKENS :] if begins_line else []
-            text = generate.TextInProgress(
-                model, history, settings, seed, state, is_first_token=is_first, noise_context=noise
-            )
+            begin = partial(generate.TextInProgress, is_first_token=is_first, noise_context=noise)
+            text = begin(model, history, settings, seed, state)
         yield text.state
         for id in forced_ids:
             yield generate.force_token(text, id)

@@ -1,18 +1,15 @@
 """Models that are loaded and fetched in threads, with their progress as text. This module imports nothing heavy."""
 
 import gc
-import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import InvalidInputError, LotrError, describe_error, printable
+from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained import names as pretrained
 from engine.models.pretrained.names import SMOLLM2
-from engine.runtime.process import Cancellation
-from engine.storage.files import default_runs_dir
+from engine.runtime.process import Cancellation, GeneratorThread
 from lotr_tui.formatting import format_needs
 from lotr_tui.session.settings import MAX_RECENT_MODELS, read_strength
 
@@ -43,19 +40,6 @@ def parse_adapter(text: str) -> GivenAdapter:
     return name, read_strength(number)
 
 
-def find_adapter_runs(runs_dir: Path | None, beside: Path | None) -> list[str]:
-    """Return the names of runs with adapters of the base of the run `beside`; None for all adapters."""
-    from engine.runs.directory import bundled_runs, find_run_dirs, read_json  # not needed for the first paint
-    from engine.runs.loading import BaseReference
-
-    runs = {path: printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())} | bundled_runs()
-    bases = dict[Path, str]()
-    for path in runs:
-        with suppress(LotrError, OSError):
-            bases[path] = read_json(BaseReference, path / pretrained.BASE_FILE).sha256
-    return sorted(runs[path] for path, base in bases.items() if base == bases.get(beside or path, base))
-
-
 def check_fetched(base: str, run: str = "") -> None:
     """Raise an InvalidInputError if SmolLM2 is the model `base`, by itself or of an adapter `run`, and is missing."""
     if base == SMOLLM2 and not pretrained.is_base_stored(SMOLLM2):
@@ -77,13 +61,7 @@ class ModelLoader:
             check_fetched(name)
         self.names, self.adapters = tuple(names), tuple(adapters)
         self._runs_dir, self._combination = runs_dir, combination
-        short = [
-            pretrained.parse_pretrained_name(name).short_name
-            if pretrained.is_pretrained_name(name)
-            else Path(name).name
-            for name in names
-        ]
-        self._label = "+".join([*(short or ["the model"]), *(Path(name).name for name, _ in adapters)])
+        self._label = "+".join(map(pretrained.short_name, [*(names or ["the model"]), *(name for name, _ in adapters)]))
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
 
@@ -118,29 +96,29 @@ class ModelFetch:
     """SmolLM2 being fetched by a thread; the next attempt uses the part that a cancelled one has fetched."""
 
     def __init__(self, fetch: Fetch) -> None:
-        self.failure = ""  # why the model could not be fetched, and what to do
-        self._cancellation = Cancellation()
         self._progress: FetchProgress | None = None
 
         def report(progress: "FetchProgress") -> None:
             self._progress = progress
 
-        def run() -> None:
-            try:
-                fetch(report, self._cancellation)
-            except Exception as error:  # the small model can still be played with
-                if not self._cancellation():
-                    self.failure = describe_error(error)
+        def run(cancellation: Cancellation) -> Iterator[None]:
+            fetch(report, cancellation)
+            yield
 
-        self._thread = threading.Thread(target=run, name="model-fetch", daemon=True)
-        self._thread.start()
+        self._thread = GeneratorThread("model-fetch", run)
+
+    @property
+    def failure(self) -> str:
+        """Why the model could not be fetched, and what to do; the small model can still be played with."""
+        error = None if self._thread.cancellation() else self._thread.exception
+        return "" if error is None else describe_error(error)
 
     @property
     def is_running(self) -> bool:
         return self._thread.is_alive()
 
     def cancel(self) -> None:
-        self._cancellation.set()
+        self._thread.cancellation.set()
         self._thread.join(QUIT_TIMEOUT)
 
     def describe(self) -> str:

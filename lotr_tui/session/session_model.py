@@ -19,7 +19,7 @@ from engine.generation import generate, turns
 from engine.models.base import AdaptedModel, LanguageModel, LogProbs, strengths_of
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.models.pretrained.names import is_pretrained_name, short_name
 from engine.runs import directory, loading
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
@@ -104,9 +104,8 @@ class SessionModel:
     def from_loaded(cls, loaded: loading.LoadedModel) -> "SessionModel":
         """Wrap the model of a run, or a model by others."""
         if is_pretrained_name(loaded.name):
-            name = printable(parse_pretrained_name(loaded.name).short_name)
-            description = printable(loaded.description)
-            return cls(name, description, loaded.model, corpus="", source=loaded.name, predicts_eos=False)
+            name, about = printable(short_name(loaded.name)), printable(loaded.description)
+            return cls(name, about, loaded.model, corpus="", source=loaded.name, predicts_eos=False)
         config = loaded.config.model
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         if config.architecture == "transformer":
@@ -122,10 +121,8 @@ class SessionModel:
                 parts[-1] += f" (Kneser-Ney {loaded.started.kneser_ney_perplexity:.1f})"
         if getattr(loaded.decoder, "int8", False):
             parts.append("in int8")
-        data = loaded.config.data
-        return cls(
-            loaded.name, " · ".join(parts), loaded.model, data.corpus, loaded.path, predicts_eos=data.mode == "line"
-        )
+        about, data = " · ".join(parts), loaded.config.data
+        return cls(loaded.name, about, loaded.model, data.corpus, loaded.path, predicts_eos=data.mode == "line")
 
     @classmethod
     def from_training(
@@ -167,12 +164,6 @@ class SessionModel:
             self._variants[key].__dict__["_variants"] = self._variants
         return self._variants[key]
 
-    @property
-    def load_name(self) -> str:
-        """Name by which the model is loaded again."""
-        epoch = re.search(r"@[0-9]+$", self.name)
-        return self.source or f"{self.run}{epoch[0] if epoch else ''}"
-
     def is_variant_of(self, other: "SessionModel") -> bool:
         """Return True if two models differ at most in adapters beside them, and in strengths."""
         is_same = (self.name, self.run, self.source) == (other.name, other.run, other.source)
@@ -210,15 +201,15 @@ class SessionModel:
         """Reply modes that the model can be used in, the default one first."""
         return ("conversation", "continue") if self.cast or self.chat is not None else ("continue", "reply")
 
-    def reply_mode_at_start(self, saved: ReplyMode) -> ReplyMode:
-        return saved if saved in self.reply_modes else self.reply_modes[0]
-
     def welcome_text(self, speaker: str = "") -> str:
         """Return the first line of a transcript: what to type, and who answers: `speaker`, or else anyone."""
         if self.chat is not None:
             return f"Say something to {self.label}. /system tells it who it is."
         if not self.cast:
-            text = f'Type "{self.example_prompt()}" and press enter'
+            tokenizer = self.model.tokenizer
+            words = [token for token in islice(tokenizer.tokens, EOS_ID + 1, 200) if token.isalpha()]
+            known = (text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text))
+            text = f'Type "{next(known, " ".join(words[:2]))}" and press enter'
             return f"{text}; without a chat template, this model continues texts." if self.source else f"{text}."
         if speaker:
             return f"Say hello to {display_name(speaker)}. With /to anyone, the model chooses who answers."
@@ -233,12 +224,6 @@ class SessionModel:
         names = answering_cast(self.cast, "")
         best_known = [name for name in OPENING_NAMES if name in names]
         return list(dict.fromkeys([first_to_answer(names), *best_known, *names]))[:MAX_INTRODUCED_SPEAKERS]
-
-    def example_prompt(self) -> str:
-        """Return a prompt that the model knows: one of `EXAMPLE_PROMPTS`, or else two words of its vocabulary."""
-        tokenizer = self.model.tokenizer
-        words = [token for token in islice(tokenizer.tokens, EOS_ID + 1, 200) if token.isalpha()]
-        return next((text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text)), " ".join(words[:2]))
 
 
 def load_session_model(

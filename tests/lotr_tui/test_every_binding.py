@@ -4,7 +4,6 @@ from contextlib import suppress
 
 import pytest
 
-from lotr_tui.app import iter_binding_tables
 from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.session.conversation_view import ConversationView
 from tests.support import scenes
@@ -14,6 +13,7 @@ from tests.support.bindings.runs import RUN_APPS, TRAINING_APPS
 from tests.support.bindings.session import SESSION_APPS
 from tests.support.bindings.texts import TEXT_APPS
 from tests.support.pilot import until
+from tests.support.tables import iter_binding_tables
 
 APPS = SESSION_APPS | TEXT_APPS | RUN_APPS | TRAINING_APPS | LEARN_APPS
 """Stages that are tested one after the other in one app."""

@@ -42,6 +42,11 @@ def is_pretrained_name(name: str | None) -> bool:
     return name is not None and (name == SMOLLM2 or name.startswith((HF_PREFIX, GGUF_PREFIX)))
 
 
+def short_name(name: str) -> str:
+    """Return the name of a run or of a model by others without folders, for titles."""
+    return parse_pretrained_name(name).short_name if is_pretrained_name(name) else Path(name).name
+
+
 def parse_pretrained_name(name: str) -> PretrainedSource:
     """Return the place of a model; an InvalidInputError if its folder or file does not exist.
 

@@ -288,10 +288,9 @@ class ConversationView(containers.Vertical):
                 roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
                 prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
                 seed = seed if reply.num_shared_tokens else reply.seed  # of a whole reply, which a column then repeats
-            columns_type = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
-            return columns_type(
-                model, prompt, slot.sampler.settings, seed, slot.pace, context, self.conversation.reader
-            )
+            columns = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
+            reader = self.conversation.reader
+            return columns(model, prompt, slot.sampler.settings, seed, slot.pace, context, reader)
         text = to_prompt_line(draft) if reply is None else reply.full_text()
         is_own = reply is not None and (inspector != "tuning" or bool(reply.session_model.strengths))
         if reply is not None and is_own and not (reply.session_model.cast and model.cast):

@@ -8,9 +8,11 @@ from textual.binding import Binding, BindingType
 
 from engine.data.speakers import SOMEONE, STRANGER, display_name, find_speaker
 from engine.errors import InvalidInputError, printable, suggest_nearest
+from engine.models.pretrained.names import BASE_FILE
+from engine.storage.files import default_runs_dir
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.session.cast import A_STRANGER
-from lotr_tui.session.model_loading import find_adapter_runs, known_model_names
+from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.keys import FooterKey
 from lotr_tui.widgets.prompt import Choice, Completion
@@ -289,15 +291,15 @@ def complete_command(
         names = [f"{printable(name)} " for name in model.strengths] if len(model.strengths) > 1 else [""]
         choices_of |= {"strength": [f"{name}{number}" for name in names for number in ("0", "0.5", "1", "1.5")]}
     values = choices_of.get(command.name, ())
-    if command.name == "adapter" and model is not None:
-        others = [name for name in find_adapter_runs(runs_dir, model.run) if name not in model.strengths]
-        values = [*others, *(f"{name} off" for name, _ in model.adapters)]
-    if command.name == "model":
+    if command.name in ("model", "adapter"):
         from engine.runs.directory import bundled_runs, find_run_dirs  # not needed for the first paint
-        from engine.storage.files import default_runs_dir
 
-        names = [printable(path.name) for path in find_run_dirs(runs_dir or default_runs_dir())]
-        values = [*sorted(names), *bundled_runs().values(), *known_model_names(recent_models)]
+        runs = {path: printable(path.name) for path in sorted(find_run_dirs(runs_dir or default_runs_dir()))}
+        runs |= bundled_runs()
+        values = [*runs.values(), *known_model_names(recent_models)]
+        if command.name == "adapter" and model is not None:
+            others = [name for path, name in runs.items() if (path / BASE_FILE).is_file()]
+            values = [*others, *(f"{name} off" for name, _ in model.adapters)]
     helps = values if isinstance(values, Mapping) else {}
     typed = argument.replace(",", " ").rpartition(" ")[2] if command.name == "scene" else argument
     before, is_name = text[: len(text) - len(typed)], command.name in (*CAST_COMMANDS, "steer")

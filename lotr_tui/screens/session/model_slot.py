@@ -1,5 +1,6 @@
 """The model of a session, the settings and roles it answers with, their line, and the next model while it is loaded."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -70,7 +71,8 @@ class ModelSlot:
         self.preview_unit = "token" if session_model.is_slow else settings.preview_unit
         abilities = (session_model.reply_modes, bool(session_model.cast))
         if before is None or (before.reply_modes, bool(before.cast)) != abilities:
-            self.reply_mode = session_model.reply_mode_at_start(settings.reply_mode)
+            modes = session_model.reply_modes
+            self.reply_mode = settings.reply_mode if settings.reply_mode in modes else modes[0]
         if session_model.source:
             self._state.update_settings(recent_models=add_recent_model(session_model.source, settings.recent_models))
 
@@ -218,15 +220,15 @@ class ModelSlot:
         model, (name, _, end) = self.session_model, argument.rpartition(" ")
         beside = dict(model.adapters)
         adapters = [(run, model.strengths[each]) for each, run in beside.items() if (each, end) != (name, "off")]
-        if end != "off":
-            adapters.append(parse_adapter(argument))
-            if adapters[-1][0] in model.strengths:
-                self.set_strength(" ".join(map(str, adapters[-1])))
-                return
-        elif name not in beside:
+        if end == "off" and name not in beside:
             use = f"the adapters beside it: {', '.join(beside) or 'none'}"
             raise InvalidInputError(f"{name[:40]!r} is no adapter beside {model.name}; {use}")
-        self.load(model.load_name, adapters)
+        new = [] if end == "off" else [parse_adapter(argument)]
+        if new and new[0][0] in model.strengths:
+            self.set_strength(" ".join(map(str, new[0])))
+        else:
+            epoch = re.search(r"@[0-9]+$", model.name)
+            self.load(model.source or f"{model.run}{epoch[0] if epoch else ''}", adapters + new)
 
     async def load_with(self, loader: "ModelLoader | Steering") -> None:
         self.loader = loader

@@ -253,12 +253,10 @@ class SessionScreen(AppScreen[None]):
 
     def update_keys(self) -> None:
         if self.is_ready:
-            modes = ["edit" if self.view.edited_reply else "", "reply" if self.slot.reply_mode == "reply" else ""]
-            self.query_one("#prompt-mark", Label).update(" ".join(filter(None, [*modes, "❯"])))
             is_edit = self.view.edited_reply is not None
-            self.prompt.typing_hint = (
-                f"{prompt.TYPING_HINT} again; esc ends the edit" if is_edit else prompt.TYPING_HINT
-            )
+            modes = ["edit"] * is_edit + ["reply"] * (self.slot.reply_mode == "reply")
+            self.query_one("#prompt-mark", Label).update(" ".join([*modes, "❯"]))
+            self.prompt.typing_hint = prompt.TYPING_HINT + " again; esc ends the edit" * is_edit
         if self._footer_state != self._shown_state:
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()

@@ -209,10 +209,8 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
                 if block.is_reply and isinstance(entry, Reply) and self.cursor is not None and self.cursor[0] == index:
                     found.append((*text.token_span(entry, self.cursor[1]), "cursor"))
                 spans.append(found)
-            lines = layout.lines
-            self._strips[index] = [
-                self._draw_line(layout.blocks[at], start, end, spans[at]) for at, start, end in lines
-            ]
+            lines, blocks = layout.lines, layout.blocks
+            self._strips[index] = [self._draw_line(blocks[at], start, end, spans[at]) for at, start, end in lines]
         return self._strips[index]
 
     def _draw_line(self, block: text.Block, start: int, end: int, spans: Sequence[text.Span]) -> Strip:

@@ -142,7 +142,8 @@ class TestOutput:
 
 def recite(model, prompt, seeds=(3,), *, predicts_eos=True, **options):
     settings = SamplerSettings(max_tokens=90)
-    continue_text(Request("open", model, settings, seeds, predicts_eos=predicts_eos, **options), prompt)
+    loaded = SessionModel("open", "", model, predicts_eos=predicts_eos)
+    continue_text(Request(loaded, settings, seeds, **options), prompt)
 
 
 class TestOpenVocabularies:

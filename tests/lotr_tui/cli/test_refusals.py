@@ -30,6 +30,7 @@ OPTIONS = [
     *((f"generate the --seed {seed}", "is out of range") for seed in ("9223372036854775807 --count 2", "-1")),
     *((f"generate the --strength {value}", f"'{value}' is ") for value in ("1.6", "-0.1", "nan", "half")),
     ("generate the --run r --strength 1", "--strength needs an adapter, and r has none"),
+    ("eval r --strength 1", "--strength needs an adapter, and r has none"),
     ("generate the --adapter r:2", "strength '2' is out of range; use 0 (the model as it came) to 1.5"),
     ("--adapter r:", "'r:' is no adapter; write RUN:X, such as romeo:0.5"),
     ("generate the --run r --adapter r --cache", "adapters are not combined; leave out other runs"),

@@ -11,10 +11,8 @@ from tests.support.dialogues import dialogue_session_model
 
 
 def test_a_model_with_speakers_starts_with_a_conversation():
-    session_model, plain = dialogue_session_model(), SessionModel("plain", "", make_decoder())
-    modes = "conversation", "continue", "reply"
-    assert list(map(session_model.reply_mode_at_start, modes)) == ["conversation", "continue", "conversation"]
-    assert list(map(plain.reply_mode_at_start, modes)) == ["continue", "continue", "reply"]
+    assert dialogue_session_model().reply_modes == ("conversation", "continue")
+    assert SessionModel("plain", "", make_decoder()).reply_modes == ("continue", "reply")
 
 
 def test_a_model_with_an_adapter_has_sampler_settings_of_its_own():

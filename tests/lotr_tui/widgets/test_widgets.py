@@ -16,7 +16,6 @@ from textual.widgets import Static
 
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
-from lotr_tui.app import iter_binding_tables
 from lotr_tui.formatting import bar, sparkline
 from lotr_tui.screens.session.keys import CAST_HINT, CHAT_HINT, HINTS
 from lotr_tui.screens.session.transcript import MOUSE_HELP
@@ -26,6 +25,7 @@ from lotr_tui.widgets.keys import FooterKey, KeyFooter
 from lotr_tui.widgets.slider import CUSTOM_PRESET, SAMPLER_PRESETS, SamplerPanel, TemperatureSlider
 from tests.support.app import ThemedApp
 from tests.support.pilot import notices, text_of, until
+from tests.support.tables import iter_binding_tables
 
 
 class TestSmall:

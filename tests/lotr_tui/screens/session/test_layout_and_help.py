@@ -2,7 +2,6 @@
 
 import pytest
 
-from lotr_tui.app import iter_binding_tables
 from lotr_tui.screens.session.keys import FOOTER_KEYS
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.widgets.keys import KeyFooter
@@ -11,6 +10,7 @@ from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support import pilot as ui
 from tests.support.prompt import paste
 from tests.support.scenes import show_ended_training
+from tests.support.tables import iter_binding_tables
 
 SIZES = [(120, 35), (60, 20)]
 
