@@ -115,6 +115,7 @@ class Column:
     continued_prompt: str = ""  # line that the text continues, perhaps in the middle of a word
     marks_line_ends: bool = True  # True if a line end is an `<eos>`; False if it is an ordinary line break
     noun: str = "word"
+    strength: float = 1.0  # of the adapter, if columns differ by it
 
     def prepare(self, prompt: str, context: read_text.PromptContext, settings: SamplerSettings) -> GenerationColumn:
         """Return what to generate to continue or answer a prompt; one that the model cannot read is an error."""

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from textual import on, widgets
+from textual.binding import BindingType
 from textual.widget import Widget
 
 from engine.config import LSTM
@@ -23,8 +25,9 @@ from lotr_tui.session.cast import read_name, shown_name
 from lotr_tui.session.comparison import Column, ModelChoice, load_model_choice
 from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
+from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS, MAX_STRENGTH, read_strength
 from lotr_tui.widgets.inputs import LineInput
+from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import MAX_TEMPERATURE, TemperatureSlider
 
 WIDE_TEMPERATURES = (0.3, 0.6, 0.9, 1.2, 1.5)  # temperatures that the ladder starts with, from cautious to wild
@@ -42,17 +45,22 @@ def format_temperature(temperature: float) -> str:
     return f"{temperature:.2f}" if round(temperature, 2) == temperature else f"{temperature:g}"
 
 
-def parse_temperatures(text: str) -> list[float]:
-    temperatures = []
-    for part in text.replace(",", " ").split():
-        try:
-            temperatures.append(round(SamplerSettings(temperature=float(part)).temperature, 4))
-        except ValueError:
-            raise InvalidInputError(f"temperature {part!r} is not a number; write them like 0.5 0.8 1") from None
-    if not 0 < len(temperatures) <= MAX_COLUMNS:
-        wrong = f"{len(temperatures)} temperatures are too many" if temperatures else "there is no temperature"
+def read_temperature(text: str) -> float:
+    try:
+        temperature = float(text)
+    except ValueError:
+        raise InvalidInputError(f"temperature {text!r} is not a number; write them like 0.5 0.8 1") from None
+    SamplerSettings(temperature=temperature)  # raises if out of range
+    return round(temperature, 4)
+
+
+def parse_ladder(text: str, name: str = "temperature") -> list[float]:
+    read = read_temperature if name == "temperature" else read_strength
+    values = [read(part) for part in text.replace(",", " ").split()]
+    if not 0 < len(values) <= MAX_COLUMNS:
+        wrong = f"{len(values)} {name}s are too many" if values else f"there is no {name}"
         raise InvalidInputError(f"{wrong}; write 1 to {MAX_COLUMNS}, like 0.5 0.8 1")
-    return temperatures
+    return values
 
 
 class LadderScreen(ColumnsScreen):
@@ -62,14 +70,16 @@ class LadderScreen(ColumnsScreen):
     HELP_LINE = "One seed, several temperatures: low is safe, high is wild"
     MIN_COLUMN_WIDTH = 14  # "4.21 bits/word" fits, and five columns fit into 80 cells
     COMPARES_WITH_FIRST = False
+    NAME, TITLE, MAXIMUM = "temperature", "temp", MAX_TEMPERATURE  # of the number in which the columns differ
+    FIRST_VALUES: ClassVar[Sequence[float]] = WIDE_TEMPERATURES
 
     def make_first_slots(self) -> list[Column]:
         self._speaker = self.prompt_context.roles.speaker
-        return list(map(self._make_slot, WIDE_TEMPERATURES))
+        return list(map(self._make_slot, self.FIRST_VALUES))
 
     def compose_controls(self) -> Iterable[Widget]:
-        yield widgets.Label("temps")
-        text = " ".join(map(format_temperature, WIDE_TEMPERATURES))
+        yield widgets.Label(f"{self.TITLE}s")
+        text = " ".join(map(format_temperature, self.FIRST_VALUES))
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
         if self.session_model.cast:
             yield widgets.Label("to" if self.prompt_context.is_answer else "as", id="role")
@@ -82,7 +92,7 @@ class LadderScreen(ColumnsScreen):
     def _set_speaker(self, name: str) -> None:
         self._speaker = name
         self.query_one("#speaker", widgets.Input).value = display_name(name)
-        self.slots = [self._make_slot(slot.temperature) for slot in self.slots]
+        self.slots = [self._make_slot(self._value(slot)) for slot in self.slots]
 
     def describe(self) -> str:
         stages = [stage for stage in self.settings.describe().split(" → ") if "temperature" not in stage]
@@ -92,40 +102,72 @@ class LadderScreen(ColumnsScreen):
         if self.session_model.cast and (name := self.query_one("#speaker", widgets.Input).value.strip()):
             self._set_speaker(read_name("to", name, self.session_model.cast))
             self.use_ranking()  # if anyone may answer
-        temperatures = parse_temperatures(self.query_one("#temperatures", widgets.Input).value)
-        self.slots = list(map(self._make_slot, temperatures))
-        self._show_temperatures()
+        values = parse_ladder(self.query_one("#temperatures", widgets.Input).value, self.NAME)
+        self.slots = list(map(self._make_slot, values))
+        self._show_values()
 
     def action_add_column(self) -> None:
-        """Add a column between the selected and the next one, or one with a higher temperature at the end."""
+        """Add a column between the selected and the next one, or one with a higher number at the end."""
         if len(self.slots) == MAX_COLUMNS:
             self.show_note(f"there are {MAX_COLUMNS} columns, the maximum; x removes one")
             return
         index = self.selected_index
-        this = self.slots[index].temperature
-        following = self.slots[index + 1].temperature if index + 1 < len(self.slots) else this + 0.2
-        self.slots.insert(index + 1, self._make_slot(round(min(MAX_TEMPERATURE, (this + following) / 2), 3)))
+        this = self._value(self.slots[index])
+        following = self._value(self.slots[index + 1]) if index + 1 < len(self.slots) else this + 0.2
+        self.slots.insert(index + 1, self._make_slot(round(min(self.MAXIMUM, (this + following) / 2), 3)))
         self.show_change(index + 1)
 
     def action_adjust_temperature(self, steps: int) -> None:
         index = self.selected_index
-        number = round(self.slots[index].temperature / STEP) + steps
-        self.slots[index] = self._make_slot(round(min(MAX_TEMPERATURE, max(0.0, number * STEP)), 2))
+        number = round(self._value(self.slots[index]) / STEP) + steps
+        self.slots[index] = self._make_slot(round(min(self.MAXIMUM, max(0.0, number * STEP)), 2))
         self.show_change(index)
 
     def show_change(self, selected_index: int | None = None) -> None:
-        self._show_temperatures()
+        self._show_values()
         super().show_change(selected_index)
 
-    def _show_temperatures(self) -> None:
-        temperatures = " ".join(format_temperature(slot.temperature) for slot in self.slots)
-        self.query_one("#temperatures", widgets.Input).value = temperatures
+    def _show_values(self) -> None:
+        values = " ".join(format_temperature(self._value(slot)) for slot in self.slots)
+        self.query_one("#temperatures", widgets.Input).value = values
 
-    def _make_slot(self, temperature: float) -> Column:
-        column = Column(f"temp {format_temperature(temperature)}", self.session_model.model, temperature, self._speaker)
-        if self.session_model.cast and not self._speaker:
+    def _value(self, slot: Column) -> float:
+        value: float = getattr(slot, self.NAME)
+        return value
+
+    def _make_slot(self, value: float) -> Column:
+        title, model = f"{self.TITLE} {format_temperature(value)}", self.session_model
+        if self.NAME == "temperature":
+            column = Column(title, model.model, value, self._speaker)
+        else:  # of the first change of the model
+            model = model.with_strengths({next(iter(model.strengths)): value})
+            column = Column(title, model.model, self.settings.temperature, self._speaker, strength=value)
+        if model.cast and not self._speaker:
             column.model, column.placeholder = None, FINDING_SPEAKER
         return column
+
+
+class StrengthLadderScreen(LadderScreen):
+    """Texts that share the sampling noise of one seed and differ only by how much of an adapter acts."""
+
+    HEADING = "strengths"
+    NAME, TITLE, MAXIMUM = "strength", "strength", MAX_STRENGTH
+    FIRST_VALUES = (0.0, 0.5, 1.0, 1.5)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *binding_table(
+            "columns", "raise | plus | adjust_temperature(1) | strength | Raise the strength by 0.05 | +/-", show=True
+        ),
+        *binding_table(
+            "columns", "lower | minus | adjust_temperature(-1) | lower strength | Lower the strength by 0.05"
+        ),
+    ]
+
+    def get_help_line(self) -> str:
+        (name, _), *others = self.session_model.strengths.items()
+        if others:
+            kept = ", ".join(f"{other} {strength:.2f}" for other, strength in others)
+            return f"One seed, several strengths of {name}; unchanged: {kept}"
+        return "One seed, several strengths: 0 is the model as it came, 1 as trained"
 
 
 class ModelChoiceDialog(Dialog[ColumnChoice]):

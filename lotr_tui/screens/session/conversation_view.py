@@ -278,9 +278,9 @@ class ConversationView(containers.Vertical):
         from lotr_tui.screens.inspect import comparison, copied, lens  # imported when one is opened
 
         slot, model, reply = self.slot, self.slot.session_model, self.target_reply
-        if inspector == "tuning" and not model.strengths:
+        if inspector in ("strengths", "tuning") and not model.strengths:
             raise InvalidInputError(f"{model.name} has no adapter; /model bundled has one")
-        if inspector in ("temperatures", "compare"):
+        if inspector in ("temperatures", "strengths", "compare"):
             prompt, seed, context = draft, slot.sampler.seed, self.context
             if slot.reply_mode == "conversation" and not context.roles.speaker:
                 context = replace(context, roles=context.roles._replace(speaker=slot.answerer))
@@ -288,8 +288,8 @@ class ConversationView(containers.Vertical):
                 roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
                 prompt, context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
                 seed = seed if reply.num_shared_tokens else reply.seed  # of a whole reply, which a column then repeats
-            columns = comparison.LadderScreen if inspector == "temperatures" else comparison.SideBySideScreen
-            reader = self.conversation.reader
+            ladders = {"temperatures": comparison.LadderScreen, "strengths": comparison.StrengthLadderScreen}
+            columns, reader = ladders.get(inspector, comparison.SideBySideScreen), self.conversation.reader
             return columns(model, prompt, slot.sampler.settings, seed, slot.pace, context, reader)
         text = to_prompt_line(draft) if reply is None else reply.full_text()
         is_own = reply is not None and (inspector != "tuning" or bool(reply.session_model.strengths))

@@ -62,10 +62,11 @@ later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The 
 who | | w | | call('slot.choose_roles') | | who | Who answers and who you are
 options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
-inspect | | | WHAT | | action_inspect | | Look at the text in another way: lens, tuning, compare …
+inspect | | | WHAT | | action_inspect | | Look at the text in another way: lens, tuning, strengths, compare …
 lens | | l | | inspect('lens') | | lens | Surprise per word in any text
 tuning | | f | | inspect('tuning') | | tuning | What fine-tuning changed: the words that gained and lost
 temperatures | | t | | inspect('temperatures') | | temperatures | The prompt at several temperatures
+strengths | | | | inspect('strengths') | | strengths | The prompt at several strengths of the adapter
 compare | | c | | inspect('compare') | | compare | The prompt with several speakers or models
 inside | | i | | inspect('inside') | | inside | Gates of an LSTM, or attention of a Transformer
 copied | | m | | inspect('copied') | | copied | Which parts are copied from training

@@ -267,7 +267,7 @@ class SessionScreen(AppScreen[None]):
         if not self.is_ready:
             return True if name in MODEL_FREE_ACTIONS else None
         model = self.slot.session_model
-        if name == "slot.sampler.step_strength" or (name == "inspect" and parameters[0] == "tuning"):
+        if name == "slot.sampler.step_strength" or (name == "inspect" and parameters[0] in ("tuning", "strengths")):
             return bool(model.strengths)
         if name == "slot.toggle_unit":
             return model.model.tokenizer.is_open

@@ -11,7 +11,7 @@ from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect import comparison
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, GenerationColumns
-from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, parse_temperatures
+from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES, LadderScreen, parse_ladder
 from lotr_tui.session.comparison import first_difference
 from lotr_tui.session.read_text import PromptContext
 from lotr_tui.session.session_model import SessionModel
@@ -83,7 +83,7 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         screen = await open_ladder(pilot)
         field = screen.query_one("#temperatures", Input)
         await until_columns_ended(pilot, screen)
-        assert temperatures(screen) == parse_temperatures(field.value) == list(WIDE_TEMPERATURES)
+        assert temperatures(screen) == parse_ladder(field.value) == list(WIDE_TEMPERATURES)
         field.value = "0.9 0.9"
         await pilot.press("right")
         assert (screen.selected_index, field.value) == (1, "0.9 0.9")  # typed, and not used before enter
@@ -99,7 +99,7 @@ async def test_temperatures_are_typed_chosen_added_and_removed(make_host):
         await pilot.press(*["a"] * comparison.MAX_COLUMNS)
         assert len(screen.slots) == comparison.MAX_COLUMNS
         assert "the maximum; x removes one" in note_text(screen)
-        assert temperatures(screen) == parse_temperatures(field.value)
+        assert temperatures(screen) == parse_ladder(field.value)
 
 
 async def test_the_selected_column_is_visible_and_chosen_by_a_click(make_host):
@@ -165,9 +165,9 @@ async def test_invalid_controls_are_reported_on_one_line(make_host):
 
 
 def test_temperatures_are_parsed_as_they_are_formatted():
-    assert parse_temperatures("0.5, .7 0.75,1 2.") == [0.5, 0.7, 0.75, 1.0, 2.0]
+    assert parse_ladder("0.5, .7 0.75,1 2.") == [0.5, 0.7, 0.75, 1.0, 2.0]
     values = [0.0, 0.05, 0.125, 0.7251, 1.0, 2.0]
-    assert parse_temperatures(" ".join(map(comparison.format_temperature, values))) == values
+    assert parse_ladder(" ".join(map(comparison.format_temperature, values))) == values
     for invalid in ("nan", "inf", "-1", "1e9", "warm"):
         with pytest.raises(InvalidInputError):
-            parse_temperatures(invalid)
+            parse_ladder(invalid)

@@ -154,3 +154,18 @@ async def test_several_strengths_have_a_row_of_their_own_and_no_slider_is_cut(op
             assert re.search(rf"├─*●─*┤ {value}$", ui.lines_of(slider).rstrip())
             assert slider.region.right <= size[0]
         assert "seed" in ui.text_of(app.screen.query_one("#run"))
+
+
+async def test_columns_compare_the_strengths_of_one_seed(opened):
+    async with opened(session_model=session_model("film")) as (pilot, app):
+        await ui.send(pilot, "/to Gandalf")
+        await pilot.press(*"Where is Frodo?")
+        await ui.until(pilot, lambda: is_exact(app))
+        app.screen.action_inspect("strengths")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "StrengthLadderScreen")
+        await ui.until(pilot, lambda: all(slot.done_event for slot in app.screen.slots))
+        columns = [(slot.title, slot.model.strengths["film"]) for slot in app.screen.slots]
+        assert columns == [(f"strength {value:.2f}", value) for value in (0, 0.5, 1, 1.5)]
+        assert len({tuple(slot.shown_words) for slot in app.screen.slots}) > 1
+        await pilot.press("plus")
+        assert app.screen.slots[0].model.strengths == {"film": 0.05}
