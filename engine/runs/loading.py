@@ -140,8 +140,8 @@ def load_model(
     config, description = directory.read_config(run_dir), ""
     decoder: NumpyDecoder
     if config.model.lora_rank:
+        adapters, is_int8 = read_adapters([(run_dir, epoch), *other_adapters]), precision != "fp32"
         base = read_run_base(run_dir, config.data.mode)
-        adapters, is_int8 = read_adapters([(run_dir, epoch), *other_adapters], base), precision != "fp32"
         description = " + ".join([base.family, "adapter", *(adapter.name for adapter in adapters[1:])])
         try:
             decoder = base.decoder(int8=is_int8, on_progress=on_progress, adapters=adapters)

@@ -25,7 +25,6 @@ from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session import settings
 from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
-from lotr_tui.session.model_loading import GivenAdapter
 from lotr_tui.session.settings import ModelSettings, ReplyMode
 
 if TYPE_CHECKING:
@@ -232,7 +231,7 @@ def load_session_model(
     combination: "CombinationOptions | None" = None,
     precision: loading.InferencePrecision = "auto",
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
-    adapters: Sequence[GivenAdapter] = (),
+    adapters: Sequence[tuple[str, float]] = (),
 ) -> SessionModel:
     """Load a model, or a combination of runs; without names, the default. A screen uses `ModelLoader`."""
     pretrained = next(filter(is_pretrained_name, names), "")

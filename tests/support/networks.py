@@ -59,7 +59,8 @@ def random_transformer(tokenizer=VOCABULARY, name="two layers", *, int8=False, *
 
 def random_base(config, tokenizer):
     """Return a pre-trained model with random weights for an adapter of `config`; None for other models."""
-    return SimpleNamespace(name="random", weights=random_weights(config, tokenizer)) if config.lora_rank else None
+    weights = random_weights(config, tokenizer)
+    return SimpleNamespace(name="random", weights=weights, required_memory=lambda **_: 0) if config.lora_rank else None
 
 
 def token_by_token(model, tokens):
