@@ -287,7 +287,7 @@ def change_config(run, **values):
         (lambda run: (run / BASE_FILE).unlink(), r"base\.json is missing; the run is not complete$"),
         (lambda run: change_reference(run, name="hf:/nowhere"), "^run 'tuned' needs its base: hf:/nowhere: "),
         (lambda run: change_reference(run, name="smollm2"), "'tuned' needs its base: .*`lotr-tui fetch smollm2`"),
-        (lambda run: change_reference(run, sha256="0" * 64), "has changed since run 'tuned' was trained: "),
+        (lambda run: change_reference(run, sha256="0" * 64), "is an adapter of another base, with the SHA-256 "),
         (lambda run: change_reference(run, name=3), r"base\.json is damaged: name: expected str, got int"),
         (lambda run: change_config(run, lora_rank=8), r"adapter_model\.safetensors: .*the run is damaged$"),
         (lambda run: change_config(run, lora_targets="q_proj"), r"adapter_model\.safetensors: .*tensors do not match"),
