@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from textual import dom, timer, widget
 from textual.message_pump import MessagePump
@@ -57,9 +57,8 @@ class BackgroundTask(Generic[T]):
         on_finished: Callable[[], None] = lambda: None,
         *,
         interval: float = POLL_INTERVAL,
-        **thread_options: Any,
     ) -> None:
-        self._owner, self._name, self._interval, self._thread_options = owner, name, interval, thread_options
+        self._owner, self._name, self._interval = owner, name, interval
         self._on_items, self._on_error, self._on_finished = on_items, on_error, on_finished
         self._thread: GeneratorThread[T] | None = None
         self._timer: timer.Timer | None = None
@@ -72,7 +71,7 @@ class BackgroundTask(Generic[T]):
     def start(self, source: EventSource[T]) -> None:
         """Run the generator `source` in a new thread; a generator that is still running is cancelled first."""
         self.cancel()
-        self._thread = GeneratorThread(self._name, source, **self._thread_options)
+        self._thread = GeneratorThread(self._name, source)
         self._timer = self._owner.set_interval(self._interval, self.poll)
 
     def stop(self) -> None:

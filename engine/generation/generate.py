@@ -295,9 +295,8 @@ def generate_batch(
             rows = dict(zip(going_on, probs, strict=True))
             reasons |= {index: "eos" for index, text in going_on.items() if tokens[index] in text.end_ids}
             grown = {index: text for index, text in going_on.items() if index not in reasons}
-            states = advance_batch(
-                texts[0].model, [text.state.model_state for text in grown.values()], [tokens[index] for index in grown]
-            )
+            before = [text.state.model_state for text in grown.values()]
+            states = advance_batch(texts[0].model, before, [tokens[index] for index in grown])
             seconds = (time.perf_counter() - start_time) / len(going_on)
             for (index, text), state in zip(grown.items(), states, strict=True):
                 events[index] = _add_token(text, tokens[index], rows[index], DecoderState(*state), seconds)

@@ -22,6 +22,7 @@ from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import MAX_ANSWERS, Answer, stream_answers
 from engine.models import base, dialogue
 from engine.models.pretrained.chat import ChatMessage
+from engine.runtime.process import Cancellation
 from lotr_tui import STARTED, formatting
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
@@ -32,7 +33,6 @@ from lotr_tui.session.session_model import (
     SessionModel,
     chat_start,
     default_num_answers,
-    default_settings,
     find_chat_template,
     load_session_model,
 )
@@ -151,7 +151,7 @@ def generate(
         print(steering.effect, file=sys.stderr)
     model = loaded.model
     seeds = range(first_seed, first_seed + count)
-    request = Request(loaded, replace(default_settings(model).sampler, **given), seeds, as_json, jsonl)
+    request = Request(loaded, replace(loaded.default_settings.sampler, **given), seeds, as_json, jsonl)
     if text is not None and not model.tokenizer.is_open:  # bytes that are not UTF-8 count as unknown symbols
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if scene:
@@ -431,26 +431,24 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
 
 
 @contextmanager
-def _defer_interrupt() -> Iterator[Callable[[], bool]]:
-    """Defer ctrl+c to the end of the block, which gets a function that returns True once ctrl+c was pressed.
+def _defer_interrupt() -> Iterator[Cancellation]:
+    """Defer ctrl+c to the end of the block, which gets a cancellation that is set once ctrl+c was pressed.
 
     A `KeyboardInterrupt` inside a write could print the text twice, so it is raised after the block, or by a second
     ctrl+c at once. Where SIGINT is ignored, as in the background of a shell, it stays ignored.
     """
-    num_interrupts = 0
+    cancellation, previous = Cancellation(), signal.getsignal(signal.SIGINT)
 
-    def count_interrupt(signal_number: int, frame: Any) -> None:
-        nonlocal num_interrupts
-        num_interrupts += 1
-        if num_interrupts > 1:
+    def cancel(signal_number: int, frame: Any) -> None:
+        if cancellation():
             signal.default_int_handler(signal_number, frame)
+        cancellation.set()
 
-    previous = signal.getsignal(signal.SIGINT)
     if previous is signal.default_int_handler:
-        signal.signal(signal.SIGINT, count_interrupt)
+        signal.signal(signal.SIGINT, cancel)
     try:
-        yield lambda: num_interrupts > 0
+        yield cancellation
     finally:
         signal.signal(signal.SIGINT, previous)
-    if num_interrupts:
+    if cancellation():
         raise KeyboardInterrupt

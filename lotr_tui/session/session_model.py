@@ -60,14 +60,6 @@ def default_num_answers(model: LanguageModel) -> int:
     return NUM_SLOW_ANSWERS if is_slow(model) else turns.NUM_ANSWERS
 
 
-def default_settings(model: LanguageModel) -> ModelSettings:
-    """Return how a model answers at first: in `generate`, in a session, and in one that is served."""
-    if not find_cast(model) and find_chat_template(model) is not None:
-        return ModelSettings(settings.CHAT_SAMPLER)
-    is_pretrained = model.tokenizer.name == "pretrained"  # also with an adapter
-    return ModelSettings(settings.PRETRAINED_SAMPLER if is_pretrained else settings.DEFAULT_SAMPLER)
-
-
 def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
     """Return the chat template of a model; None if it has none that works."""
     chat: ChatTemplate | None = getattr(model, "chat", None)
@@ -187,7 +179,11 @@ class SessionModel:
 
     @property
     def default_settings(self) -> ModelSettings:
-        return default_settings(self.model)
+        """How the model answers at first: in `generate`, in a session, and in one that is served."""
+        if self.chat is not None:
+            return ModelSettings(settings.CHAT_SAMPLER)
+        is_pretrained = self.model.tokenizer.name == "pretrained"  # also with an adapter
+        return ModelSettings(settings.PRETRAINED_SAMPLER if is_pretrained else settings.DEFAULT_SAMPLER)
 
     @property
     def label(self) -> str:

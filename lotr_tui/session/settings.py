@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -239,21 +239,6 @@ class PromptHistory:
         except OSError as error:
             problem, self._line_end = f"prompts are not saved: {self.path}: {os_error_reason(error)}", b"\n"
         return self._failures.report(problem)
-
-
-class HistoryNavigator:
-    """Cursor over the older prompts that start with a draft: each text once, newest first, then back to the draft."""
-
-    def __init__(self, entries: Sequence[str], draft: str) -> None:
-        self._texts = list(dict.fromkeys([draft, *(each for each in reversed(entries) if each.startswith(draft))]))
-        self._index = 0
-
-    def move(self, step: int) -> str | None:
-        """Move to the next older (1) or newer (-1) prompt and return it; return None at the oldest or the draft."""
-        if not 0 <= self._index + step < len(self._texts):
-            return None
-        self._index += step
-        return self._texts[self._index]
 
 
 # Files of JSON

@@ -15,7 +15,7 @@ from textual.geometry import Size
 from textual.widgets import Static, TextArea
 
 from lotr_tui.formatting import JOINERS
-from lotr_tui.session.settings import HistoryNavigator, PromptHistory
+from lotr_tui.session.settings import PromptHistory
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
@@ -158,7 +158,7 @@ class PromptInput(TextArea, inherit_bindings=False):
         self._history, self._menu = history, menu or PromptMenu()
         self._cut_text = self._deleted_text = ""  # the latter by the last edit
         self._completion_hint = self._shown_hint = ""  # the latter in the help line
-        self._recall: HistoryNavigator | None = None
+        self._recall, self._recall_index = list[str](), 0  # a draft and the older prompts that start with it
         self._last_recalled: tuple[str, Location] = ("", (0, 0))  # text, and the cursor location after the recall
         self._is_full = False
 
@@ -225,7 +225,7 @@ class PromptInput(TextArea, inherit_bindings=False):
         value = self.value
         if self._history is not None and (problem := self._history.add(value)):
             self.notify(problem, severity="warning", markup=False)
-        self._recall = None
+        self._recall = []
         self.post_message(self.Submitted(value))
         self.clear()  # at once: the keys of the next text may already wait
 
@@ -243,9 +243,8 @@ class PromptInput(TextArea, inherit_bindings=False):
     # Completion and recall
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action not in ("complete", "step_page") or bool(
-            self._menu.choices or (self.suggestion and action == "complete")
-        )
+        has_text = action == "complete" and bool(self.suggestion)
+        return action not in ("complete", "step_page") or bool(self._menu.choices) or has_text
 
     def action_complete(self) -> None:
         if self._menu.choices:
@@ -278,17 +277,17 @@ class PromptInput(TextArea, inherit_bindings=False):
             self._choose((self._menu.chosen + offset) % len(self._menu.choices))
             return
         at, wrapped, is_up = self.cursor_location, self.navigator, offset < 0
-        is_recalling = self._recall is not None and self.value == self._last_recalled[0]
+        is_recalling = bool(self._recall) and self.value == self._last_recalled[0]
         is_edge = wrapped.is_first_wrapped_line(at) if is_up else wrapped.is_last_wrapped_line(at)
         if not is_edge and not (is_recalling and at == self._last_recalled[1]):
             (self.action_cursor_up if is_up else self.action_cursor_down)()
             return
         if is_up and not is_recalling and self._history is not None:
-            self._recall = HistoryNavigator(self._history.entries, self.value)
-        if self._recall is None or not (is_recalling or is_up):
-            return
-        if (text := self._recall.move(1 if is_up else -1)) is not None:
-            self.value = text
+            older = (each for each in reversed(self._history.entries) if each.startswith(self.value))
+            self._recall, self._recall_index = list(dict.fromkeys([self.value, *older])), 0
+        index = self._recall_index + (1 if is_up else -1)
+        if (is_recalling or is_up) and 0 <= index < len(self._recall):
+            self._recall_index, self.value = index, self._recall[index]
             self._last_recalled = (self.value, self.cursor_location)
 
     def action_step_page(self, pages: int) -> None:

@@ -18,7 +18,7 @@ from engine.models.base import predict_tokens
 from engine.models.dialogue import cast_index
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
-from lotr_tui.session.session_model import default_num_answers, default_settings
+from lotr_tui.session.session_model import SessionModel, default_num_answers
 from tests.bench.measuring import Figure, Skip
 
 MIN_LINES, MIN_WORDS = 20, 4  # lines in the corpus of a speaker who is to be recognized, and words of such a line
@@ -177,7 +177,7 @@ def shared_beginnings(run, dataset, num_prompts):
     speaker = "GANDALF" if "GANDALF" in run.model.cast else run.model.cast[0]
     starts: Counter[tuple[str, ...]] = Counter()
     num_answers = default_num_answers(run.model)
-    settings = default_settings(run.model).sampler
+    settings = SessionModel.from_loaded(run).default_settings.sampler
     lines = [line.text for line in [*dataset.splits.valid, *dataset.splits.test] if line.text][:num_prompts]
     for line in lines:
         ids = encode_turn(run.model.tokenizer, Turn("STRANGER", line))

@@ -1,6 +1,6 @@
 """The keys and slash commands of the session: one table, from which footer, help, palette and menu are made."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -262,9 +262,7 @@ def complete_command(
 
     name, space, argument = text.removeprefix("/").partition(" ")
     if not space:
-        commands = [
-            each for each in SLASH_COMMANDS.values() if each.name.startswith(name.lower()) and is_usable(each.name)
-        ]
+        commands = [c for c in SLASH_COMMANDS.values() if c.name.startswith(name.lower()) and is_usable(c.name)]
         commands.sort(key=lambda command: command.name != name.lower())  # /to before /to…
         # A command that works without an argument is complete without the space.
         choices = [Choice(f"/{c.name}{'' if c.action else ' '}", c.usage, c.help) for c in commands]
@@ -305,12 +303,8 @@ def complete_command(
     typed = argument.replace(",", " ").rpartition(" ")[2] if command.name == "scene" else argument
     before, is_name = text[: len(text) - len(typed)], command.name in (*CAST_COMMANDS, "steer")
     end = " " if command.name == "set" and " " not in argument else ""
-    found = [
-        value
-        for value in values
-        if len(value) > len(typed)
-        and (value.startswith(typed) or (is_name and value[: len(typed)].casefold() == typed.casefold()))
-    ]
+    fold: Callable[[str], str] = str.casefold if is_name else str
+    found = [value for value in values if len(value) > len(typed) and fold(value[: len(typed)]) == fold(typed)]
     choices = [Choice(f"{before}{typed}{value[len(typed) :]}{end}", value, helps.get(value, "")) for value in found]
     rest = found[0][len(typed) :] if found and typed else ""
     return Completion(rest, f"{command.usage}   {command.help}", choices, -1)

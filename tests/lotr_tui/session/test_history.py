@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lotr_tui.session.settings as module
-from lotr_tui.session.settings import HistoryNavigator, PromptHistory
+from lotr_tui.session.settings import PromptHistory
 from tests.support.files import no_file_longer_than
 
 prompts = st.text(min_size=1, max_size=20).filter(str.strip)
@@ -60,9 +60,3 @@ def test_prompts_that_a_full_disk_refused_are_reported_once_and_written_later(tm
         assert history.add("three") == ""
     assert history.add("four") == ""
     assert PromptHistory(history.path).entries == history.entries == ["one", "two", "three", "four"]
-
-
-def test_navigation_visits_each_prompt_that_starts_with_the_draft_once():
-    navigator = HistoryNavigator(["bilbo is", "frodo", "bilbo was", "bilbo is", "bilbo", "Bilbo"], "bilbo")
-    assert [navigator.move(1) for _ in range(3)] == ["bilbo is", "bilbo was", None]
-    assert [navigator.move(-1) for _ in range(3)] == ["bilbo is", "bilbo", None]
