@@ -33,7 +33,6 @@ from lotr_tui.session.session_model import (
     SessionModel,
     chat_start,
     default_num_answers,
-    find_chat_template,
     load_session_model,
 )
 from lotr_tui.session.settings import read_strength
@@ -79,14 +78,6 @@ class Request:
     seeds: Sequence[int]
     as_json: bool = False
     jsonl: bool = False
-
-    @property
-    def model(self) -> base.LanguageModel:
-        return self.loaded.model
-
-    @property
-    def name(self) -> str:
-        return self.loaded.settings_name
 
 
 @commands.command("generate", cls=main.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
@@ -189,7 +180,7 @@ def print_text(
     At the end of the text, `label` is called for the beginning of the summary, and `details` for more fields of the
     JSON object. With `is_line`, a text is a whole line, without the space before its first word.
     """
-    tokenizer, is_plain = request.model.tokenizer, not (request.as_json or request.jsonl)
+    tokenizer, is_plain = request.loaded.model.tokenizer, not (request.as_json or request.jsonl)
     tokens: list[dict[str, Any]] = []
     first_token_seconds: float | None = None
     is_terminal = sys.stdout.isatty()
@@ -210,8 +201,8 @@ def print_text(
             facts: dict[str, Any] = {"prompt": prompt.text}
             facts |= {"text": text.removeprefix(" " if is_line or not tokenizer.is_open else "")}
             facts |= {**details(), "tokens": tokens, "unknown": prompt.unknown_tokens, "seed": event.seed}
-            facts |= {**asdict(request.settings), "run": request.name, "strengths": request.loaded.strengths}
-            facts["reason"] = event.reason
+            facts |= {**asdict(request.settings), "run": request.loaded.settings_name}
+            facts |= {"strengths": request.loaded.strengths, "reason": event.reason}
             speeds = {"tokens_per_second": event.tokens_per_second, "first_token_seconds": first_token_seconds}
             console.print_json({**facts, **speeds})
         else:
@@ -234,7 +225,7 @@ def generate_texts(
     """
     for start in range(0, len(request.seeds), MAX_BATCH_SIZE):
         seeds = request.seeds[start : start + MAX_BATCH_SIZE]
-        begin = partial(generation.TextInProgress, request.model, ids, request.settings)
+        begin = partial(generation.TextInProgress, request.loaded.model, ids, request.settings)
         texts = [begin(seed, state, noise_context=context) for seed in seeds]
         if len(texts) == 1:  # its tokens are printed as they come
             yield generation.generate(texts[0])
@@ -251,7 +242,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
     A model with a chat template answers by it, and any other model with a line after the prompt. A model with a cast
     reads the lines of a script, of which the last is continued.
     """
-    model, tokenizer, chat = request.model, request.model.tokenizer, find_chat_template(request.model)
+    model, tokenizer, chat = request.loaded.model, request.loaded.model.tokenizer, request.loaded.chat
     problem = getattr(getattr(model, "chat", None), "problem", "") or f"{request.loaded.name} has no chat template"
     if system and chat is None:
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
@@ -311,7 +302,7 @@ def answer(
     Without a prompt, it is the first line of a conversation. Names are as they were typed: None is a stranger for who
     says the prompt, and the likeliest for who answers. `use` is the option that needs a model with a cast.
     """
-    model = check_has_cast(request.model, request.name, use)
+    model = check_has_cast(request.loaded.model, request.loaded.settings_name, use)
     listener = read_name("as", speaking_as or "anyone", model.cast) or None
     name = read_name("to", to or "anyone", model.cast) or None
     if name is not None and name == listener:
@@ -371,7 +362,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
 
     JSON has one object per scene or, line by line, per turn. An interrupted scene is printed as far as it is.
     """
-    model = check_has_cast(request.model, request.name, "--scene")
+    model = check_has_cast(request.loaded.model, request.loaded.settings_name, "--scene")
     members = None
     if cast is not None:
         members = tuple(speakers.find_speaker(name.strip(), model.cast) for name in cast.split(","))
@@ -420,7 +411,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
             speed = sum(turn["tokens"] for turn in turns) / seconds if seconds else 0.0
             if request.as_json:
                 facts: dict[str, Any] = {"prompt": encoded.text, "given": [asdict(turn) for turn in given]}
-                facts |= {"turns": turns, "seed": seed, **asdict(request.settings), "run": request.name}
+                facts |= {"turns": turns, "seed": seed, **asdict(request.settings), "run": request.loaded.settings_name}
                 facts |= {"strengths": request.loaded.strengths, "tokens_per_second": speed}
                 console.print_json({**facts, "reason": "cancelled" if is_interrupted() else "length"})
             elif is_plain:

@@ -114,11 +114,6 @@ class PromptContext:
         return self.reply_mode != "continue"
 
     @property
-    def is_next_turn(self) -> bool:
-        """True if an empty prompt stands for the next turn of a conversation."""
-        return self.reply_mode == "conversation" and self.previous_reply is not None
-
-    @property
     def prompt_mark(self) -> str:
         name = speakers.display_name(self.roles.speaking_as) or "say"
         return {"continue": "❯", "reply": "reply ❯", "conversation": f"{name} ❯"}[self.reply_mode]

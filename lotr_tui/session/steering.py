@@ -59,7 +59,14 @@ class Steering:
             f"bits/character likelier, others {found.other_gain:+.2f}"
         )
         if self._text is not None:
-            self.effect += describe_change(self._text, replace(self._text, model=steered))
+            texts = self._text, replace(self._text, model=steered)
+            read = [read_next_token(TextReader(), text) for text in texts]
+            probs = [np.exp(each.state.log_probs) for each in read if each is not None and each.state is not None]
+            change, tokens = 100 * (probs[1] - probs[0]), model.tokenizer.tokens
+            order = np.argsort(change).tolist()
+            shown = [*order[: -NUM_WORDS - 1 : -1], *order[:NUM_WORDS]]
+            words = [f"{format_lone_token(tokens[id].strip() or tokens[id])} {change[id]:+.1f} %" for id in shown]
+            self.effect += f" · next word: {', '.join(words)}"
         return replace(self._plain, model=steered, unsteered=self._plain)
 
     def _read_lines(self) -> tuple[str, list[str], list[str]]:
@@ -76,14 +83,3 @@ class Steering:
         speaker = find_speaker(self._target, known)
         lines = [line.text for line in train if line.speaker == speaker]
         return display_name(speaker), lines, [line.text for line in train if line.speaker != speaker]
-
-
-def describe_change(before: NextTokenContext, after: NextTokenContext) -> str:
-    """Return the tokens whose probability after a text differs most between two models, in percent of all."""
-    read = [read_next_token(TextReader(), text) for text in (before, after)]
-    probs = [np.exp(each.state.log_probs) for each in read if each is not None and each.state is not None]
-    change, tokens = 100 * (probs[1] - probs[0]), before.model.tokenizer.tokens
-    order = np.argsort(change).tolist()
-    shown = [*order[: -NUM_WORDS - 1 : -1], *order[:NUM_WORDS]]
-    words = [f"{format_lone_token(tokens[id].strip() or tokens[id])} {change[id]:+.1f} %" for id in shown]
-    return f" · next word: {', '.join(words)}"

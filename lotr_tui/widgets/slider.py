@@ -191,7 +191,7 @@ class SamplerPanel(containers.Vertical):
         self.seed: int | None = None  # None draws one for each reply
         self.preset = CUSTOM_PRESET
         self._last_seed: int | None = None  # a random one
-        self._noun, self._run = "word", ""
+        self.noun, self._run = "word", ""  # what the model generates
         self.slider = TemperatureSlider(settings.temperature)
         self.strength_sliders: list[StrengthSlider] = []  # one for each change of the model
         self._ids = count()
@@ -208,10 +208,6 @@ class SamplerPanel(containers.Vertical):
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
-        self._show()
-
-    def set_token_noun(self, noun: str) -> None:
-        self._noun = noun
         self._show()
 
     @property
@@ -304,7 +300,7 @@ class SamplerPanel(containers.Vertical):
         if self.is_mounted:
             run = "random seed" if self.seed is None else f"seed {self.seed}"
             if len(self.strengths) != 1 or not self.has_class("-narrow"):
-                run += f"   {self.settings.max_tokens} {self._noun}s"
+                run += f"   {self.settings.max_tokens} {self.noun}s"
             if run != self._run:  # the update lays the panel out, which a key that moves the temperature need not do
                 self._run = run
                 self.query_one("#run", widgets.Static).update(Content.styled(run, MUTED))

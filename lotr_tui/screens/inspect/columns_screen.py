@@ -165,7 +165,9 @@ class ColumnsScreen(AppScreen[None]):
 
     @property
     def _has_prompt(self) -> bool:
-        return bool(self.query_one("#prompt", widgets.Input).value.strip()) or self.prompt_context.is_next_turn
+        context = self.prompt_context
+        is_next_turn = context.reply_mode == "conversation" and context.previous_reply is not None
+        return is_next_turn or bool(self.query_one("#prompt", widgets.Input).value.strip())
 
     async def _rank_speakers(self) -> None:
         context = self.prompt_context

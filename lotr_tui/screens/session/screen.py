@@ -145,7 +145,7 @@ class SessionScreen(AppScreen[None]):
             self.slot.put(session_model)
             self._note(f"{message}{self.slot.describe_changes(before)}" if message else "")
             self.training.corpus = session_model.corpus or self.training.corpus
-            self.slot.sampler.set_token_noun(token_noun(session_model.model.tokenizer))
+            self.slot.sampler.noun = token_noun(session_model.model.tokenizer)
             self.slot.sampler.apply(self.slot.settings.sampler)
             self.slot.sampler.set_strengths(self.slot.session_model.strengths)
             self.show_status()
