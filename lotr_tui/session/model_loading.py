@@ -22,10 +22,6 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 UPDATE_INTERVAL = 0.2  # seconds between two updates of the progress on the screen
 QUIT_TIMEOUT = 0.3  # seconds to wait, when the app quits, until the file that is being written is closed
 
-Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object]
-"""Function that fetches the model: it reports its progress, and stops soon after its second argument returns True."""
-
-
 GivenAdapter = tuple[str, float]
 """Run whose adapter is put beside a model, as typed, and its strength."""
 
@@ -95,7 +91,8 @@ class ModelLoader:
 class ModelFetch:
     """SmolLM2 being fetched by a thread; the next attempt uses the part that a cancelled one has fetched."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Callable[..., object]) -> None:
+        """Call `fetch`, which reports to its first argument and stops soon after its second one returns True."""
         self._progress: FetchProgress | None = None
 
         def report(progress: "FetchProgress") -> None:

@@ -68,9 +68,6 @@ class LineList(LineScrollView, can_focus=True):
 
     def select_line(self, line: int) -> None: ...
 
-    def click_line(self, line: int) -> None:
-        self.select_line(line)
-
     def render_line(self, y: int) -> Strip:
         line = y + self.scroll_offset.y
         segments = self.line_segments(line) if line < self.line_count() else []
@@ -98,7 +95,7 @@ class LineList(LineScrollView, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
         if offset is not None and (line := offset.y + self.scroll_offset.y) < self.line_count():
-            self.click_line(line)
+            self.select_line(line)
 
     def update_virtual_size(self) -> None:
         self.virtual_size = Size(self.size.width, self.line_count())
