@@ -82,16 +82,19 @@ class LensScreen(TextScreen[TokenScores]):
         *,
         reads_line_ends: bool = False,
         shows_tuning: bool = False,
+        num_written: int = 0,
     ) -> None:
         """Score `text`; with `reads_line_ends`, a closed vocabulary reads line breaks as `<eos>`.
 
         Otherwise this depends on the training of the model. `shows_tuning` compares it with its base at first.
+        The cursor begins at the last `num_written` characters, unless that is 0.
         """
         super().__init__(session_model, text, names)
         run = session_model.run
         if not session_model.model.tokenizer.is_open:
             self.eos_per_line = reads_line_ends or (run is not None and is_line_mode(run))
         self.view: LensView = "difference" if shows_tuning else "own"
+        self._num_written = num_written
         self.shows_tuning = shows_tuning  # True while the other model is the base as it came
         self.scores: list[TokenScores] = []  # of the model, and of the other one unless there is none
         self._values = np.empty(0)  # bits `[words]` that the shades stand for; NaN for words that are not scored
@@ -184,6 +187,10 @@ class LensScreen(TextScreen[TokenScores]):
     def show_page(self, page: Page) -> None:
         text, tokenizer = self.query_one("#text", TextView), self.session_model.model.tokenizer
         own, other = [*self.scores, None, None][:2]
+        if self._num_written:
+            starts, _ = page.tokens.word_spans
+            text.cursor = int(starts.searchsorted(len(page.tokens.text) - self._num_written))
+            self._num_written = 0
         self.scores = [TokenScores(page.tokens, tokenizer, own)]  # what both texts share is scored
         self._num_painted = 0
         text.show(page, text.cursor)
@@ -342,6 +349,8 @@ class LensScreen(TextScreen[TokenScores]):
     def action_toggle_order(self) -> None:
         self._hardest_first = not self._hardest_first
         self._sort()
+        if len(self._order) and (self._hardest_first or self.shows_tuning):
+            self._move_to_row(RowList.Selected(self.query_one("#sentences", RowList), 0))
         self._show_word()
 
     # Keys

@@ -299,7 +299,10 @@ class ConversationView(containers.Vertical):
         names = tuple(dict.fromkeys(name for each in path for name in (each.speaking_as, each.speaker) if name))
         if inspector in ("lens", "tuning"):
             reads_line_ends, shows_tuning = "\n" in text and not model.cast, inspector == "tuning"
-            return lens.LensScreen(model, text, names, reads_line_ends=reads_line_ends, shows_tuning=shows_tuning)
+            return lens.LensScreen(
+                model, text, names, reads_line_ends=reads_line_ends, shows_tuning=shows_tuning,
+                num_written=0 if reply is None else len(reply.reply_text()),
+            )  # fmt: skip
         return (copied.CopiedScreen if inspector == "copied" else create_inside_screen)(model, text, names)
 
     # Saved sessions

@@ -77,6 +77,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(hosted,
         await pilot.pause()
         hardest = [numbers_of(line)[0] for line in sentence_lines(app)]
         assert hardest == sorted(hardest, reverse=True)
+        assert sentence_lines(app)[0].startswith("▸")
         assert "hardest first" in ui.static_text(app, "#heading")
         await pilot.press("s")
         text = app.screen.query_one("#text")
@@ -243,6 +244,7 @@ async def test_fine_tuning_is_shown_by_the_bits_that_words_gain_over_the_base(ho
             await pilot.press(*keys)
             rows = [line.replace("▸", " ").split() for line in sentence_lines(app)]
             assert [row[3] for row in rows] == [WORDS[index] for index in expected]
+            assert not keys or text.cursor == expected[0]  # the losses begin at the top of the list
             figures = [[f"{gains[index]:+.1f}", f"{bits[0][index]:.1f}", f"{bits[1][index]:.1f}"] for index in expected]
             assert [row[:3] for row in rows] == figures
         await pilot.click("#sentences", offset=(5, 2))

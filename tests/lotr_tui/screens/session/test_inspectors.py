@@ -182,6 +182,9 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(open
         reply = ui.latest_reply(app)
         assert [line.speaker for line in reply.spoken_lines()][::2] == ["STRANGER", "HARRY"]
         screen = await assert_lens_equals_session(pilot, reply, "LensScreen")
+        starts, _ = screen.page.tokens.word_spans
+        text = screen.page.tokens.text
+        assert text[starts[screen.query_one("#text").cursor] :] == reply.reply_text().lstrip()
         await pilot.press("w")
         await ui.until(pilot, lambda: screen.is_idle)
         assert "after 3 lines" in str(screen.query_one("#who").evidence.summary())
