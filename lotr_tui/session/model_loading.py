@@ -52,11 +52,13 @@ class ModelLoader:
         runs_dir: Path | None = None,
         combination: "CombinationOptions | None" = None,
         adapters: Sequence[GivenAdapter] = (),
+        before: "SessionModel | None" = None,
     ) -> None:
+        """Load the model `names`, steered as the same model was `before`."""
         for name in names:
             check_fetched(name)
         self.names, self.adapters = tuple(names), tuple(adapters)
-        self._runs_dir, self._combination = runs_dir, combination
+        self._runs_dir, self._combination, self._before = runs_dir, combination, before
         self._label = "+".join(map(pretrained.short_name, [*(names or ["the model"]), *(name for name, _ in adapters)]))
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
@@ -68,9 +70,12 @@ class ModelLoader:
         self._started_at = time.monotonic()
         gc.disable()  # a search of the objects of torch and transformers stops all threads for up to 1.1 s
         try:
-            return load_session_model(
+            model = load_session_model(
                 self.names, self._runs_dir, self._combination, on_progress=self._report, adapters=self.adapters
             )
+            if self._before is not None and (vector := self._before.vector) is not None:
+                model = model.steered(vector, self._before.strengths[vector[0]])
+            return model
         finally:
             gc.freeze()
             gc.enable()

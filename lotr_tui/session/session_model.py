@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.config import BUNDLED
+from engine.data.arrays import Float32Array
 from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, printable
@@ -88,6 +89,7 @@ class SessionModel:
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
     adapters: tuple[tuple[str, str], ...] = ()  # beside the model: names of the changes, and runs as typed
     unsteered: "SessionModel | None" = field(default=None, compare=False)  # the same without its steering vector
+    vector: tuple[str, int, Float32Array] | None = field(default=None, compare=False)  # which `with_vector` takes
     # The same model at all strengths that were used, so that one that has read a text is found again.
     _variants: dict[tuple[float, ...], "SessionModel"] = field(default_factory=dict, init=False, compare=False)
 
@@ -154,6 +156,12 @@ class SessionModel:
             self._variants[key] = replace(self, model=model.with_strengths(changed))
             self._variants[key].__dict__["_variants"] = self._variants
         return self._variants[key]
+
+    def steered(self, vector: tuple[str, int, Float32Array], strength: float) -> "SessionModel":
+        """Return the model with a steering vector: its name, its layer, and what is added there."""
+        model: Any = self.model
+        steered = model.with_vector(*vector).with_strengths({vector[0]: strength})
+        return replace(self, model=steered, unsteered=self, vector=vector)
 
     def is_variant_of(self, other: "SessionModel") -> bool:
         """Return True if two models differ at most in adapters beside them, and in strengths."""

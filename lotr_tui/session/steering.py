@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,28 +45,27 @@ class Steering:
     def __call__(self) -> SessionModel:
         if self._target == "off":
             return self._plain
-        model: Any = self._plain.model
         label, lines, others = self._read_lines()
-        for found in find_vector(model, lines, others):
+        for found in find_vector(self._plain.model, lines, others):
             self._fraction = found if isinstance(found, float) else 1.0
         assert isinstance(found, SteeringVector)
         name = STEERING + label
-        steered = model.with_vector(name, found.layer, found.vector).with_strengths({name: self._strength})
+        steered = self._plain.steered((name, found.layer, found.vector), self._strength)
         self.effect = (
             f"{name} · layer {found.layer} of {found.num_layers} · norm {RELATIVE_NORM:.2f} of the vectors there, "
             f"{found.relative_norm:.2f} before it is scaled · held-out lines of {label} {found.gain:+.2f} "
             f"bits/character likelier, others {found.other_gain:+.2f}"
         )
         if self._text is not None:
-            texts = self._text, replace(self._text, model=steered)
+            texts = self._text, replace(self._text, model=steered.model)
             read = [read_next_token(TextReader(), text) for text in texts]
             probs = [np.exp(each.state.log_probs) for each in read if each is not None and each.state is not None]
-            change, tokens = 100 * (probs[1] - probs[0]), model.tokenizer.tokens
+            change, tokens = 100 * (probs[1] - probs[0]), self._plain.model.tokenizer.tokens
             order = np.argsort(change).tolist()
             shown = [*order[: -NUM_WORDS - 1 : -1], *order[:NUM_WORDS]]
             words = [f"{format_lone_token(tokens[id].strip() or tokens[id])} {change[id]:+.1f} %" for id in shown]
             self.effect += f" · next word: {', '.join(words)}"
-        return replace(self._plain, model=steered, unsteered=self._plain)
+        return steered
 
     def _read_lines(self) -> tuple[str, list[str], list[str]]:
         # The name of the vector, and both kinds of lines.

@@ -15,6 +15,7 @@ from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import export, session_file
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation, Request
+from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.read_text import PromptContext, find_context, to_prompt_line
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
@@ -156,6 +157,8 @@ class ConversationView(containers.Vertical):
         from lotr_tui.session.steering import Steering  # not needed for the first paint
 
         model = self.slot.session_model
+        if isinstance(self.slot.loader, ModelLoader):  # whose model would not be steered
+            raise InvalidInputError(f"{self.slot.loader.describe_briefly()}; try again when that is done")
         steering = Steering(argument, model, find_context(model, self.conversation.current_reply, "", self.context))
 
         async def steer() -> None:

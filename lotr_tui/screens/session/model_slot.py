@@ -205,19 +205,23 @@ class ModelSlot:
 
         choose_run(self._screen, self.load)
 
-    def load(self, name: str, adapters: Sequence[GivenAdapter] = ()) -> None:
-        """Load the model of a run, or a model by others, in a thread; ask first if it has to be fetched."""
+    def load(self, name: str, adapters: Sequence[GivenAdapter] = (), before: "SessionModel | None" = None) -> None:
+        """Load a model, see `ModelLoader`, in a thread; ask first if it has to be fetched."""
         from engine.config import BUNDLED  # not needed for the first paint
 
         if name in (BUNDLED, SMOLLM2) and not is_base_stored(SMOLLM2):
             self.ask_to_fetch()
         else:
-            loader = ModelLoader([name], self._state.runs_dir, adapters=adapters)
+            loader = ModelLoader([name], self._state.runs_dir, adapters=adapters, before=before)
+            if self.loader is not None:
+                self._screen.notify(f"{self.loader.describe_briefly()}: cancelled", markup=False)
             self._screen.run_worker(self.load_with(loader), exclusive=True, group="load")
 
     def set_adapter(self, argument: str) -> None:
         """Put the adapter of a run beside the model, such as `romeo:0.5`, or take it away, as `romeo off`."""
         model, (name, _, end) = self.session_model, argument.rpartition(" ")
+        if self.loader is not None:  # whose model would be replaced by this one
+            raise InvalidInputError(f"{self.loader.describe_briefly()}; try again when that is done")
         beside = dict(model.adapters)
         adapters = [(run, model.strengths[each]) for each, run in beside.items() if (each, end) != (name, "off")]
         if end == "off" and name not in beside:
@@ -228,7 +232,7 @@ class ModelSlot:
             self.set_strength(" ".join(map(str, new[0])))
         else:
             epoch = re.search(r"@[0-9]+$", model.name)
-            self.load(model.source or f"{model.run}{epoch[0] if epoch else ''}", adapters + new)
+            self.load(model.source or f"{model.run}{epoch[0] if epoch else ''}", adapters + new, model)
 
     async def load_with(self, loader: "ModelLoader | Steering") -> None:
         self.loader = loader

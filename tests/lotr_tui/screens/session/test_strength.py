@@ -8,7 +8,7 @@ import pytest
 
 from engine.config import Config
 from engine.runs.loading import LoadedModel
-from lotr_tui.session import read_text
+from lotr_tui.session import read_text, steering
 from lotr_tui.session.session_model import SessionModel
 from tests.support import pilot as ui
 from tests.support.dialogues import with_cast
@@ -137,6 +137,41 @@ async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypa
             await ui.until(pilot, lambda expected=expected: sliders(app) == expected)
         await say(pilot, app)
         assert ui.latest_reply(app).strengths == expected
+
+
+async def test_another_adapter_keeps_a_steering_and_waits_until_it_is_found(opened, monkeypatch, tmp_path):
+    is_released, find_vector = threading.Event(), steering.find_vector
+
+    def held(*arguments):
+        is_released.wait(10)
+        yield from find_vector(*arguments)
+
+    def load(name, runs_dir, precision, on_progress, adapters):
+        return LoadedModel("film", Path(name), Config(), adapted_model("film", *adapters), with_cast=with_cast)
+
+    monkeypatch.setattr("engine.runs.loading.load_model_by_name", load)
+    monkeypatch.setattr(steering, "find_vector", held)
+    monkeypatch.chdir(tmp_path)
+    Path("good.txt").write_text("What a fine day!\n" * 9)
+    Path("bad.txt").write_text("All is lost.\n" * 9)
+    async with opened(session_model=session_model("film"), notifications=True) as (pilot, app):
+        await ui.send(pilot, "/steer ./good.txt ./bad.txt:0.75")
+        await ui.until(pilot, lambda: app.screen.slot.loader is not None)
+        await ui.send(pilot, "/adapter romeo")
+        await ui.until(pilot, lambda: "steering to ./good.txt ./bad.txt: 0 %; try again" in ui.notices(app))
+        is_released.set()
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "steer good": 0.75})
+        await ui.send(pilot, "/adapter romeo:0.25")
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "romeo": 0.25, "steer good": 0.75})
+        await ui.send(pilot, "/adapter romeo off")
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "steer good": 0.75})
+        is_released.clear()
+        await ui.send(pilot, "/steer ./bad.txt ./good.txt")
+        await ui.until(pilot, lambda: app.screen.slot.loader is not None)
+        await ui.send(pilot, "/model film")
+        await ui.until(pilot, lambda: "steering to ./bad.txt ./good.txt: 0 %: cancelled" in ui.notices(app))
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1})
+        is_released.set()
 
 
 @pytest.mark.parametrize(
