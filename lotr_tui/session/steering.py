@@ -33,6 +33,7 @@ class Steering:
         match = _WITH_STRENGTH.fullmatch(argument.strip())
         self._target, strength = match.groups() if match else (argument.strip(), "1")
         self._strength, self._text, self._fraction, self.effect = read_strength(strength), text, 0.0, ""
+        self._given = session_model
         self._plain = (session_model.unsteered or session_model).with_strengths(session_model.strengths)
         if self._target == "off" and session_model.unsteered is None:
             raise InvalidInputError("the model is not steered; /steer Gollum steers it")
@@ -46,10 +47,11 @@ class Steering:
         if self._target == "off":
             return self._plain
         label, lines, others = self._read_lines()
+        if (name := STEERING + label) in self._given.strengths and not _FILES.fullmatch(self._target):
+            return self._given.with_strengths({name: self._strength})  # files may have changed
         for found in find_vector(self._plain.model, lines, others):
             self._fraction = found if isinstance(found, float) else 1.0
         assert isinstance(found, SteeringVector)
-        name = STEERING + label
         steered = self._plain.steered((name, found.layer, found.vector), self._strength)
         self.effect = (
             f"{name} · layer {found.layer} of {found.num_layers} · norm {RELATIVE_NORM:.2f} of the vectors there, "
@@ -72,7 +74,7 @@ class Steering:
         if match := _FILES.fullmatch(self._target):
             paths = [Path(each).expanduser() for each in match.groups()]
             lines, others = (read_whole_text(path, MAX_FILE_BYTES).splitlines() for path in paths)
-            return printable(paths[0].stem), lines, others
+            return printable(paths[0].name), lines, others
         train = load_training_data(self._plain.run or find_model(LSTM)[0]).splits.train  # or the bundled dialogues
         counts = Counter(line.speaker for line in train)
         known = [name for name, count in counts.most_common() if name and count >= MIN_LINES]

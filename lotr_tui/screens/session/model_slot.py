@@ -92,7 +92,8 @@ class ModelSlot:
         now, temperature = self.settings, self.settings.sampler.temperature
         strengths = describe_strengths(self.session_model.strengths)
         roles = f"as {display_name(now.speaking_as) or A_STRANGER} to {display_name(now.answering) or 'anyone'}, "
-        strengths = f", {strengths}" if strengths else ""
+        named = f", {printable(self.session_model.name)} "  # which the sentence ends with
+        strengths = f", {strengths}".replace(named, " ") if strengths else ""
         shown = f", with settings of its own: {roles if self.session_model.cast else ''}T {temperature:.2f}"
         same = replace(before, sampler=now.sampler, best_of=now.best_of, strengths=now.strengths) == now
         return strengths + ("" if same and temperature == before.sampler.temperature else shown)
@@ -182,9 +183,11 @@ class ModelSlot:
     def set_strength(self, argument: str) -> None:
         """Set the strength of a change of the model by its name, which may be left out for the first one."""
         name, _, number = argument.rpartition(" ")
-        sliders = {slider.change.lower(): slider for slider in self.sampler.strength_sliders}
-        name = find_name(name.strip(), dict.fromkeys(sliders, "")) if name else next(iter(sliders))
-        sliders[name].value = read_strength(number)
+        named = {slider.change.lower(): slider for slider in self.sampler.strength_sliders}
+        short = {each.removeprefix(STEERING): slider for each, slider in named.items() if each.startswith(STEERING)}
+        named = short | named  # a steering, such as `steer Sam`, is also `sam`
+        slider = named[find_name(name.strip(), dict.fromkeys(named, ""))] if name else self.sampler.strength_sliders[0]
+        slider.value = read_strength(number)
 
     def choose_controls(self) -> None:
         from lotr_tui.screens.dialogs.questions import SamplerDialog
@@ -242,7 +245,8 @@ class ModelSlot:
         except Exception as error:  # libraries for models raise errors of many types
             self._use(None, describe_error(error))
         else:
-            self._use(session_model, f"now using {session_model.name}")
+            is_told = getattr(loader, "effect", "")  # in a note about a steering
+            self._use(session_model, "" if is_told else f"now using {session_model.name}")
         finally:
             timer.stop()
             self.loader = None if self.loader is loader else self.loader

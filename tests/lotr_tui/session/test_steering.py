@@ -30,6 +30,8 @@ def test_a_speaker_steers_at_a_strength_until_another_one_does_or_it_is_off():
     assert search.describe_briefly() == "steering to gollum: 100 %"
     assert search.effect.startswith("steer Gollum · layer 2 of 3 · norm 0.16 of the vectors there")
     assert search.effect.partition("next word: ")[2].count("%") == 6
+    again = Steering("GOLLUM:1.5", gollum, text)
+    assert (again().strengths, again().vector, again.effect) == ({"steer Gollum": 1.5}, gollum.vector, "")
     sam = Steering("Sam", gollum)()
     assert sam.strengths == {"steer Sam": 1}
     scores = [score_sequence(each.model.model, IDS) for each in (PLAIN, gollum, sam)]
@@ -47,7 +49,7 @@ def test_two_files_steer_to_the_lines_of_the_first(tmp_path, monkeypatch):
         steered = Steering(argument, PLAIN)()
         ((name, strength),) = steered.strengths.items()
         vectors.append((name, strength))
-    assert vectors == [("steer good", 1), ("steer good", 1.5)]
+    assert vectors == [("steer good.txt", 1), ("steer good.txt", 1.5)]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, hom
         await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 1})
         await ui.until(pilot, lambda: "steer Gollum · layer 2 of 3" in ui.transcript_text(app))
         assert "steer Gollum ├" in ui.text_of(app.screen.slot.sampler.strength_sliders[0])
-        for command in ("/set answers 1", "/set length 8", "/strength 0.5"):
+        assert "now using" not in ui.transcript_text(app)  # which the note about the steering says
+        await ui.send(pilot, "/steer gollum:1.5")
+        await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 1.5})
+        for command in ("/set answers 1", "/set length 8", "/strength gollum 0.5"):
             await ui.send(pilot, command)
         await ui.send(pilot, "Where is Frodo?")
         await ui.until(pilot, lambda: ui.conversation_of(app).current_reply is not None)

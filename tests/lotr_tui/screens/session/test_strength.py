@@ -10,6 +10,7 @@ from engine.config import Config
 from engine.runs.loading import LoadedModel
 from lotr_tui.session import read_text, steering
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import Note
 from tests.support import pilot as ui
 from tests.support.dialogues import with_cast
 from tests.support.open_models import adapted_model
@@ -135,6 +136,7 @@ async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypa
         ]:
             await ui.send(pilot, command)
             await ui.until(pilot, lambda expected=expected: sliders(app) == expected)
+        assert "now using film 0.50 + romeo 0.25 + tales 1.00" in ui.entries(app, Note)
         await say(pilot, app)
         assert ui.latest_reply(app).strengths == expected
 
@@ -160,11 +162,11 @@ async def test_another_adapter_keeps_a_steering_and_waits_until_it_is_found(open
         await ui.send(pilot, "/adapter romeo")
         await ui.until(pilot, lambda: "steering to ./good.txt ./bad.txt: 0 %; try again" in ui.notices(app))
         is_released.set()
-        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "steer good": 0.75})
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "steer good.txt": 0.75})
         await ui.send(pilot, "/adapter romeo:0.25")
-        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "romeo": 0.25, "steer good": 0.75})
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "romeo": 0.25, "steer good.txt": 0.75})
         await ui.send(pilot, "/adapter romeo off")
-        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "steer good": 0.75})
+        await ui.until(pilot, lambda: sliders(app) == {"film": 1, "steer good.txt": 0.75})
         is_released.clear()
         await ui.send(pilot, "/steer ./bad.txt ./good.txt")
         await ui.until(pilot, lambda: app.screen.slot.loader is not None)
