@@ -10,6 +10,7 @@ from textual import app, containers, screen
 from engine.analysis.activations import find_attention_model
 from engine.errors import InvalidInputError, LotrError, printable
 from lotr_tui.clipboard import copy_to_clipboard
+from lotr_tui.formatting import STEERING
 from lotr_tui.screens.session import keys, transcript
 from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import export, session_file
@@ -354,10 +355,26 @@ class ConversationView(containers.Vertical):
         self.conversation.close()
         self.conversation = new
         self.transcript.replace_entries(0, [Note(model.welcome_text(self.slot.roles.speaker)), *new.selected_replies()])
+        if new.current_reply is not None and (note := describe_missing_changes(new.current_reply, model)):
+            self.add_note(note)
         self.transcript.scroll_end(animate=False)
         self._show_notice()
         self._on_change(True)
         return True
+
+
+def describe_missing_changes(reply: Reply, model: SessionModel) -> str:
+    """Return what a restored reply was written with that the model lacks, and the commands that bring it back."""
+    missing = {name: strength for name, strength in reply.strengths.items() if name not in model.strengths}
+    commands = []
+    for name, strength in missing.items():
+        change, is_steering = name.removeprefix(STEERING), name.startswith(STEERING)
+        files = " OTHER.txt" if is_steering and "." in name else ""  # whose name only the user knows
+        again = f"/{'steer' if is_steering else 'adapter'} {change}{files}:{strength:g}"
+        commands.append(f"/model {name}" if name == reply.model else again)
+    listed = " + ".join(f"{name} {strength:.2f}" for name, strength in missing.items())
+    text = f"written by {reply.model} with {listed}, which is not in use now: {', '.join(commands)}"
+    return printable(text) if missing else ""
 
 
 def create_inside_screen(model: SessionModel, text: str, names: tuple[str, ...] = ()) -> screen.Screen[None]:

@@ -1,6 +1,7 @@
 """Steering in the session: progress, the note, the slider of the vector, and replies without it."""
 
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import Note
 from tests.support import pilot as ui
 from tests.support.dialogues import with_cast
 from tests.support.networks import random_transformer
@@ -42,6 +43,8 @@ async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, hom
         restored = ui.latest_reply(app)
         assert (restored.text(), restored.strengths) == (text, {"steer Gollum": 0.5})
         assert not restored.session_model.strengths
+        note = "written by plain with steer Gollum 0.50, which is not in use now: /steer Gollum:0.5"
+        assert note in ui.entries(app, Note)
         await pilot.press("ctrl+r")
         await ui.until(pilot, lambda: ui.latest_reply(app) is not restored)
         await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)

@@ -121,7 +121,7 @@ async def test_commands_set_the_strength_of_each_adapter_and_refuse_others(opene
         assert sliders(app) == {"film": 0, "romeo": 0.85}
 
 
-async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch):
+async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch, home):
     def load(name, runs_dir, precision, on_progress, adapters):
         assert name == "/runs/film"
         return LoadedModel("film", Path(name), Config(), adapted_model("film", *adapters), with_cast=with_cast)
@@ -139,6 +139,12 @@ async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypa
         assert "now using film 0.50 + romeo 0.25 + tales 1.00" in ui.entries(app, Note)
         await say(pilot, app)
         assert ui.latest_reply(app).strengths == expected
+        (path,) = (home / "sessions").glob("*.jsonl")
+        await ui.send(pilot, "/adapter tales off")
+        await ui.until(pilot, lambda: sliders(app) == {"film": 0.5})
+        app.screen.view.open_session(path)
+        note = "written by film with tales 1.00, which is not in use now: /adapter tales:1"
+        assert note in ui.entries(app, Note)
 
 
 async def test_another_adapter_keeps_a_steering_and_waits_until_it_is_found(opened, monkeypatch, tmp_path):
