@@ -20,7 +20,7 @@ from lotr_tui import completion as completion_package
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.doctor.checks import run_checks
-from lotr_tui.formatting import plural, truncate
+from lotr_tui.formatting import plural
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import ProgressStore, progress_file
 from lotr_tui.session import session_file, settings
@@ -75,7 +75,9 @@ def serve(
             from lotr_tui.serve.api import ApiServer  # imports numpy
 
             api = ApiServer(ModelLoader(run or (), runs_dir)(), guard)
-            application, names = api.make_application(), truncate(printable(", ".join(api.speakers)), 90)
+            name, *people = api.speakers
+            application, names = api.make_application(), ", ".join(each.rpartition("/")[2] for each in people)
+            names = printable(f"{name}{names and f', {name}/NAME with one of these names: {names}'}")
             lines = [f"export OPENAI_BASE_URL={address}v1 OPENAI_API_KEY={guard.token}", f"models: {names}"]
         else:
             title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")

@@ -27,8 +27,10 @@ from lotr_tui.session.cast import answering_cast, read_name
 from lotr_tui.session.read_text import NextTokenContext, TextReader, read_next_token
 from lotr_tui.session.reply import encode_beginning, parse_script
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import read_strength
 
-MAX_BODY_BYTES, MAX_TOP_LOGPROBS, MAX_STOPS, MAX_STOP_CHARACTERS = 1 << 20, 20, 16, 200
+MAX_BODY_BYTES, MAX_TOP_LOGPROBS, MAX_STOPS, MAX_STOP_CHARACTERS, MAX_PROMPTS = 1 << 20, 20, 16, 200, 128
+MISSPELLING, NEAREST_MODEL = 0.8, 0.85  # similarity of a wrong name to the right one
 # Fields that would change an answer in a way that we do not have, and the values with which they change nothing.
 NEUTRAL: dict[str, object] = dict.fromkeys(("frequency_penalty", "presence_penalty", "echo"), 0)
 NEUTRAL |= {"logit_bias": {}, "n": 1, "best_of": 1, "suffix": "", "tools": [], "response_format": {"type": "text"}}
@@ -51,13 +53,13 @@ class Message:
 @dataclass(frozen=True)
 class Asked:
     model: str
-    prompt: str = ""
+    prompt: str | Annotated[tuple[str, ...], Meta(max_length=MAX_PROMPTS)] = ""
     messages: tuple[Message, ...] = ()
     seed: int = field(default_factory=random_seed)
     stop: StopText | Annotated[tuple[StopText, ...], Meta(max_length=MAX_STOPS)] = ()
     logprobs: bool | NumTop = False  # of a completion the number of alternatives
     top_logprobs: NumTop = 0  # of a chat
-    strength: Annotated[float, Meta(ge=0, le=1.5)] | None = None  # of all adapters
+    strength: float | None = None  # of all adapters
     stream: bool = False
     stream_options: dict[str, Any] = field(default_factory=dict)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a request has its fields
@@ -73,6 +75,10 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
     given = {name: value for name, value in body.items() if value is not None}
     if name := next((name for name, neutral in NEUTRAL.items() if given.get(name, neutral) != neutral), ""):
         raise InvalidInputError(f"{name} is not supported; leave it out")
+    known = [each.name for each in (*fields(Asked), *fields(default))] + ["max_completion_tokens", *NEUTRAL]
+    for name in given:  # others, such as those of OpenAI for other models, change nothing
+        if name not in known and (nearest := suggest_nearest(name, known, MISSPELLING)) != ".":
+            raise InvalidInputError(f"unknown field {name!r}{nearest}")
     if not given.get(text_field):
         raise InvalidInputError(f"{text_field} is missing or empty; give at least one")
     given["max_tokens"] = given.get("max_completion_tokens", given.get("max_tokens", default.max_tokens))
@@ -80,7 +86,8 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
     names = {each.name for each in fields(Asked)} - {"prompt", "messages", "sampler"} | {text_field}
     asked = files.decode(Asked, {name: value for name, value in given.items() if name in names})
     check_seed(asked.seed)
-    return replace(asked, sampler=files.decode(SamplerSettings, sampler))
+    strength = None if asked.strength is None else read_strength(f"{asked.strength:g}")
+    return replace(asked, strength=strength, sampler=files.decode(SamplerSettings, sampler))
 
 
 def describe_choice(pieces: Sequence[Piece], reason: str, part: str, before: Sequence[Piece] = ()) -> dict[str, Any]:
@@ -140,9 +147,10 @@ class ApiServer:
         is_chat = request.path.endswith("/chat/completions")
         asked = read_request(await request.read(), is_chat, self._model.default_settings.sampler)
         if (speaker := self.speakers.get(asked.model)) is None:
-            nearest = suggest_nearest(asked.model, self.speakers)
+            nearest = suggest_nearest(asked.model, self.speakers, NEAREST_MODEL)
             raise web.HTTPNotFound(text=f"there is no model {asked.model!r}, see /v1/models{nearest}")
-        context = await asyncio.to_thread(self._read, asked, speaker)
+        prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+        contexts = [await asyncio.to_thread(self._read, asked, prompt, speaker) for prompt in prompts]
         part = ("delta" if asked.stream else "message") if is_chat else "text"
         kind, now = "chat.completion" if is_chat else "text_completion", time.time_ns()
         record: dict[str, Any] = {"id": f"{kind}-{now}", "object": f"{kind}.chunk" if part == "delta" else kind}
@@ -156,24 +164,27 @@ class ApiServer:
                     await response.prepare(request)
                 await response.write(b"data: " + data + b"\n\n")
 
-        steps, written, reason = self._write(asked, context, is_gone), list[Piece](), ""
+        choices, num_read, num_written = list[dict[str, Any]](), sum(len(each.ids) for each in contexts), 0
         async with self._turn:
-            while not is_gone() and (step := await asyncio.to_thread(next, steps, None)) is not None:
-                new, reason = ([], step) if isinstance(step, str) else ([step], "")
-                if asked.stream:
-                    choice = describe_choice(new, reason, part, written)
-                    await send(msgspec.json.encode(record | {"choices": [choice]}))
-                written += new
-        num_read, num_written = len(context.ids), len(written) - is_chat
+            for index, context in enumerate(contexts):
+                steps, written, reason = self._write(asked, context, is_gone), list[Piece](), ""
+                while not is_gone() and (step := await asyncio.to_thread(next, steps, None)) is not None:
+                    new, reason = ([], step) if isinstance(step, str) else ([step], "")
+                    if asked.stream:
+                        choice = describe_choice(new, reason, part, written) | {"index": index}
+                        await send(msgspec.json.encode(record | {"choices": [choice]}))
+                    written += new
+                choices.append(describe_choice(written, reason, part) | {"index": index})
+                num_written += len(written) - is_chat
         usage = {"prompt_tokens": num_read, "completion_tokens": num_written, "total_tokens": num_read + num_written}
         if not asked.stream:
-            return web.json_response(record | {"choices": [describe_choice(written, reason, part)], "usage": usage})
+            return web.json_response(record | {"choices": choices, "usage": usage})
         if asked.stream_options.get("include_usage"):
             await send(msgspec.json.encode(record | {"choices": [], "usage": usage}))
         await send(b"[DONE]")
         return response
 
-    def _read(self, asked: Asked, speaker: str) -> NextTokenContext:
+    def _read(self, asked: Asked, prompt: str, speaker: str) -> NextTokenContext:
         """Return the text before an answer; an InvalidInputError says why the model cannot read it."""
         model, cast, name = self._model.model, self._model.cast, self._model.name
         if asked.strength is not None:
@@ -181,8 +192,8 @@ class ApiServer:
                 raise InvalidInputError(f"{name} has no adapter; leave out strength")
             model = model.with_strengths(dict.fromkeys(model.strengths, asked.strength))
         if not asked.messages:
-            encode_prompt(asked.prompt, model.tokenizer)  # raises if the model knows no word of it
-            ids = encode_beginning(model, asked.prompt, predicts_eos=self._model.predicts_eos, speaker=speaker)
+            encode_prompt(prompt, model.tokenizer)  # raises if the model knows no word of it
+            ids = encode_beginning(model, prompt, predicts_eos=self._model.predicts_eos, speaker=speaker)
             context = NextTokenContext(model, ids, reopens_last_word=True)
         elif cast:
             lines = list[Turn]()

@@ -145,13 +145,31 @@ async def test_a_strength_is_that_of_all_adapters():
     assert asked == [{"middle-earth": 0.25, "romeo": 0.25}]
 
 
+async def test_each_prompt_of_a_list_is_continued_in_a_choice_of_its_own():
+    prompts, asked = ["Where is the Ring?", "Gandalf: You shall not"], {"model": "scenes", "seed": 3, "max_tokens": 5}
+    async with serve() as (client, _):
+        alone = [await client.completions.create(prompt=prompt, **asked) for prompt in prompts]
+        both = await client.completions.create(prompt=prompts, **asked)
+        texts = ["", ""]
+        async for chunk in await client.completions.create(prompt=prompts, stream=True, **asked):
+            texts[chunk.choices[0].index] += chunk.choices[0].text
+        with pytest.raises(openai.BadRequestError, match="empty"):
+            await client.completions.create(prompt=[""], **asked)
+    assert [choice.text for choice in both.choices] == texts == [each.choices[0].text for each in alone]
+    assert [choice.index for choice in both.choices] == [0, 1]
+    assert both.usage.total_tokens == sum(each.usage.total_tokens for each in alone)
+
+
 BAD_FIELDS = [
     ({"model": "gpt-4"}, "there is no model 'gpt-4', see /v1/models"),
     ({"model": "scenes/gandolf"}, "did you mean scenes/gandalf?"),
     ({"model": None}, "missing required field model"),
     ({"temperature": "hot"}, "temperature: expected float, got str"),
     ({"temperature": 3}, "temperature 3"),
-    ({"strength": 2}, "strength: expected float <= 1.5"),
+    ({"model": "scenes/sauron"}, "see /v1/models."),
+    ({"strength": 2}, "strength '2' is out of range; use 0 (the model as it came) to 1.5; 1 is as trained"),
+    ({"strenght": 1}, "unknown field 'strenght'; did you mean strength?"),
+    ({"temprature": 1}, "unknown field 'temprature'; did you mean temperature?"),
     ({"strength": 1}, "scenes has no adapter; leave out strength"),
     ({"max_tokens": 0}, "max-tokens 0 is out of range"),
     ({"seed": -1}, "seed -1 is out of range"),
@@ -173,7 +191,13 @@ BAD_FIELDS = [
 async def test_a_bad_request_is_refused_in_one_line():
     async with serve() as (client, plain):
         for fields, message in BAD_FIELDS:
-            body = {"model": "scenes", "messages": [QUESTION]} | fields
+            body = {
+                "model": "scenes",
+                "messages": [QUESTION],
+                "tool_choice": "none",
+                "store": False,
+                "user": "x",
+            } | fields
             response = await plain.post("/v1/chat/completions", json=body)
             error = (await response.json())["error"]
             assert response.status == (404 if (fields.get("model") or "scenes") != "scenes" else 400), fields
@@ -245,5 +269,6 @@ def test_the_command_prints_the_variables_that_the_client_reads(tmp_path, monkey
         assert answer.usage.completion_tokens <= 2
         code, output = server.stop()
     assert code == 143
-    assert output.startswith("models: lstm, lstm/")
+    assert output.startswith("models: lstm, lstm/NAME with one of these names: ")
+    assert ", gandalf, " in output.splitlines()[0]
     assert "Traceback" not in output
