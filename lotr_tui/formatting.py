@@ -140,6 +140,13 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
     }[done.reason]
 
 
+def describe_scale(change: str) -> tuple[str, str]:
+    """Return what the strengths 0 and 1 of a change of a model are."""
+    return (
+        ("not steered", "the usual strength") if change.startswith(STEERING) else ("the model as it came", "as trained")
+    )
+
+
 def are_named(strengths: Mapping[str, float]) -> bool:
     """Return True if changes of a model are shown with their names, because they are several, or one is a vector."""
     return len(strengths) > 1 or any(name.startswith(STEERING) for name in strengths)

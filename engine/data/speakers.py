@@ -98,7 +98,7 @@ def find_speaker(name: str, cast: Sequence[str]) -> str:
     if member is not None:
         return member
     shown = name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
-    nearest = suggest_nearest(canonical, [member for member in cast if member != SOMEONE]) if canonical else "."
+    nearest = suggest_nearest(canonical, [member for member in cast if member != SOMEONE], 0.75) if canonical else "."
     if nearest == ".":
         nearest = f"; use one of {', '.join(cast[:12])}{', …' if len(cast) > 12 else ''}"
     problem = f"speaker {shown!r} is not in the cast of this model" if canonical else f"{shown!r} is not a name"

@@ -15,6 +15,7 @@ from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.errors import InvalidInputError, LotrError, RunError
 from engine.generation.settings import SamplerSettings
 from engine.storage import files
+from lotr_tui.formatting import describe_scale
 
 VERSION = 4  # of the settings; earlier ones had the settings of the models in common
 MAX_PACE = 1000.0
@@ -116,14 +117,15 @@ def check_system_prompt(text: str) -> None:
         raise InvalidInputError(f"the system prompt has {len(text):,} characters; {most}")
 
 
-def read_strength(text: str) -> float:
-    """Return a strength that was typed, in hundredths, or raise an InvalidInputError."""
+def read_strength(text: str, change: str = "") -> float:
+    """Return a strength of a change that was typed, in hundredths, or raise an InvalidInputError."""
     try:
         strength = float(text)
     except ValueError:
         raise InvalidInputError(f"{text[:20]!r} is not a number; a strength is 0 to {MAX_STRENGTH}") from None
     if not 0 <= strength <= MAX_STRENGTH:  # NaN fails the comparison
-        use = f"use 0 (the model as it came) to {MAX_STRENGTH}; 1 is as trained"
+        zero, one = describe_scale(change)
+        use = f"use 0 ({zero}) to {MAX_STRENGTH}; 1 is {one}"
         raise InvalidInputError(f"strength {text[:20]!r} is out of range; {use}")
     return round(strength, 2)
 

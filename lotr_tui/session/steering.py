@@ -15,11 +15,12 @@ from engine.errors import InvalidInputError, printable
 from engine.runs.loading import find_model
 from lotr_tui.formatting import STEERING, format_lone_token, format_percent
 from lotr_tui.session.comparison import load_training_data
-from lotr_tui.session.read_text import NextTokenContext, TextReader, read_next_token
+from lotr_tui.session.read_text import NextTokenContext, TextReader, WordCompleter, read_next_token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import read_strength
 
 MAX_FILE_BYTES = 10_000_000
+NO_EFFECT = "no clear effect on held-out lines"
 NUM_WORDS = 3  # that gained most, and that lost most
 _FILES = re.compile(r"(\S*[./]\S*?)(?:,\s*|\s+)(\S*[./]\S*)")
 _WITH_STRENGTH = re.compile(r"(.+):\s*([\d.]+)")
@@ -32,7 +33,7 @@ class Steering:
         """Steer a model as `Gollum`, `good.txt bad.txt:0.5` or `off` says; `effect` tells what that does to `text`."""
         match = _WITH_STRENGTH.fullmatch(argument.strip())
         self._target, strength = match.groups() if match else (argument.strip(), "1")
-        self._strength, self._text, self._fraction, self.effect = read_strength(strength), text, 0.0, ""
+        self._strength, self._text, self._fraction, self.effect = read_strength(strength, STEERING), text, 0.0, ""
         self._given = session_model
         self._plain = (session_model.unsteered or session_model).with_strengths(session_model.strengths)
         if self._target == "off" and session_model.unsteered is None:
@@ -53,10 +54,12 @@ class Steering:
             self._fraction = found if isinstance(found, float) else 1.0
         assert isinstance(found, SteeringVector)
         steered = self._plain.steered((name, found.layer, found.vector), self._strength)
+        gain, other = f"{found.gain:.2f} bits/character likelier", f"{abs(found.other_gain):.2f}"
+        other += " likelier" if found.other_gain > 0 else " less likely"
         self.effect = (
-            f"{name} · layer {found.layer} of {found.num_layers} · norm {RELATIVE_NORM:.2f} of the vectors there, "
-            f"{found.relative_norm:.2f} before it is scaled · held-out lines of {label} {found.gain:+.2f} "
-            f"bits/character likelier, others {found.other_gain:+.2f}"
+            f"{name} · strength 1 moves layer {found.layer} of {found.num_layers}, the best of those tried, by "
+            f"{format_percent(RELATIVE_NORM)} of its norm; the lines differ by {format_percent(found.relative_norm)} · "
+            + (f"held-out lines of {label}: {gain}, others: {other}" if found.gain >= 0.005 else NO_EFFECT)
         )
         if self._text is not None:
             texts = self._text, replace(self._text, model=steered.model)
@@ -65,8 +68,10 @@ class Steering:
             change, tokens = 100 * (probs[1] - probs[0]), self._plain.model.tokenizer.tokens
             order = np.argsort(change).tolist()
             shown = [*order[: -NUM_WORDS - 1 : -1], *order[:NUM_WORDS]]
-            words = [f"{format_lone_token(tokens[id].strip() or tokens[id])} {change[id]:+.1f} %" for id in shown]
-            self.effect += f" · next word: {', '.join(words)}"
+            words = [format_lone_token(tokens[id].strip() or tokens[id]) for id in shown]
+            words = [word + WordCompleter().complete(self._plain.model, word) for word in words]
+            changes = [f"{word} {change[id]:+.1f} %" for word, id in zip(words, shown, strict=True)]
+            self.effect += f" · next word: {', '.join(changes)}"
         return steered
 
     def _read_lines(self) -> tuple[str, list[str], list[str]]:

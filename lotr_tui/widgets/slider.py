@@ -12,7 +12,7 @@ from textual.content import Content
 
 from engine.errors import InvalidInputError, printable, suggest_nearest
 from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed, random_seed
-from lotr_tui.formatting import are_named, truncate
+from lotr_tui.formatting import are_named, describe_scale, truncate
 from lotr_tui.session.settings import MAX_STRENGTH, PRETRAINED_SAMPLER
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
@@ -161,7 +161,8 @@ class StrengthSlider(NumberSlider):
     BINDING_GROUP_TITLE = "Strength"
 
     def __init__(self, change: str, label: str, value: float, *, id: str) -> None:
-        super().__init__(label, value, MAX_STRENGTH, "0: the model as it came, 1: as trained; ← → set it", id=id)
+        zero, one = describe_scale(change)
+        super().__init__(label, value, MAX_STRENGTH, f"0: {zero}, 1: {one}; ← → set it", id=id)
         self.change = change
 
 

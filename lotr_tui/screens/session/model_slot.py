@@ -187,7 +187,7 @@ class ModelSlot:
         short = {each.removeprefix(STEERING): slider for each, slider in named.items() if each.startswith(STEERING)}
         named = short | named  # a steering, such as `steer Sam`, is also `sam`
         slider = named[find_name(name.strip(), dict.fromkeys(named, ""))] if name else self.sampler.strength_sliders[0]
-        slider.value = read_strength(number)
+        slider.value = read_strength(number, slider.change)
 
     def choose_controls(self) -> None:
         from lotr_tui.screens.dialogs.questions import SamplerDialog

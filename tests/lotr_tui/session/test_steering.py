@@ -7,7 +7,7 @@ from engine.errors import LotrError
 from engine.models.base import score_sequence
 from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.steering import Steering
+from lotr_tui.session.steering import NO_EFFECT, Steering
 from tests.support.dialogues import with_cast
 from tests.support.networks import random_transformer
 from tests.support.open_models import bpe_tokenizer, open_model
@@ -28,8 +28,9 @@ def test_a_speaker_steers_at_a_strength_until_another_one_does_or_it_is_off():
     gollum = search()
     assert gollum.strengths == {"steer Gollum": 0.5}
     assert search.describe_briefly() == "steering to gollum: 100 %"
-    assert search.effect.startswith("steer Gollum · layer 2 of 3 · norm 0.16 of the vectors there")
+    assert search.effect.startswith("steer Gollum · strength 1 moves layer 2 of 3, the best of those tried, by 16 % of")
     assert search.effect.partition("next word: ")[2].count("%") == 6
+    assert NO_EFFECT in search.effect  # of random weights
     again = Steering("GOLLUM:1.5", gollum, text)
     assert (again().strengths, again().vector, again.effect) == ({"steer Gollum": 1.5}, gollum.vector, "")
     sam = Steering("Sam", gollum)()
@@ -56,7 +57,8 @@ def test_two_files_steer_to_the_lines_of_the_first(tmp_path, monkeypatch):
     ("argument", "problem"),
     [
         ("golum", "speaker 'golum' is not in the cast of this model; did you mean GOLLUM?"),
-        ("Gollum:2", "strength '2' is out of range"),
+        ("Gollum:2", "strength '2' is out of range; use 0 (not steered) to 1.5; 1 is the usual strength"),
+        ("Sauron", "speaker 'Sauron' is not in the cast of this model; use one of"),
         ("off", "the model is not steered"),
         ("none.txt good.txt", "none.txt does not exist"),
         ("empty.txt good.txt", "empty.txt is empty"),

@@ -18,8 +18,11 @@ async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, hom
     async with opened(session_model=MODEL, notifications=True) as (pilot, app):
         await ui.send(pilot, "/steer Gollum")
         await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 1})
-        await ui.until(pilot, lambda: "steer Gollum · layer 2 of 3" in ui.transcript_text(app))
+        await ui.until(pilot, lambda: "strength 1 moves layer 2 of 3" in ui.transcript_text(app))
         assert "steer Gollum ├" in ui.text_of(app.screen.slot.sampler.strength_sliders[0])
+        assert "0: not steered" in app.screen.slot.sampler.strength_sliders[0].HELP_LINE
+        await ui.send(pilot, "/strength gollum 9")
+        await ui.until(pilot, lambda: "use 0 (not steered) to 1.5" in ui.notices(app))
         assert "now using" not in ui.transcript_text(app)  # which the note about the steering says
         await ui.send(pilot, "/steer gollum:1.5")
         await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 1.5})
