@@ -93,8 +93,8 @@ _ROWS = [[field.strip() for field in line.split("|")] for line in (_TABLE + _DIG
 
 # Footer of each state, the most important key first: names, with a label or `label@keys` where it differs.
 _FOOTERS: Mapping[SessionState, str] = {
-    "start": "prompt.send pane hotter=temperature@^↑↓ model train",
-    "idle": "words again next pane hotter=temperature@^↑↓ find model train export",
+    "start": "prompt.send pane hotter=temperature@^↑↓ stronger=strength@alt+↑↓ model train",
+    "idle": "words again next pane hotter=temperature@^↑↓ stronger=strength@alt+↑↓ find model train export",
     "writing": "stop pane hotter=temperature@^↑↓ words",
     "words": "left=word@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter "
     "later=answer@[_] edit copy who find-letter lens tuning temperatures compare inside copied units options",
@@ -129,6 +129,7 @@ HINTS = (
     "Next: ctrl+t trains a model of your own; f1 lists all keys",
 )
 """The next thing to try, after each of the first prompts of a user."""
+STRENGTH_HINT = "Next: alt+↑ and alt+↓ change the strength of the adapter: watch the bars"  # before the last one
 CAST_HINT = "Next: /to Gollum chooses who answers, and /as Frodo who you are"
 CHAT_HINT = "Next: /system You are Gandalf … tells the model who it is"
 
@@ -225,7 +226,8 @@ def find_hint(model: "SessionModel", num_prompts: int) -> str:
     """Return the next thing to try after a number of prompts of a user; empty once all hints were shown."""
     if num_prompts == 1 and (model.cast or model.chat):
         return CAST_HINT if model.cast else CHAT_HINT
-    return dict(enumerate(HINTS, 1)).get(num_prompts, "")
+    hints = [*HINTS[:-1], *([STRENGTH_HINT] if model.strengths else []), HINTS[-1]]
+    return dict(enumerate(hints, 1)).get(num_prompts, "")
 
 
 def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...] | None]:

@@ -386,6 +386,13 @@ class SessionScreen(AppScreen[None]):
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
 
+    def key_alt_up(self) -> None:
+        """Say why a key for the strength, which is no binding then, does nothing."""
+        if self.is_ready and (problem := keys.find_problem("strength", self.slot.session_model)):
+            self.notify(problem, markup=False)
+
+    key_alt_down = key_alt_up
+
     def action_stop(self) -> None:
         """Clear a command, stop the reply, leave the search, an edit or the words, or go to the conversation."""
         if keys.is_command(self.prompt.value):

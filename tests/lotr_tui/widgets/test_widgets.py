@@ -17,7 +17,7 @@ from textual.widgets import Static
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import bar, sparkline
-from lotr_tui.screens.session.keys import CAST_HINT, CHAT_HINT, HINTS
+from lotr_tui.screens.session.keys import CAST_HINT, CHAT_HINT, HINTS, STRENGTH_HINT
 from lotr_tui.screens.session.transcript import MOUSE_HELP
 from lotr_tui.session.settings import PRETRAINED_SAMPLER
 from lotr_tui.widgets.inputs import LineInput
@@ -78,7 +78,7 @@ class TestSmall:
 
     def test_help_of_every_part_fits_a_terminal_of_80_columns(self):
         texts = [getattr(node_type, "HELP_LINE", "") for node_type, _ in iter_binding_tables()]
-        texts += [CAST_HINT, CHAT_HINT, *HINTS, MOUSE_HELP]
+        texts += [CAST_HINT, CHAT_HINT, STRENGTH_HINT, *HINTS, MOUSE_HELP]
         assert len(set(texts)) > 10
         assert [text for text in texts if cell_len(text) > 78] == []
 

@@ -8,9 +8,11 @@ import pytest
 
 from engine.config import Config
 from engine.runs.loading import LoadedModel
+from lotr_tui.screens.session.keys import find_hint
 from lotr_tui.session import read_text, steering
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import Note
+from lotr_tui.widgets.keys import KeyFooter
 from tests.support import pilot as ui
 from tests.support.dialogues import with_cast
 from tests.support.open_models import adapted_model
@@ -119,6 +121,17 @@ async def test_commands_set_the_strength_of_each_adapter_and_refuse_others(opene
         app.screen.query_one(f"#{app.screen.slot.sampler.strength_sliders[1].id}").focus()
         await pilot.press("right", "alt+up")
         assert sliders(app) == {"film": 0, "romeo": 0.85}
+        hints = [find_hint(app.screen.slot.session_model, number) for number in range(1, 8)]
+        assert [hint for hint in hints if "strength" in hint] == [hints[4]] != [hints[5]]
+
+
+async def test_the_footer_has_the_keys_of_the_strength_which_say_why_they_do_nothing_without_an_adapter(opened):
+    async with opened(size=(120, 35), session_model=session_model("film")) as (_, app):
+        assert "alt+↑↓ strength" in ui.text_of(app.screen.query_one(KeyFooter))
+    async with opened(size=(120, 35), notifications=True) as (pilot, app):
+        assert "strength" not in ui.text_of(app.screen.query_one(KeyFooter))
+        await pilot.press("alt+down")
+        await ui.until(pilot, lambda: "/strength needs a model with an adapter" in ui.notices(app))
 
 
 async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch, home):
