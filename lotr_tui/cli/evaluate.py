@@ -145,6 +145,8 @@ def evaluate(
         description = f"{FORMS[comparison.form]}{given}, {comparison.num_characters:,} characters"
         print(("\n" if index else "") + printable(f"{source}: {description}"))
         _print_comparison(comparison)
+    if words and is_script:
+        notes.append("line: of the script with each turn on one line, also where the file breaks it")
     for title, changes in words.items():
         _print_changes(f"{title} most", changes, console.report_names([each.name for each in models]))
     for note in notes:

@@ -152,8 +152,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Fine-tuning",
         "SmolLM2 has read the web. An adapter (LoRA) leaves its weights as they are and trains small matrices beside "
         "them, here on 60 lines of Gollum's. Afterwards they count with any strength: 0 is SmolLM2 as it came, 1 is as "
-        "trained. Two numbers judge eight answers: how likely Gollum says them, by a model of words, and the bits that "
-        "SmolLM2 as it came needs for them, which rise where the language breaks.",
+        "trained. Two numbers judge eight answers (few: they jump by chance): how likely Gollum says them, by a model "
+        "of words, and the bits that SmolLM2 as it came needs for them, which rise where the language breaks.",
         ("Find a training and a strength with 50 % Gollum or more, and at most 40 % more bits than at strength 0.",),
         "Press enter to train; then tab leads to the strength, and ← → move it. Two epochs with a learning rate of "
         "0.001 are a good start. Lines of Gollum's that no training has read have 59 % and 1.9 bits per character.",

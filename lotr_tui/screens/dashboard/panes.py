@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 from rich.segment import Segment
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -397,6 +397,11 @@ class ChangedWords(Vertical):
         words.can_focus = False
         yield words
         yield Static(id="line-changes")
+
+    @on(events.Show)
+    @on(events.Hide)
+    def _update_footer(self) -> None:
+        self.screen.refresh_bindings()  # `n` is for the lines that are seen
 
     def show(self, view: TrainingView, cursor: float | None) -> None:
         """Show a line at the latest evaluation up to the epoch `cursor`."""

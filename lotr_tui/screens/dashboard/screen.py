@@ -72,6 +72,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             stop            | ctrl+c               | stop_training              | stop     | Stop training, best is kept
             pane            | tab                  | next_pane(1)               | pane     | The next pane
             previous-sample | left_square_bracket  | step_sample(-1)            | samples  | The previous sample | [ ]
+            next-line       | n                    | step_line(1)               | line     | The next held-out line
             zoom-in         | plus,equals_sign     | zoom(0.5)                  | zoom     | Zoom into the curve | + -
             prompt          | e                    | change_prompt              | prompt   | Edit the samples' prompt
             halve-lr        | h                    | halve_lr                   | lower lr | Halve the learning rate
@@ -91,7 +92,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             previous-pane | shift+tab            | next_pane(-1)   | previous pane | The previous pane
             dismiss       | x                    | dismiss_problem | dismiss       | Hide the problem; the log keeps it
             next-sample   | right_square_bracket | step_sample(1)  | next sample   | The next sample
-            next-line     | n                    | step_line(1)    | next line     | Words of the next held-out line
             previous-line | N                    | step_line(-1)   | previous line | Words of the previous held-out line
             zoom-out      | minus                | zoom(2.0)       | zoom out      | Zoom out of the curve
             show-all      | z                    | zoom(0)         | whole curve   | Show the whole curve
@@ -269,7 +269,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         if action == "dismiss_problem":
             return bool(self.view.current_diagnoses)
         if action == "step_line":
-            return self.view.num_lines > 1
+            return self.view.num_lines > 1 and self._words.is_on_screen
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self, offset: int) -> None:

@@ -57,9 +57,10 @@ class OverlayChart(StripWidget):
         legend, bounds = [[Segment(heading, styles["chart--axis"])]], list[float]()
         curves = {mark: (run.curve[0], np.log10(run.curve[1])) for mark, run in self.runs}
         for mark, run in self.runs:
-            bounds += (own := charts.perplexity_bounds(curves[mark]))
-            best = f" {format_perplexity(own[0])}" if own else ""
-            legend.append([Segment(f"{mark} {printable(run.name)}{best}", styles[CURVE_STYLES[mark]])])
+            bounds += charts.perplexity_bounds(curves[mark])
+            valid = run.figures.get("valid_perplexity")  # as in the list: of the saved model, not the lowest point
+            figure = "" if valid is None else f" {format_perplexity(valid)}"
+            legend.append([Segment(f"{mark} {printable(run.name)}{figure}", styles[CURVE_STYLES[mark]])])
         legend_line = fit_groups(legend, width, styles[""])
         if height < 4 or width < charts.Y_LABEL_WIDTH + 10 or not bounds:
             return [legend_line, Strip([Segment("" if bounds else "no evaluation yet", styles["chart--axis"])])]

@@ -207,4 +207,6 @@ def test_an_adapter_is_trained_in_script_form_and_every_figure_says_pre_trained(
     assert norms[0]["up_proj"][0] == pytest.approx(scale * np.linalg.norm(product.astype(np.float64)), rel=1e-4)
     assert (len(norms[0]), norms[1]) == (7, None)
     assert "up_proj" in lotr("runs", "compare", "film", "lstm").stdout
-    assert lotr("eval", "film", "--against", "hf:tiny", "--text", "line.txt").stdout.count("most  bits gained") == 2
+    shown = lotr("eval", "film", "--against", "hf:tiny", "--text", "line.txt").stdout
+    assert shown.count("most  bits gained") == 2
+    assert "\nline: of the script with each turn on one line" in shown

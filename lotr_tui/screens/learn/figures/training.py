@@ -184,7 +184,7 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         if self.is_training:
             valid = view.evaluations[-1].valid_perplexity if view.evaluations else None
             progress = f"epoch {view.epoch:.2f} of {view.epochs}"
-            result = f"{progress} · held-out {format_perplexity(valid)} · {view.seconds:.0f} s"
+            result = f"{progress} · held-out perplexity {format_perplexity(valid)} · {view.seconds:.0f} s"
             if view.started is None:
                 result = f"{view.activity} … (PyTorch takes 1 to 3 seconds)"
             action = "■ enter", " stops"
@@ -295,7 +295,13 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
 class FineTuningFigure(LiveTrainingFigure[Character]):
     """Likeness of answers to a character at each strength of an adapter, and the answers at one."""
 
-    DEFAULT_CSS = "FineTuningFigure #answers { height: 1fr; }"
+    DEFAULT_CSS = """
+    FineTuningFigure #answers { height: 1fr; }
+    FineTuningFigure.-wide #rate { width: 28fr; }
+    FineTuningFigure.-wide #epochs { width: 18fr; }
+    FineTuningFigure.-wide #strength { width: 22fr; }
+    """
+    LAYOUTS: ClassVar = {"-wide": (74, 0)}
 
     def compose_figure(self) -> ComposeResult:
         rates, strengths = [f"{rate:g}" for rate in ADAPTER_RATES], [f"{strength:.2f}" for strength in STRENGTHS]
@@ -325,12 +331,22 @@ class FineTuningFigure(LiveTrainingFigure[Character]):
                 mark, style = ("▸", "bold $accent") if index == chosen else (" ", "")
                 text = f"{mark}{STRENGTHS[index]:8.2f}  {like}{each.bits_per_character:12.2f}{rise:+9.0%}"
                 lines.append(Content.styled(text, style))
-            if height < 2 * len(STRENGTHS):  # no room for all
-                lines = lines[max(0, chosen - 1) : chosen + 2]
             lines.insert(0, Content.styled(f" strength  {'like Gollum':<{room + 8}}   bits/character", MUTED))
+            if is_low := height < 2 * len(STRENGTHS):  # no room for rows: a column for each
+                columns = [f"{'▸' if index == chosen else ' '}{each:.2f}" for index, each in enumerate(STRENGTHS)]
+                likeness = [format_percent(each.likeness) for each in answers]
+                bits = [f"{each.bits_per_character:.2f}" for each in answers]
+                changes = [f"{rise:+.0%}" for rise in rises]
+                rows = ("strength", columns), ("like Gollum", likeness), ("bits/char", bits), ("", changes)
+                lines = [Content(f" {name:<11}{''.join(map('{:>7}'.format, row))}") for name, row in rows]
             for each in answers[chosen : chosen + 1]:
                 pairs = zip(live_training.QUESTIONS, map(displayable, each.texts), strict=True)
-                lines += [Content.assemble((question, MUTED), text) for question, text in pairs]
+                said = [Content.assemble((question, MUTED), text) for question, text in pairs]
+                wrapped = [part.wrap(width) for part in ([Content("  ").join(said)] if is_low else said)]
+                free = max(0, height - len(lines) - len(wrapped))
+                for parts in wrapped:  # a cut answer ends with an ellipsis: its last line is too long
+                    shown, free = min(len(parts), free + 1), max(0, free + 1 - len(parts))
+                    lines += [*parts[: shown - 1], Content(" ").join(parts[shown - 1 :])]
             return Content("\n").join(lines[:height])
 
         self.query_one("#answers", Drawing).show(paint)

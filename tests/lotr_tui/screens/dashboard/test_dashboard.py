@@ -235,6 +235,8 @@ async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(mak
             return "\n".join(map(lines_of, words.children))
 
         assert "held-out line 1/2 (n) · 7.21 → 6.71 bits/word" in shown()
+        sides = screen.query_one(KeyFooter).visible_keys()
+        assert any(hint.binding.action == "step_line(1)" for side in sides for hint in side)
         assert "Gollum: It burns! ¶" in shown()
         assert "It +3.0 · ¶ -1.5" in shown()
         assert [words.query_one(TextView).style_of(index) for index in range(3)] == [
@@ -255,8 +257,11 @@ async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(mak
         assert "held-out line 2/2" in shown()
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: not words.is_on_screen)
-        await pilot.press("tab")
+        await until(pilot, lambda: "n" not in screen.active_bindings)
+        await pilot.press("n", "tab")
         await until(pilot, lambda: words.is_on_screen and samples.is_on_screen)
+        await until(pilot, lambda: "n" in screen.active_bindings)
+        assert "held-out line 2/2" in shown()  # n has no effect on a hidden line
         await pilot.resize_terminal(60, 14)
         await until(pilot, lambda: samples.is_on_screen and not words.is_on_screen)
 

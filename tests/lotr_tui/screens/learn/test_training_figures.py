@@ -1,5 +1,6 @@
 """The chapters with a live training: their numbers, tasks and controls, and leaving them while they train."""
 
+import re
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from engine.models.ngram import KneserNey, Unigram
 from engine.presets import PRESETS
 from engine.training import TrainingInput
 from engine.training.job import spoken_scenes
+from lotr_tui.formatting import displayable
 from lotr_tui.learn import live_training
 from lotr_tui.learn.chapters import find_chapter
 from lotr_tui.learn.live_training import (
@@ -90,7 +92,7 @@ async def test_curves_and_samples_are_those_of_the_events_and_the_slider_sets_th
             assert f"{name} {evaluate(model, dataset.valid).perplexity:.1f}" in chart(pilot)
         await pilot.press("right", "right")
         job = await train(pilot, use_job, GOOD[:4], models=True)
-        assert "epoch 0.75 of 5 · held-out 170.0" in shown(pilot, "train-line")
+        assert "epoch 0.75 of 5 · held-out perplexity 170.0" in shown(pilot, "train-line")
         # Both texts are scored in the same way, so that their curves can be compared.
         train_score = train_perplexity(make_decoder(3), job.dataset)
         for text in ("held-out 170.0", f"train {train_score:.1f}", "unigram 285.8", "5-gram 110.2"):
@@ -250,6 +252,14 @@ async def test_answers_at_each_strength_are_judged_and_the_best_training_does_th
         assert answers[6].likeness == pytest.approx(np.mean(likeness))
         rows = shown(pilot, "answers").splitlines()[1:8]
         assert [row.split()[0].strip("▸") for row in rows[:4]] == ["0.00", "0.25", "0.50", "0.75"]
+        texts = "".join(shown(pilot, "answers").split())
+        assert all("".join(displayable(text).split()) in texts for text in answers[4].texts)  # there is room for all
+        assert re.search(r"learning rate .* 0\.001 ", shown(pilot, "rate") + " ")
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: shown(pilot, "answers").split()[:4] == ["strength", "0.00", "0.25", "0.50"])
+        assert re.search(r"learning rate .* 0\.001 ", shown(pilot, "rate") + " ")
+        assert all(text in shown(pilot, "answers") for text in ("▸1.00", "1.50", QUESTIONS[-1]))
+        await pilot.resize_terminal(120, 45)
         monkeypatch.setattr(training, "MIN_LIKENESS", 0.0)
         monkeypatch.setattr(training, "MAX_RISE", -1.0)
         await pilot.press("tab", "end")
