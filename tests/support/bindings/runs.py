@@ -131,12 +131,13 @@ LOG = [
 ]
 DASHBOARD = [
     *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1), first=0.0, latest=12.0),
-    *keys("dashboard", of("ChangedWords", "line"), next_line=1, previous_line=0),
     *keys("dashboard", cursor, cursor_left="decreases", cursor_right="increases"),
     Row("dashboard.zoom-in", visible_range, (6, 12), ("end",)),
     *keys("dashboard", visible_range, zoom_out=(0, 12)),
     Row("dashboard.show-all", visible_range, (0, 12), ("plus", "plus")),
-    *keys("dashboard", of("PaneTabs", "pane"), pane="samples", previous_pane="chart"),
+    *keys("dashboard", of("PaneTabs", "pane"), pane="samples"),
+    *keys("dashboard", of("ChangedWords", "line"), next_line=1, previous_line=0),
+    *keys("dashboard", of("PaneTabs", "pane"), previous_pane="chart"),
     Row("dashboard.new", notices, lambda before, after: "One training at a time" in after),
     *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
     *opens("dashboard", prompt=("Dialog", "dialog.cancel"), export="ExportDialog"),
