@@ -59,6 +59,7 @@ def measure_pretrained(options):
 
 def measure_adapters(options):
     """Tokens per second of the bundled adapter beside its base and merged, and differences in fp32."""
+    find_smollm2()
     run, _ = call("speeds", "adapter_speeds")
     yield from compare("adapter beside the base", "merged", "tokens/s", run["beside"], run["merged"])
     for strength, difference in run["differences"].items():
