@@ -181,7 +181,7 @@ def test_two_files_steer_a_text_at_a_strength(lotr, tmp_path):
     arguments = "generate", "Where is", "--run", "runs/small", "--seed", "3"
     done = lotr(*arguments, "--steer", "good.txt,bad.txt:0.5", "--json")
     assert json.loads(done.stdout)["strengths"] == {"steer good.txt": 0.5}
-    assert done.stderr.startswith("steer good.txt · layer 2 of 3 · ")
+    assert done.stderr.startswith("steer good.txt · strength 1 moves layer 2 of 3, ")
     assert lotr(*arguments, "--steer", "good.txt,bad.txt:0").stdout == lotr(*arguments).stdout
     refused = lotr(*arguments, "--steer", "Gollum:9")
     assert refused.returncode == 2
