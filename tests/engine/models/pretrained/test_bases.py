@@ -104,7 +104,12 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+SLOW_LAYOUTS = ("SmolLM2-360M", "SmolLM2-1.7B", "Qwen2.5-0.5B")
+
+
+@pytest.mark.parametrize(
+    "layout", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_LAYOUTS else ()) for name in LAYOUTS]
+)
 def test_larger_layouts_in_half_precision_in_several_files_and_in_gguf_are_read(layout, tmp_path):
     family, heads, kv_heads, rope, options = LAYOUTS[layout]
     rope = {"rope_type": "default", **rope}
@@ -328,6 +333,7 @@ def test_a_token_beyond_the_weights_is_read_as_the_first(folder):
     assert 0 in base.chat.encode([ChatMessage("user", "s")])
 
 
+@pytest.mark.slow  # a template that does not end takes 5 seconds of CPU time
 @pytest.mark.parametrize(("template", "reason"), HOSTILE_TEMPLATES.items())
 def test_a_chat_template_without_end_is_not_used(template, reason, folder):
     (folder / "chat_template.jinja").write_text(template)
