@@ -20,7 +20,7 @@ TEXTS = [
     "one\n\n\ntwo\n\n\nsix",
 ]
 HOSTILE_TEMPLATES = {
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "it takes more than 5 seconds",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "it takes more than 1 seconds",
     "{{ 'A' * 10**10 }}": "it needs more than 1 GB of memory",
 }  # chat templates without an end, with the reasons for which they are refused
 HOSTILE_TOKENIZERS = (

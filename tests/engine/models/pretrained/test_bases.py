@@ -26,6 +26,7 @@ from engine.models.pretrained.gguf_file import vocabulary_metadata
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.weights import rotary_frequencies
 from engine.runs.loading import load_model_by_name
+from engine.runtime.process import Sandbox
 from engine.storage.tensor_file import to_int8
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, load_gguf, save_model, write_gguf
 
@@ -92,8 +93,6 @@ LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_f
 # Ratios, ties and rotary positions of larger models.
 LAYOUTS = {
     "linear": ("llama", 4, 2, {"rope_theta": 500.0, "rope_type": "linear", "factor": 4.0},
-               {"head_dim": 16, "tie_word_embeddings": False}),
-    "llama3": ("llama", 4, 2, {"rope_theta": 500.0, **LLAMA3, "original_max_position_embeddings": 32},
                {"head_dim": 16, "tie_word_embeddings": False}),
     "SmolLM2-360M": ("llama", 15, 5, {"rope_theta": 1e5}, {"hidden_size": 60, "intermediate_size": 160}),
     "SmolLM2-1.7B": ("llama", 8, 8, {"rope_theta": 1.3e5}, {"hidden_size": 64, "intermediate_size": 256}),
@@ -333,9 +332,10 @@ def test_a_token_beyond_the_weights_is_read_as_the_first(folder):
     assert 0 in base.chat.encode([ChatMessage("user", "s")])
 
 
-@pytest.mark.slow  # a template that does not end takes 5 seconds of CPU time
 @pytest.mark.parametrize(("template", "reason"), HOSTILE_TEMPLATES.items())
-def test_a_chat_template_without_end_is_not_used(template, reason, folder):
+def test_a_chat_template_without_end_is_not_used(template, reason, folder, monkeypatch):
+    modules = "engine.models.pretrained.base", "jinja2.ext", "jinja2.sandbox"
+    monkeypatch.setattr("engine.models.pretrained.chat.SANDBOX", Sandbox(*modules, max_cpu_seconds=1))
     (folder / "chat_template.jinja").write_text(template)
     assert read_base(f"hf:{folder}").chat.problem.endswith(f"cannot write this conversation: {reason}")
 

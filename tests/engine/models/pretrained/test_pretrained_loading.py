@@ -242,10 +242,7 @@ def test_the_library_of_the_hub_fails_offline_in_one_line(monkeypatch, tmp_path)
 
 
 def test_a_model_larger_than_the_memory_is_refused(folder, monkeypatch):
-    steps = []
-    load_pretrained(f"hf:{folder}", steps.append)
-    required = next(step.memory_bytes for step in steps if step.memory_bytes)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": required - 1}))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     check_refused(folder, "MB of memory, and ", "are free; choose a smaller model")
 
 

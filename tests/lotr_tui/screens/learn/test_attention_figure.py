@@ -97,6 +97,7 @@ async def test_weights_are_those_of_a_plain_transformer_and_a_large_model_is_loa
         assert f" {comparison.outcomes[1].bits.bits_per_character:.2f}  " in painted(screen, "#list")[1]
 
 
+@pytest.mark.slow  # 200 keys
 async def test_bits_are_those_of_the_comparison_and_the_task_is_done_by_keyboard_and_mouse(make_host):
     material = with_few_models(Material())
     async with make_host().run_test(size=(80, 24)) as pilot:
