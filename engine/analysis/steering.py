@@ -50,8 +50,7 @@ def find_vector(model: LanguageModel, lines: Sequence[str], others: Sequence[str
     A sample of each kind is read. A part is held out: the layer is the one that moves both kinds furthest apart there.
     A model that cannot be steered, and too few lines, raise an InvalidInputError.
     """
-    network = find_steerable(model)
-    if network is None:
+    if (network := find_steerable(model)) is None:
         raise InvalidInputError("only a Transformer of two layers or more can be steered; use a model such as bundled")
     # All lines are said by someone, so that the vector has the manner of a speaker and not the name.
     head = encode_speaker(network.tokenizer, SOMEONE) if network is not model else ()

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): their tensors, and products with them beside those of a base.
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): their tensors, and products with them beside their base.
 
 An adapter makes W + lora_alpha / lora_rank · B A of the matrix W of a layer, with A `[rank, inputs]` and B
 `[outputs, rank]`. Beside W, the change is multiplied by a strength, which may differ from one product to the next.
@@ -63,7 +63,7 @@ class Adapter:
         return first, second * np.float32(self.config.lora_alpha / self.config.lora_rank)
 
     def norms(self) -> dict[str, list[float]]:
-        """Return the Frobenius norm of what is added to each layer, by the name of the matrix."""
+        """Return the Frobenius norm of the change of each layer, by the name of the matrix."""
         norms: dict[str, list[float]] = {name: [] for name in lora_targets(self.config)}
         for name in adapter_shapes(self.config):
             matrix, _, part = name.partition(".lora_")
@@ -102,7 +102,7 @@ LowRankChange = tuple[int, Float32Array, Float32Array]
 class AdaptedMatrix:
     """Matrices joined by rows, with changes beside them, which has the same products as a `layout.Matrix`.
 
-    The rows of all A's follow those of the matrices, so that one product reads both. Products with all B's are in
+    The rows of all A's follow the rows of the matrices, so that one product reads both. Products with all B's are in
     single precision, and together too: groups of as many rows of one matrix are a batch.
     """
 

@@ -154,7 +154,7 @@ def generate(
 
 
 def change_strength(model: base.LanguageModel, name: str, strength: float) -> base.LanguageModel:
-    """Return a model with another strength of its own adapter; without one, --strength raises an InvalidInputError."""
+    """Return a model with its adapter at another strength; without one, --strength raises an InvalidInputError."""
     if not isinstance(model, base.AdaptedModel) or not model.strengths:
         raise InvalidInputError(f"--strength needs an adapter, and {name} has none; leave it out")
     return model.with_strengths({next(iter(model.strengths)): strength})
