@@ -360,9 +360,12 @@ class TrainingView:
 
     @property
     def prompt(self) -> str:
-        """Prompt of the samples; "" before the first sample."""
+        """Prompt of the samples as it can be typed; "" before the first sample."""
         commanded = self._last_command("prompt")
-        return commanded if commanded is not None else self.samples[-1].prompt if self.samples else ""
+        if commanded is not None or not self.samples:
+            return commanded or ""
+        said, _, last_line = self.samples[-1].prompt.rpartition("\n")  # in a conversation, the name of who answers
+        return said or last_line
 
     @property
     def best(self) -> events.Evaluated | None:

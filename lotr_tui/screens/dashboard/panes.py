@@ -26,7 +26,7 @@ from engine.errors import printable
 from engine.events import Sampled
 from engine.runtime.process import POLL_INTERVAL, MachineStats, poll_machine_stats
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.formatting import format_bytes, format_count, format_duration, sparkline, truncate
+from lotr_tui.formatting import displayable, format_bytes, format_count, format_duration, sparkline, truncate
 from lotr_tui.monitor.training_view import LogKind, LogLine, TrainingView, describe_training_end
 from lotr_tui.screens.inspect.heat_strip import DIFFERENCE_SHADING
 from lotr_tui.screens.inspect.text_view import Page, TextView
@@ -364,13 +364,13 @@ class SampleTimeline(Widget):
         lines = [
             Content.assemble((self._heading(sample), "bold"), (f"  {position}", MUTED)),
             Content.assemble(("─" * dot, MUTED), ("●", "$accent"), ("─" * (width - 1 - dot), MUTED)),
-            Content.assemble((printable(sample.prompt), "bold"), " ", printable(sample.text)),
+            Content.assemble((displayable(sample.prompt), "bold"), " ", printable(sample.text)),
             Content.styled(f"seed {sample.seed} · temperature {sample.temperature:g}", MUTED),
         ]
         # The pre-trained model itself comes next, to be compared, then the others, latest first.
         first = samples[: index and 1] if self.view.num_lines else []
         for earlier in [*first, *samples[max(len(first), index - height) : index][::-1]]:
-            prompt = "" if earlier.prompt == sample.prompt else f"{printable(earlier.prompt)} … "
+            prompt = "" if earlier.prompt == sample.prompt else f"{displayable(earlier.prompt)} … "
             text = f"{self._heading(earlier)}\n{prompt}{printable(earlier.text)}"
             lines += [Content(""), Content.styled(text, MUTED)]
         return Content("\n").join(lines)

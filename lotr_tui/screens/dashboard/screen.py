@@ -62,7 +62,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     Above a session, the dashboard is dismissed with the model to use there, or with None to keep the model.
     """
 
-    AUTO_FOCUS, CSS_PATH = "", "../inspect/inspect.tcss"
+    AUTO_FOCUS = ""
     VERTICAL_BREAKPOINTS = [(0, "-low"), (22, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *binding_table(

@@ -186,7 +186,37 @@ def next_token_name(tokenizer: Tokenizer, id: int) -> str:
 class TextView(LineScrollView, can_focus=True):
     """The words or tokens of a page. Each style also differs in weight or underline, for terminals without colour."""
 
-    DEFAULT_CSS = "TextView { overflow-y: auto; }"
+    # Not in a file of a screen, since Textual does not read that of the first screen of an app.
+    DEFAULT_CSS = """
+    TextView { overflow-y: auto; }
+    TextView > .text-view--gap { color: $muted; text-style: $muted-style; }
+    TextView > .text-view--token, TextView > .text-view--usual { color: $foreground; }
+    TextView > .text-view--label { color: $foreground; text-style: bold; }
+    TextView > .text-view--unknown { color: $secondary; text-style: italic; }
+    TextView > .text-view--cursor { text-style: reverse; }
+    TextView:focus > .text-view--cursor { text-style: bold reverse; }
+    TextView > .text-view--dim, TextView > .text-view--even { color: $foreground; text-style: dim; }
+    TextView > .text-view--surprising { color: $foreground; background: $accent 20%; text-style: underline; }
+    TextView > .text-view--strong { color: $foreground; background: $accent 50%; text-style: bold underline; }
+    TextView > .text-view--level-1 { background: $accent 12%; text-style: underline; }
+    TextView > .text-view--level-2 { background: $accent 25%; text-style: underline; }
+    TextView > .text-view--level-3 { background: $accent 45%; text-style: bold underline; }
+    TextView > .text-view--level-4 { background: $accent 65%; text-style: bold italic underline; }
+    TextView > .text-view--better { color: $foreground; background: $success 20%; text-style: underline; }
+    TextView > .text-view--much-better { color: $foreground; background: $success 45%; text-style: bold underline; }
+    TextView > .text-view--worse { color: $foreground; background: $error 20%; }
+    TextView > .text-view--much-worse { color: $foreground; background: $error 45%; text-style: bold; }
+    /* A percentage of a colour of the terminal is that colour, on which other text is hard to read. */
+    TextView:ansi {
+        & > .text-view--surprising, & > .text-view--level-3 { color: $accent; background: $background; }
+        & > .text-view--strong, & > .text-view--level-4 { color: $block-cursor-foreground; background: $accent; }
+        & > .text-view--level-1, & > .text-view--level-2 { background: $background; }
+        & > .text-view--better { color: $success; background: $background; }
+        & > .text-view--much-better { color: $block-cursor-foreground; background: $success; }
+        & > .text-view--worse { color: $error; background: $background; }
+        & > .text-view--much-worse { color: $block-cursor-foreground; background: $error; }
+    }
+    """
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"text-view--{name}" for name in _STYLES}
     BINDING_GROUP_TITLE = "Text"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(

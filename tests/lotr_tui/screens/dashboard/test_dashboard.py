@@ -9,7 +9,8 @@ from textual.widgets import Input
 
 from engine.control import ControlCommand
 from engine.errors import RunError
-from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
+from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Sampled, Warned
+from lotr_tui.app import LotrApp
 from lotr_tui.app_state import TrainingChanged
 from lotr_tui.screens.base import ONE_TRAINING
 from lotr_tui.screens.dashboard.panes import ChangedWords, LogPane, MetricTiles, SampleTimeline, TrainingChart
@@ -264,6 +265,28 @@ async def test_the_words_of_a_held_out_line_show_what_an_adapter_has_changed(mak
         assert "held-out line 2/2" in shown()  # n has no effect on a hidden line
         await pilot.resize_terminal(60, 14)
         await until(pilot, lambda: samples.is_on_screen and not words.is_on_screen)
+
+
+async def test_a_dashboard_that_opens_first_shades_the_held_out_line_and_its_legend():
+    app = LotrApp(make_screen=lambda: DashboardScreen(view_of(adapter_events()), lambda command: None, attached=True))
+    async with app.run_test(size=(120, 35)) as pilot:
+        await until(pilot, lambda: app.screen.query("#line-words") and app.screen.query_one("#line-words").size.height)
+        words, legend = (app.screen.query_one(name) for name in ("#line-words", "#line-changes"))
+
+        def backgrounds(widget, line):
+            return {segment.text: segment.style.bgcolor for segment in widget.render_line(line)}
+
+        await until(pilot, lambda: "lost 3 bits" in backgrounds(legend, 1))
+        of_word, of_legend = backgrounds(words, 0), backgrounds(legend, 1)
+        assert of_word["It"] == of_legend["gained 3 bits"]
+        assert len({of_word["It"], of_word["burns!"], of_word["¶"], of_legend["lost 3 bits"]}) == 4
+
+
+async def test_the_prompt_of_a_conversation_is_shown_by_line_and_edited_without_the_name_that_answers(make_host):
+    view = view_of([*adapter_events(), Sampled(30, 3.0, "Frodo: Who are you?\nGollum:", "The ring.", 0, 0.7)])
+    async with attach(make_host, view) as (_app, pilot, screen):
+        await until(pilot, lambda: "Gollum: The ring." in text_of(screen.query_one(SampleTimeline)).splitlines())
+        assert view.prompt == "Frodo: Who are you?"
 
 
 async def test_the_log_follows_its_end_until_it_is_scrolled(make_host):
