@@ -104,10 +104,11 @@ class LinesScored:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Checkpoint that a reader of the events should write to disk, as `resume.safetensors`; not recorded."""
+    """File that a reader of the events should write to disk: a checkpoint, or the best model; not recorded."""
 
     step: int
     content: bytes = field(repr=False)
+    file: str = "resume.safetensors"
 
 
 @dataclass(frozen=True)

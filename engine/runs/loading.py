@@ -260,6 +260,21 @@ def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
     return base.for_scripts() if mode == "dialogue" else base
 
 
+def check_weights_file(run_dir: Path, config: ModelConfig, num_tokens: int) -> None:
+    """Raise a RunError if the best weights of a run are missing or damaged."""
+    if config.lora_rank:
+        read_adapter(run_dir, config, None)
+    else:
+        tensor_file.open_weights(run_dir / directory.MODEL_FILE, weights.weight_shapes(config, num_tokens))
+
+
+def serialize_best(run_dir: Path, config: ModelConfig, best: Mapping[str, Float32Array]) -> bytes:
+    """Return the content of the file of the best weights of a run."""
+    if config.lora_rank:
+        return serialize_adapter({name: weight.astype("float16") for name, weight in best.items()}, run_dir)
+    return tensor_file.serialize_weights(best)
+
+
 def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], run_dir: Path) -> bytes:
     named = {f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()}
     reference = directory.read_json(BaseReference, run_dir / names.BASE_FILE)

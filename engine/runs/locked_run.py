@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from engine import control, events
 from engine.config import Config
 from engine.data import arrays, tokenizers
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
+from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import directory, loading
 from engine.storage import files, tensor_file
 
@@ -77,8 +78,11 @@ def create_run(
     raise RunError(f"run {path.name!r} exists in {runs_dir}; choose another --run name")
 
 
-def reopen_run(run_dir: Path) -> LockedRun:
-    """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError."""
+def reopen_run(run_dir: Path, *, restart: bool = False) -> LockedRun:
+    """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError.
+
+    A run with a trained model but without its checkpoint is refused, unless it is to `restart` from the beginning.
+    """
     if name := directory.bundled_runs().get(run_dir):
         raise RunError(f"{name} is part of lotr-tui and cannot be resumed; start from it with --init {name}")
     config, epochs = directory.read_config(run_dir), run_dir / directory.EPOCHS_DIR
@@ -89,10 +93,20 @@ def reopen_run(run_dir: Path) -> LockedRun:
                 commands.read()
             lock = on_error.enter_context(_take_lock(run_dir))
             recorded = directory.read_events(run_dir / directory.METRICS_FILE, subsample=True)
-            if directory.end_state(directory.drop_superseded(recorded)) in directory.COMPLETE:  # by its last owner
+            current = directory.drop_superseded(recorded)
+            if directory.end_state(current) in directory.COMPLETE:  # by its last owner
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if epochs.is_symlink():
                 raise RunError(f"{epochs} is a link out of the run; replace it by a folder")
+            if not restart:
+                _check_checkpoint(run_dir, current)
+            if restart or not (run_dir / directory.RESUME_FILE).exists():
+                _check_initial_weights(run_dir, config.training.init)
+            if restart:
+                (run_dir / directory.RESUME_FILE).unlink(missing_ok=True)
+                metrics = files.JsonLinesAppender(run_dir / directory.METRICS_FILE)
+                metrics.append(events.event_to_dict(events.Resume(0)))  # then a resume needs no second permission
+                metrics.close()
             if config.training.keep_epoch_checkpoints:
                 epochs.mkdir(exist_ok=True)
             for temporary in (*run_dir.glob(".*.safetensors.*"), *epochs.glob(".*.safetensors.*")):
@@ -104,6 +118,36 @@ def reopen_run(run_dir: Path) -> LockedRun:
             raise RunError(f"run {run_dir} cannot be written: {error.strerror}; its owner can resume it") from error
         on_error.pop_all()
     return LockedRun(run_dir, config, lock, commands)
+
+
+def _check_checkpoint(run_dir: Path, current: Sequence[events.RecordedEvent]) -> None:
+    """Raise a RunError if a training from the beginning would replace a trained model."""
+    file = run_dir / directory.RESUME_FILE
+    try:
+        tensor_file.TensorFile(file).check_bytes()
+        return
+    except FileNotFoundError:
+        problem = "is missing"
+        evaluated = [event for event in current if isinstance(event, (events.Evaluated, events.Checkpointed))]
+        # Without events, nobody knows that the model is the one before the first step.
+        is_trained = not current or any(event.step for event in evaluated)
+        if not (is_trained and any((run_dir / name).exists() for name in directory.WEIGHT_FILES)):
+            return
+    except (OSError, RunError):
+        problem = "is damaged or not a checkpoint"
+    raise RunError(
+        f"{file} {problem}, so run {run_dir.name!r} can only begin again: add --restart, which replaces its model; or "
+        f"keep it, and start from it with --init {run_dir.name}"
+    )
+
+
+def _check_initial_weights(run_dir: Path, init: str) -> None:
+    """Raise a RunError if the weights that the training of a run starts from are not there any more."""
+    if init and not is_pretrained_name(init) and not (run_dir / directory.INITIAL_FILE).exists():
+        raise RunError(
+            f"run {run_dir.name!r} cannot begin again: its initial weights were deleted after its first checkpoint; "
+            f"train a new run with --init {init}"
+        )
 
 
 def _take_lock(run_dir: Path) -> IO[bytes]:
@@ -204,7 +248,7 @@ class _RunWriter:
             self.write_row(event)
             written.append(event)
         if isinstance(event, events.Snapshot):
-            self._pending_files[directory.RESUME_FILE] = event.step, event.content
+            self._pending_files[event.file] = event.step, event.content
             written += self.write_pending_files()
         elif isinstance(event, events.Evaluated):
             best_file = directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE
@@ -212,8 +256,7 @@ class _RunWriter:
             if self._run.config.training.keep_epoch_checkpoints and event.epoch in (1, 4):  # early ones change most
                 names.append(f"{directory.EPOCHS_DIR}/{int(event.epoch)}.safetensors")
             if names and event.adapter is not None:
-                halves = {name: weight.astype("float16") for name, weight in event.adapter.items()}
-                content = loading.serialize_adapter(halves, self._run.path)
+                content = loading.serialize_best(self._run.path, self._run.config.model, event.adapter)
                 self._pending_files |= dict.fromkeys(names, (event.step, content))
             elif isinstance(event.model, loading.NumpyDecoder):
                 for name in names:
@@ -253,8 +296,8 @@ class _RunWriter:
         checkpoints: list[events.TrainingEvent] = []
         self._problem = ""
         for name, (step, content) in sorted(self._pending_files.items()):
-            if name == directory.RESUME_FILE and directory.MODEL_FILE in self._pending_files:
-                break  # a resume reads both, and the model, which is written first, must not be the older one
+            if name == directory.RESUME_FILE and self._pending_files.keys() & set(directory.WEIGHT_FILES):
+                break  # a resume does not write the best model, which is written first, again
             try:
                 files.write_atomically(self._run.path / name, content)
             except RunError as error:

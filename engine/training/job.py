@@ -313,9 +313,13 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
 
 
 def resume_job(
-    run: str, runs_dir: Path | None = None, apply_options: Callable[[Config], Config] = lambda config: config
+    run: str,
+    runs_dir: Path | None = None,
+    apply_options: Callable[[Config], Config] = lambda config: config,
+    *,
+    restart: bool = False,
 ) -> TrainingJob:
-    """Prepare to resume a run; one that cannot be resumed exactly raises an InvalidInputError.
+    """Prepare to resume a run, or to `restart` it; one that cannot be resumed exactly raises an InvalidInputError.
 
     `apply_options` applies command-line options, to check that they do not change the run's configuration.
     """
@@ -350,7 +354,7 @@ def resume_job(
             f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "
             f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
         )
-    locked = locked_run.reopen_run(run_dir)
+    locked = locked_run.reopen_run(run_dir, restart=restart)
     return TrainingJob(config, dataset, locked, CommandQueue(locked.commands.read), is_resume=True)
 
 

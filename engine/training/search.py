@@ -451,7 +451,8 @@ def train_trial(
             if summary.state in directory.COMPLETE:
                 save(state="pruned" if summary.state == "pruned" else "complete", valid_perplexity=best, fraction=1.0)
                 return record
-            job = resume_job(record.run, runs_dir)
+            has_checkpoint = (run_dir / directory.RESUME_FILE).exists()
+            job = resume_job(record.run, runs_dir, restart=not has_checkpoint)
         epochs = job.config.training.epochs + job.config.training.fine_tune_epochs
         for event in job.events(is_stopped):
             match event:

@@ -31,7 +31,6 @@ from engine.models.adapters import adapter_shapes
 from engine.models.torch_ops import CROSS_ENTROPY_ROWS, MAX_EXPLICIT_TIME, RecurrentState
 from engine.models.transformer import TransformerModel
 from engine.models.weights import check_weights, head_size, inner_size, num_kv_heads, weight_shapes
-from engine.runs.directory import MODEL_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
 from engine.storage import files, tensor_file
@@ -45,7 +44,7 @@ Factor = Annotated[float, Meta(ge=0, le=1)]
 # another one than the first still returns large blocks.
 ALLOCATOR_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 26))
 MIN_BF16_UNITS = 400  # of a layer; from there, training in bfloat16 on a CPU was measured to be 1.5 times faster
-MAX_MODEL_COPIES = 8  # in a checkpoint: four, and of an adapter the best weights as a fifth
+MAX_MODEL_COPIES = 8  # in a checkpoint: weights, two moments, an average and the best weights
 # Of a parameter: itself, its gradient, two moments and copies for the products; the last for what allocators lose.
 ADAPTER_BYTES, MEMORY_MARGIN = 20, 1.1
 MIN_PACKED = 1024  # numbers of a tensor; smaller ones are stored as they are
@@ -259,6 +258,7 @@ class TrainingProgress:
     evaluations_since_best: Count = 0
     valid_perplexities: list[float] = field(default_factory=list)  # of the phase, without that before its first step
     best_perplexity: float = math.inf
+    best_step: Count = 0  # of the best validation; 0 before the first step
     initial_perplexity: float = math.nan  # before the first step
     notebook_perplexity: float = math.nan  # latest, if `validation_metric` is "notebook"
     plateau_factor: Factor = 1.0  # of the schedule "plateau": halved after each validation without improvement
@@ -327,8 +327,10 @@ class TrainerState:
             "optimizer": {f"{number}.{key}": each for number, values in of_optimizer for key, each in values.items()},
             "average": {} if average is None else dict(average.network.named_parameters()),
         }
-        if self.config.model.lora_rank and self.best_weights is not None:  # the run has them in half precision only
-            parts["best_model"] = {name: torch.from_numpy(weight) for name, weight in self.best_weights.items()}
+        if self.best_weights is not None:  # also a file of the run, which may be damaged when the run is resumed
+            dtype = "float16" if self.config.model.lora_rank else "float32"  # as in that file
+            best = {name: torch.from_numpy(each.astype(dtype, copy=False)) for name, each in self.best_weights.items()}
+            parts["best_model"] = best
         if self.windows.epoch is not None:
             tensors = optim.recurrent_tensors(self.recurrent_state)
             parts["lstm_state"] = {name: gather(tensor) for name, tensor in tensors.items()}
@@ -358,9 +360,7 @@ class TrainerState:
             save(tensors, {**tensor_file.UNSEALED, "config": config, "trainer_state": json.dumps(values)})
         )
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], progress: TrainingProgress, best_weights: dict[str, Float32Array]
-    ) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], progress: TrainingProgress) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}."
             return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
@@ -369,7 +369,7 @@ class TrainerState:
         self.progress = progress
         self.start_time -= progress.seconds
         _load_parameters(self.network, part("network"))
-        self.best_weights = best_weights or {name: tensor.numpy() for name, tensor in part("best_model").items()}
+        self.best_weights = {name: tensor.float().numpy() for name, tensor in part("best_model").items()}
         model, num_tokens = self.config.model, len(self.dataset.tokenizer)
         check_weights(self.best_weights, adapter_shapes(model) if model.lora_rank else weight_shapes(model, num_tokens))
         if progress.fine_tuning:
@@ -457,16 +457,7 @@ class ResumeCheckpoint:
             )
 
     def restore(self, state: TrainerState) -> None:
-        """Load the tensors, and restore the saved `state`; tensors of another training raise a RunError.
-
-        Except of an adapter, the best weights are read from the model of the run. It can be newer than this checkpoint:
-        then the training is about to reach the same weights again.
-        """
-        model, best_weights = state.config.model, dict[str, Float32Array]()
-        if not model.lora_rank:
-            shapes = weight_shapes(model, len(state.dataset.tokenizer))
-            file = tensor_file.open_weights(self.path.with_name(MODEL_FILE), shapes)
-            best_weights = {name: np.array(file.read_weight(name)) for name in shapes}
+        """Load the tensors, and restore the saved `state`; tensors of another training raise a RunError."""
         try:
             parameters = sum(parameter.numel() for parameter in state.network.parameters())
             if self._tensor_bytes > 4 * MAX_MODEL_COPIES * parameters + MAX_OTHER_BYTES:
@@ -475,7 +466,7 @@ class ResumeCheckpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             for name, shape in self._values["packed_shapes"].items():
                 tensors[name] = unpack_floats(tensors[name], shape)
-            state.load_state_dict(self._values | tensors, self.progress, best_weights)
+            state.load_state_dict(self._values | tensors, self.progress)
         except CORRUPT_FILE_ERRORS as error:
             raise self._corrupt_file_error() from error
 

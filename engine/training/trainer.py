@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,10 @@ from engine.analysis import evaluation
 from engine.config import Config
 from engine.control import CommandQueue
 from engine.data import scripts, speakers
+from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, batchify, load_dataset
 from engine.data.tokenizers import TokenIds
-from engine.errors import TrainingError
+from engine.errors import RunError, TrainingError
 from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
@@ -233,7 +234,10 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
     is_best = perplexity < progress.best_perplexity or follows_notebook
     progress.evaluations_since_best += 1
     if is_best:
-        state.best_weights, progress.best_perplexity, progress.evaluations_since_best = weights, perplexity, 0
+        state.best_weights = halve(weights) if state.config.model.lora_rank else weights
+        progress.best_perplexity = perplexity
+        progress.best_step = progress.step
+        progress.evaluations_since_best = 0
     if not progress.step:
         progress.initial_perplexity = perplexity
     else:
@@ -264,6 +268,11 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
         if line_log_probs:
             lines = () if progress.step else tuple((line.speaker, line.words) for line in state.held_out_lines)
             yield events.LinesScored(progress.step, progress.epoch, tuple(map(tuple, line_log_probs)), lines)
+
+
+def halve(weights: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
+    """Return weights rounded to half precision, in which a run has its adapter."""
+    return {name: weight.astype("float16").astype("float32") for name, weight in weights.items()}
 
 
 def divergence_error(loss: float, state: TrainerState) -> TrainingError:
@@ -323,9 +332,11 @@ def train(
     *,
     is_resume: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
+    run_dir: Path | None = None,
 ) -> Iterator[events.TrainingEvent]:
     """Train from `checkpoint`, or else from `source`, and yield every event; the last one is `Finished`.
 
+    After a resume, a damaged model in `run_dir` is replaced by the best one of the checkpoint.
     Only the main process of a `distributed` training yields reports, validations and checkpoints. A loss that is not
     finite, or the end of another process, raises a TrainingError.
     """
@@ -375,6 +386,8 @@ def train(
         checkpoint.restore(state)
     if is_resume or checkpoint is not None:
         yield events.Resume(0 if checkpoint is None else state.progress.step + 1)
+    if checkpoint is not None and run_dir is not None:
+        yield from _restore_model(state, run_dir)
     reason = yield from trainer.fit(commands or CommandQueue())
     assert state.best_weights is not None
     state.network.load_weights(state.best_weights)
@@ -403,6 +416,17 @@ def train(
     )
 
 
+def _restore_model(state: TrainerState, run_dir: Path) -> Iterator[events.TrainingEvent]:
+    try:
+        loading.check_weights_file(run_dir, state.config.model, len(state.dataset.tokenizer))
+    except RunError as error:
+        yield events.Warned(f"{error}; it is written again from {directory.RESUME_FILE}")
+        assert state.best_weights is not None
+        content = loading.serialize_best(run_dir, state.config.model, state.best_weights)
+        file = directory.ADAPTER_FILE if state.config.model.lora_rank else directory.MODEL_FILE
+        yield events.Snapshot(state.progress.best_step, content, file)
+
+
 def train_run(
     config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, is_resume: bool
 ) -> Iterator[events.TrainingEvent]:
@@ -414,7 +438,14 @@ def train_run(
         source = _read_source(config, dataset, run_dir, checkpoint)
         try:
             yield from train(
-                config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context
+                config,
+                source,
+                run_dir.name,
+                commands,
+                checkpoint,
+                is_resume=is_resume,
+                distributed=context,
+                run_dir=run_dir,
             )
         finally:
             return_freed_memory()

@@ -38,6 +38,7 @@ MAX_TRACKER_WAIT = 60.0  # seconds to wait at the end of a training until its tr
 TRACKER_REPORT_DELAY = 2.0  # seconds of waiting after which a line says so
 MAX_MINUTES, MAX_TABLE_ROWS = 1e6, 10
 JOBS_HELP = "Parallel trainings, with one thread each. Default: the number of cores; 1 on a GPU."
+RESTART_HELP = "With --resume: train it again from the beginning, which replaces its model."
 NAME_HELP = "Name of the search; its runs are NAME-000, NAME-001 and so on. Default: the time."
 END_REASONS = {"budget": "the time is used", "trials": "all trials are done", "interrupted": "interrupted"}
 END_REASONS |= {"exhausted": "all combinations were tried", "failures": "too many trials failed in a row"}
@@ -54,6 +55,7 @@ def train(
     run: Annotated[str | None, option("--run NAME", "Name of the new run. Default: preset and time.", RUN)] = None,
     runs_dir: main.RunsDirOption = None,
     resume: Annotated[str | None, option("--resume RUN", "Resume a run that ended early, exactly.", RUN)] = None,
+    restart: Annotated[bool, option("--restart", RESTART_HELP, RUN)] = False,
     detach: Annotated[bool, option("--detach", "Train in the background; see `lotr-tui attach`.", OUTPUT)] = False,
     no_tui: Annotated[bool, option("--no-tui", "Print lines instead of drawing the dashboard.", OUTPUT)] = False,
     as_json: Annotated[bool, option("--json", "Print one JSON object per event; implies --no-tui.", OUTPUT)] = False,
@@ -75,10 +77,12 @@ def train(
         return 0
     if log:
         libraries.check_installed(log)  # refuses other names too
+    if restart and resume is None:
+        raise InvalidInputError("--restart belongs to --resume RUN")
     if resume is not None:
         if training.preset is not None or run is not None:
             raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
-        job = resume_job(resume, runs_dir, training.apply)
+        job = resume_job(resume, runs_dir, training.apply, restart=restart)
     else:
         job = prepare_job(training.configure(runs_dir), run, runs_dir)
         if not (job.config.training.init or as_json):

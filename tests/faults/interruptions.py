@@ -4,11 +4,16 @@
 
 Every second kill is aimed at the writing of a file: it comes a few milliseconds after a temporary file has appeared.
 After each kill, the last saved model must load, and every printed event must be recorded.
+A training that is killed before its first checkpoint may begin again only with --restart.
+
+Before that, each file of a stopped run is deleted, or a bit of it changed. The run must be resumed bit for bit, or be
+refused in one line with its models unchanged.
 """
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -20,10 +25,12 @@ from pathlib import Path
 
 import typer
 
+from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Sampled, Warned, event_to_dict
 from engine.runs import directory
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
+from engine.training.job import resume_job
 from tests.support.terminal import SESSION_COMMAND, Terminal, TerminalError
 
 SETTINGS = (
@@ -56,10 +63,48 @@ class InterruptedTrainings:
 
     def command(self, name, *, resume=False):
         if resume:
-            return [*SESSION_COMMAND, "train", "--resume", name]
+            has_checkpoint = (self.run_dir(name) / directory.RESUME_FILE).exists()
+            return [*SESSION_COMMAND, "train", "--resume", name, *([] if has_checkpoint else ["--restart"])]
         settings = [f"--set={setting}" for setting in SETTINGS]
         corpus = str(self.home / "lines.csv")
         return [*SESSION_COMMAND, "train", "--preset", "tiny", "--csv", corpus, "--run", name, *settings]
+
+    def damage(self, name, kinds=("deleted", "changed")):
+        """Stop a training, and resume it without each of its files, or with a bit changed; yield what came of it."""
+        process, stopped = self.start(name), self.run_dir(name)
+        while not (stopped / directory.RESUME_FILE).exists():
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 128 + signal.SIGINT, self.output(name)
+        for file in sorted(path.relative_to(stopped) for path in stopped.rglob("*") if path.is_file()):
+            for kind in kinds:
+                trial = f"{name}-{kind}-{file.name}"
+                shutil.copytree(stopped, self.run_dir(trial))
+                change = Path.unlink if kind == "deleted" else self._flip_bit
+                change(self.run_dir(trial) / file)
+                yield f"{file} {kind}: {self._resume_damaged(trial, with_metrics=file.name != directory.METRICS_FILE)}"
+
+    def _flip_bit(self, path):
+        content = bytearray(path.read_bytes() or b"0")
+        content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+        path.write_bytes(content)
+
+    def _resume_damaged(self, name, *, with_metrics):
+        run_dir = self.run_dir(name)
+        before = {path: path.read_bytes() for path in run_dir.rglob("*.safetensors")}
+        refusal = ""
+        try:
+            for _ in resume_job(name, run_dir.parent).events(lambda: False):
+                pass
+        except InvalidInputError as error:
+            refusal = f"refused: {error}"
+        if not refusal:
+            load_model(run_dir)
+            self.check_equals_reference(name, with_metrics=with_metrics)
+            return "same bits"
+        assert refusal.isprintable(), f"{name}: {refusal}"
+        assert before == {path: path.read_bytes() for path in run_dir.rglob("*.safetensors")}, f"{name}: {refusal}"
+        return refusal
 
     def start(self, name, *, resume=False):
         """Start to train or resume a run. The output is appended to a file, which `output` reads."""
@@ -81,10 +126,12 @@ class InterruptedTrainings:
         lost -= Counter(comparable_text(event_to_dict(event)) for event in events)
         assert not lost, f"{name}: {lost.total()} events are lost, such as {next(iter(lost))}"
 
-    def check_equals_reference(self, name):
+    def check_equals_reference(self, name, *, with_metrics=True):
         """Fail unless a run has ended with the weights and evaluations of the reference, bit for bit."""
         (weights, evaluations), (expected_weights, expected_evaluations) = self._read_result(name), self.result
-        assert evaluations == expected_evaluations, f"{name}: evaluations differ from the undisturbed training"
+        assert not with_metrics or evaluations == expected_evaluations, (
+            f"{name}: evaluations differ from the undisturbed training"
+        )
         assert weights == expected_weights, f"{name}: weights differ from the undisturbed training"
         leftovers = [item.name for item in (*self.run_dir(name).rglob(".*"), *self.run_dir(name).glob("resume*"))]
         assert not leftovers, f"{name}: {leftovers} are left behind"
@@ -155,6 +202,8 @@ def main(kills: int = 50, closes: int = 20, seed: int = 0):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
         trainings, num_kills, names = InterruptedTrainings(Path(folder), seed), 0, map(str, count())
+        for outcome in trainings.damage("damaged"):
+            print(outcome, flush=True)
         while num_kills < kills:
             num_kills += trainings.kill(f"killed-{next(names)}")
             print(f"{num_kills} kills: same bits", flush=True)

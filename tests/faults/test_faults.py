@@ -66,5 +66,12 @@ def test_resume_is_bit_exact_after_kills_at_random_moments(trainings):
 
 
 @pytest.mark.slow
+def test_a_run_with_a_damaged_file_is_resumed_bit_exact_or_refused_with_its_model_unchanged(trainings):
+    outcomes = dict(outcome.split(": ", 1) for outcome in trainings.damage("damaged", ["changed"]))
+    assert outcomes["model.safetensors changed"] == outcomes["samples.jsonl changed"] == "same bits"
+    assert outcomes["resume.safetensors changed"].startswith("refused")
+
+
+@pytest.mark.slow
 def test_training_goes_on_bit_exact_without_its_terminal(trainings):
     trainings.close_terminal("closed")

@@ -27,7 +27,10 @@ from engine.runs import directory
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run, record_events, reopen_run
 from engine.storage import files
+from engine.storage.tensor_file import serialize_weights
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
+
+CHECKPOINT = serialize_weights({"weight": np.zeros(3, np.float32)})
 
 
 def raise_disk_full(*_, **__):
@@ -132,7 +135,7 @@ def evaluated(number):
 
 
 def test_a_resumed_training_does_not_take_back_the_saved_model(run):
-    list(record_events(run, iter([evaluated(1), Snapshot(2, b"two"), evaluated(3)])))
+    list(record_events(run, iter([evaluated(1), Snapshot(2, CHECKPOINT), evaluated(3)])))
     events = record_events(reopen_run(run.path), iter([Resume(3), make_step(4)]))
     next(events)
     assert directory.summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 97.0
@@ -260,7 +263,7 @@ def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, di
     """The row of the end would fit on the disk, and the row of the failure perhaps would not."""
 
     def events():
-        yield Snapshot(2, b"two")
+        yield Snapshot(2, CHECKPOINT)
         disk.full, disk.refused = True, refused
         yield evaluated(3)
         yield Finished("done", "r", 1.0, 97.0, 96.0, 5.0)
@@ -271,7 +274,7 @@ def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, di
     assert failure.value.exit_code == 1
     assert isinstance(recorded[-1], Evaluated)  # nobody is told that the training is done
     assert directory.summarize_run(run.path).state != "finished"
-    assert (run.path / directory.RESUME_FILE).read_bytes() == b"two"
+    assert (run.path / directory.RESUME_FILE).read_bytes() == CHECKPOINT
     reopen_run(run.path).lock.close()
 
 

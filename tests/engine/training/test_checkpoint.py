@@ -15,7 +15,18 @@ from safetensors.torch import load_file, save
 from engine.config import Config
 from engine.control import CommandQueue, ControlCommand
 from engine.errors import RunError
-from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step
+from engine.events import (
+    Checkpointed,
+    CommandApplied,
+    Evaluated,
+    Finished,
+    Resume,
+    Sampled,
+    Snapshot,
+    Started,
+    Step,
+    Warned,
+)
 from engine.presets import PRESETS
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, drop_superseded, read_events
 from engine.storage.tensor_file import seal
@@ -314,13 +325,35 @@ def test_resume_of_a_stopped_run_is_bit_exact(runs, stopped_run):
     assert not list(stopped_run.glob("resume*"))
 
 
-@pytest.mark.parametrize("name", [RESUME_FILE, MODEL_FILE])
-def test_a_run_with_a_damaged_file_is_not_resumed_and_stays_as_it_is(stopped_run, name):
-    truncate(stopped_run / name)
-    before = {path.name: path.read_bytes() for path in stopped_run.glob("*.safetensors")}
-    with pytest.raises(RunError, match=name):
+@pytest.mark.parametrize("damage", [truncate, flip_bit, Path.unlink])
+def test_a_run_without_its_model_is_resumed_bit_exactly_with_a_warning_and_has_it_again(runs, stopped_run, damage):
+    before = (stopped_run / MODEL_FILE).read_bytes()
+    damage(stopped_run / MODEL_FILE)
+    job, events = resume_job(stopped_run.name, stopped_run.parent), []
+    for event in job.events(lambda: False):
+        if isinstance(event, Checkpointed) and not training.events_of(Checkpointed, events):
+            restored = (stopped_run / MODEL_FILE).read_bytes()
+        events.append(event)
+    (warned,) = training.events_of(Warned, events)
+    assert MODEL_FILE in warned.message
+    assert restored == before
+    assert (stopped_run / MODEL_FILE).read_bytes() == (runs / "whole" / MODEL_FILE).read_bytes()
+    assert evaluations(stopped_run) == evaluations(runs / "whole")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_bit, Path.unlink])
+def test_a_run_without_its_checkpoint_keeps_its_model_until_a_restart(runs, stopped_run, damage):
+    damage(stopped_run / RESUME_FILE)
+    before = {path.name: path.read_bytes() for path in stopped_run.glob("*.*")}
+    with pytest.raises(RunError, match=rf"{RESUME_FILE} is (damaged|missing).*--restart.*--init stopped") as refused:
         resume(stopped_run)
-    assert {path.name: path.read_bytes() for path in stopped_run.glob("*.safetensors")} == before
+    assert refused.value.exit_code == 2
+    assert {path.name: path.read_bytes() for path in stopped_run.glob("*.*")} == before
+    resume_job(stopped_run.name, stopped_run.parent, restart=True).run.lock.close()
+    assert (stopped_run / MODEL_FILE).read_bytes() == before[MODEL_FILE]
+    resume(stopped_run)  # the restart needs no second permission
+    assert (stopped_run / MODEL_FILE).read_bytes() == (runs / "whole" / MODEL_FILE).read_bytes()
+    assert evaluations(stopped_run) == evaluations(runs / "whole")
 
 
 def test_packed_numbers_keep_every_bit():
@@ -332,14 +365,14 @@ def test_packed_numbers_keep_every_bit():
 
 
 def test_a_run_takes_little_more_space_than_its_state_and_then_than_its_model(tmp_path):
-    """A checkpoint has the weights, two moments and the moving average, a sixth smaller than as plain numbers."""
+    """A checkpoint has the weights, two moments, the average and the best weights, a sixth smaller than as numbers."""
     corpus = write_csv(tmp_path / "small.csv", sentences(300))
     values = {"embedding_size": 96, "hidden_size": 96, "epochs": 5, "threads": 1, "corpus": str(corpus)}
     job = prepare_job(PRESETS["default"].with_values(**values, **training.REPORT_EACH_STEP), "sized", tmp_path / "runs")
     largest = 0
     for event in job.events(lambda: False):
         if isinstance(event, Started):
-            state_bytes = 4 * 4 * event.parameters
+            state_bytes = 5 * 4 * event.parameters
         largest = max(largest, sum(path.stat().st_size for path in job.run.path.rglob("*.safetensors")))
     model_bytes = (job.run.path / MODEL_FILE).stat().st_size
     assert 0.8 * state_bytes < largest - model_bytes < 0.9 * state_bytes + 0.6 * model_bytes

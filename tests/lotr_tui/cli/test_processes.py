@@ -254,7 +254,7 @@ HELP_COMMANDS = [
 HELP_COMMANDS += [tuple(name.split()) for name in SUBCOMMANDS]
 CONTRACT = {
     "train": "--preset --csv --text --text-column --speaker-column --mode --split-seed --seed --epochs --device "
-    "--threads --precision --set --run --runs-dir --resume --detach --no-tui --json --init "
+    "--threads --precision --set --run --runs-dir --resume --restart --detach --no-tui --json --init "
     "--tokenizer --split --teacher --log",
     "generate": "--run --temperature --top-k --top-p --min-p --repetition-penalty --seed --max-tokens --count --reply "
     "--as --to --best-of --scene --cast --turns --json --jsonl",

@@ -64,7 +64,7 @@ OPTIONS = [
     ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
     ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
     ("search --minutes 1 --resume nothing", "there is no search 'nothing'"), ("train --init", "--init needs a value"),
-    ("train --resume r --preset tiny", "omit --preset"),
+    ("train --resume r --preset tiny", "omit --preset"), ("train --restart", "--restart belongs to --resume RUN"),
     ("runs compare r", "runs compare needs two different runs, and got only r; name another one, see `lotr-tui runs`"),
     ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log"),
     ("runs export r --csv tables --type f16", "--type belongs to --gguf FILE"),
