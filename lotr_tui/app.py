@@ -169,7 +169,7 @@ class LotrApp(TextualFixesApp):
             self.push_screen(QuitDialog(), quit_with_training)
 
     def handle_signal(self, number: int, _: object = None) -> None:
-        """Save on SIGUSR1; exit on SIGHUP (the training continues) and on SIGINT and SIGTERM (it stops).
+        """Save on SIGUSR1; exit on SIGHUP (the training continues), and on SIGINT, SIGTERM and SIGQUIT (it stops).
 
         The signal sets the exit code, unless a training continues.
         """

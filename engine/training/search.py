@@ -403,7 +403,7 @@ def propose(
 
 
 def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: Event, lock: Lock) -> None:
-    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)  # the process of the search handles signals
     search = multiprocessing.parent_process()
 

@@ -78,7 +78,7 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     Return 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if the
     training that the app was started with has failed.
     """
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, app.handle_signal)
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
     app.run(mouse=mouse)

@@ -138,8 +138,8 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
         if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
             job.command_queue.send(control.ControlCommand("detach"))
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, stop)
     signal.signal(signal.SIGHUP, continue_without_terminal)
     signal.signal(signal.SIGUSR1, lambda *_: job.command_queue.send(control.ControlCommand("checkpoint")))
     lines, has_trackers = ProgressFormatter(job), (job.run.path / follower.TRACKERS_FOLDER).is_dir()
@@ -190,7 +190,7 @@ def _train_worker_rank() -> int:
 
     try:
         with distributed_context() as context:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
                 signal.signal(number, lambda *_: None)  # the main process handles signals
             train_as_worker_rank(context)
     except TrainingError:  # the main process, or the one that ended first, prints the reason
@@ -339,9 +339,9 @@ def search(
 def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_json: bool) -> int:
     """Search, and print a line or a JSON object for each trial and a summary. Return the exit code.
 
-    SIGINT and SIGTERM save and stop all trials with exit code 130 and 143; a second SIGINT ends the search at once. If
-    the terminal closes, the search continues without it. If the reader of stdout is gone, the search saves and stops.
-    The exit code is 1 if too many trials failed in a row.
+    SIGINT, SIGTERM and SIGQUIT save and stop all trials, with exit code 130, 143 and 131; a second SIGINT ends the
+    search at once. If the terminal closes, the search continues without it. If the reader of stdout is gone, the search
+    saves and stops. The exit code is 1 if too many trials failed in a row.
     """
     cancellation, start_time = Cancellation(), time.monotonic()
     exit_code = 0
@@ -354,8 +354,8 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
         cancellation.set()
         print("saving the trials; ctrl+c again quits at once", file=sys.stderr)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, stop)
     signal.signal(signal.SIGHUP, lambda *_: background.detach_from_terminal())
     if not as_json:
         from engine.training.search import describe_distribution  # imports optuna

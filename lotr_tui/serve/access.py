@@ -164,7 +164,7 @@ async def serve_until_signal(
     """Serve until a signal arrives, shut down, and return 128 plus its number; a second one ends at once."""
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
     for each in signals:
         loop.add_signal_handler(each, received.put_nowait, each.value)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)

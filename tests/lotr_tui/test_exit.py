@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from lotr_tui.session.session_file import list_sessions
 from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
 MAX_EXIT_SECONDS = 20.0  # seconds in which the app must have ended on a busy machine; a busy thread takes 60
@@ -51,15 +52,21 @@ def test_exit_does_not_wait_for_a_busy_thread(function, keys, tmp_path):
         assert terminal.exit_status == 0
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_session_with_its_exit_code_and_restores_the_terminal(tmp_path, number, status):
-    with Terminal(SESSION_COMMAND, 80, 24, tmp_path).spawn() as terminal:
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGQUIT, 131), (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_signal_saves_the_reply_that_is_written_and_restores_the_terminal(tmp_path, number, status):
+    with Terminal([*SESSION_COMMAND, "--pace", "2"], 80, 24, tmp_path).spawn() as terminal:
         modes = terminal.modes()
-        terminal.read_until(INPUT_READY_TEXT)
+        terminal.read_until(MODEL_READY_TEXT)
+        terminal.press(b"Where is Frodo?\r", "stop")
         os.kill(terminal.pid, number)
         terminal.read_until_exit(MAX_EXIT_SECONDS)
         assert terminal.exit_status == status
         assert terminal.modes() == modes
+    (session,) = list_sessions(tmp_path / "sessions")
+    assert (session.num_replies, session.first_prompt) == (1, "Where is Frodo?")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

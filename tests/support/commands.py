@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lotr_tui.__main__ import run
 
 USER_SETTINGS = dict.fromkeys(("LOTR_TUI_DEBUG", "PYTHONIOENCODING", "FORCE_COLOR"))
-HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
