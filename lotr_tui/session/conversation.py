@@ -65,19 +65,21 @@ class Conversation:
     def resume(
         cls, path: Path, session_model: SessionModel, pace: float, reader: TextReader | None = None
     ) -> "Conversation":
-        """Restore a saved session; a missing or damaged file raises a SessionError.
+        """Restore a saved session; a missing or unreadable file raises a SessionError. `notice` says what is left out.
 
         If another window has it open or it cannot be written, new replies are a new session, and `notice` says so.
         """
         notice = ""
         try:
             session = Session.resume(path)
+            notice = session.damage
         except SessionError as error:
             try:
                 session = replace(load_session(path), name="")
             except SessionError:
                 raise error from None
-            notice = f"{error}; new replies are saved as a new session"
+            reasons = [str(error), session.damage, "new replies are saved as a new session"]
+            notice = "; ".join(filter(None, reasons))
         conversation = cls(pace, session, reader)
         conversation.restore(session_model)
         conversation.notice = notice

@@ -3,14 +3,14 @@
 A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
 earlier one: of the session, or of the reply with the same id. A token is a list `[id, text, logprob, prob, rank,
 entropy, piece]`, in which a figure that is not finite is null. An incomplete last line, left by a writer that was
-killed, is ignored.
+killed, is ignored, and a damaged line is left out.
 """
 
 import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -23,6 +23,7 @@ from msgspec import Meta
 from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, LotrError, printable
 from engine.storage import files
+from lotr_tui.formatting import plural
 from lotr_tui.session import settings
 from lotr_tui.session.reply import Reply
 
@@ -35,6 +36,7 @@ MAX_COUNTED_BYTES = 16_000_000  # of a file that are searched for replies for th
 MAX_TIME = 32_503_680_000.0  # the year 3000, in seconds since 1970
 MAX_NAME_LENGTH = 50  # characters of a name, up to four bytes each in a file name of up to 255 bytes
 MAX_NAME_WORDS, MAX_FIRST_WORDS_LENGTH = 6, 40  # of the first prompt, after which a session is named
+SHOWN_FIELDS = ("unknown_tokens", "speaking_as", "speaker", "system_prompt")  # of a reply, as they are
 # Id of a reply in its line, unless it was drawn together with a better answer and never shown.
 _REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)(?!.*"score": \{"rank": (?!1,))', re.MULTILINE)
 
@@ -73,6 +75,7 @@ class Session:
     current_id: int | None = None  # reply that was selected last; None selects the latest
     folder: Path = field(default_factory=sessions_folder)
     problem: str = ""  # why a part of the session is not saved; empty if all of it is, or if it was deleted
+    damage: str = ""  # how many lines of the file were left out, and why; empty if all were read
 
     def __post_init__(self) -> None:
         self._open_file: tuple[IO[bytes], files.JsonLinesAppender] | None = None
@@ -81,9 +84,16 @@ class Session:
 
     @classmethod
     def resume(cls, path: Path) -> "Session":
-        """Open a saved session for writing; one that is missing, damaged or open elsewhere raises a SessionError."""
+        """Open a saved session for writing; one that is missing, unreadable or open elsewhere raises a SessionError.
+
+        A file with damaged lines is kept beside it as it was.
+        """
         with _hold(path, "resumed", keeps_lock=True) as lock:
             session = _read_session_file(path)
+            if session.damage:
+                session._replace_damaged_file()
+                lock.close()
+                lock = _lock(path)
             session._open(lock)
         return session
 
@@ -155,6 +165,14 @@ class Session:
     def _open(self, lock: IO[bytes]) -> None:
         self._open_file = lock, files.JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
 
+    def _replace_damaged_file(self) -> None:
+        """Write the lines that were read in place of the file, which gets another name."""
+        aside = settings.name_for_damaged(self.path)
+        with files.atomic_replace(self.path) as file:
+            file.write(self.encode())
+            aside.hardlink_to(self.path)
+        self.damage += f"; the file as it was is kept as {aside.name}"
+
     def _create_file(self) -> None:
         """Create a file with the whole session, named by the first words that were said or the time of its start."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -176,45 +194,73 @@ class Session:
 
 
 def parse_session(name: str, content: bytes) -> Session:
-    """Read a session from the complete lines of its file, or raise an InvalidInputError."""
+    """Read a session from the whole lines of its file; an InvalidInputError if none has a reply, or by its version."""
     header: SessionHeader | None = None
     current_id: int | None = None
     replies: dict[int, Reply] = {}
+    problems: list[str] = []  # of the lines that are left out
     num_tokens = start = 0
     while (end := content.find(b"\n", start)) >= 0:  # splitting all lines at once takes twice the memory
-        line = _parse_line(content[start:end])
+        line_start = start
         start = end + 1
+        try:
+            line = _parse_line(content[line_start:end])
+        except settings.FormatVersionError:
+            raise
+        except InvalidInputError as error:
+            problems.append(str(error))
+            continue
         if isinstance(line, SessionHeader):
             header, current_id = line, line.current_id
             continue
-        tokens = [token.text for token in line.tokens]
-        for field_name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # are shown as is
-            if not all(map(str.isprintable, tokens if field_name == "tokens" else getattr(line, field_name))):
-                raise InvalidInputError(f"{field_name} of reply {line.id}: control characters are not allowed")
-        num_tokens += len(tokens) - (len(replies[line.id].tokens) if line.id in replies else 0)
+        num_tokens += len(line.tokens) - (len(replies[line.id].tokens) if line.id in replies else 0)
         if len(replies) > MAX_REPLIES or num_tokens > MAX_TOKENS:
             raise InvalidInputError(f"more than {MAX_REPLIES:,} replies or {MAX_TOKENS:,} tokens")
         replies[line.id] = line
         current_id = line.id
-    if header is None:
-        raise InvalidInputError("the first line does not describe a session")
-    replies = {id: replies[id] for id in sorted(replies)}
-    for id, reply in replies.items():
-        parent = None if reply.parent_id is None else replies.get(reply.parent_id)
-        if reply.parent_id is not None and (parent is None or parent.id >= id):  # so that there is no cycle
-            raise InvalidInputError(f"reply {id} continues reply {reply.parent_id}, which does not precede it")
-        if reply.parent_offset > (0 if parent is None else len(parent.own_tokens)):
-            raise InvalidInputError(f"parent_offset {reply.parent_offset} of reply {id} is out of range")
-        edited = None if reply.edited_id is None else replies.get(reply.edited_id)
-        begins_text = edited is not None and edited.id < id and edited.turn.previous_reply is parent is None
-        if reply.edited_id is not None and not begins_text:
-            raise InvalidInputError(f"reply {id} edits reply {reply.edited_id}, which does not begin a text before it")
-        reply.attach(parent, edited)
+    session = Session(name)
+    for id in sorted(replies):
+        reply = replies[id]
+        if problems and reply.edited_id not in session.replies:
+            reply.edited_id = None
+        if problems and reply.prompt is not None and reply.parent_id not in session.replies:
+            reply.parent_id = None  # the turn before it is left out, and this one begins a text
+            reply.parent_offset = 0
+        try:
+            _attach(reply, session.replies)
+        except InvalidInputError as error:
+            problems.append(str(error))
+            continue
+        session.replies[id] = reply
         num_tokens += reply.num_shared_tokens
         if num_tokens > 10 * MAX_TOKENS:  # branches of branches of a long reply would take any amount of memory
             raise InvalidInputError(f"more than {10 * MAX_TOKENS:,} tokens in branches")
-    current_id = current_id if current_id in replies else None
-    return Session(name, header.model, header.started, replies, current_id)
+    if header is None and not problems:
+        problems.append("the first line does not describe a session")
+    if problems and not session.replies:
+        raise InvalidInputError(problems[0])
+    if problems:
+        what = plural(len(problems), "damaged line")
+        session.damage = f"{what} of session {name!r} left out: {problems[0][: settings.MAX_CAUSE_LENGTH]}"
+    if header is not None:
+        session.model, session.started = header.model, header.started
+    session.current_id = current_id if current_id in session.replies else None
+    return session
+
+
+def _attach(reply: Reply, replies: Mapping[int, Reply]) -> None:
+    """Join a reply to the `replies` before it, or raise an InvalidInputError."""
+    parent = None if reply.parent_id is None else replies.get(reply.parent_id)
+    if reply.parent_id is not None and parent is None:  # so that there is no cycle
+        raise InvalidInputError(f"reply {reply.id} continues reply {reply.parent_id}, which does not precede it")
+    if reply.parent_offset > (0 if parent is None else len(parent.own_tokens)):
+        raise InvalidInputError(f"parent_offset {reply.parent_offset} of reply {reply.id} is out of range")
+    edited = None if reply.edited_id is None else replies.get(reply.edited_id)
+    begins_text = edited is not None and edited.turn.previous_reply is parent is None
+    if reply.edited_id is not None and not begins_text:
+        reason = f"edits reply {reply.edited_id}, which does not begin a text before it"
+        raise InvalidInputError(f"reply {reply.id} {reason}")
+    reply.attach(parent, edited)
 
 
 def _parse_line(line: bytes) -> SessionHeader | Reply:
@@ -225,12 +271,18 @@ def _parse_line(line: bytes) -> SessionHeader | Reply:
             return files.decode(SessionHeader, header)
         case {"reply": dict(reply), **others} if not others:
             reply.pop("name", None)  # of a branch, which earlier files have
-            return files.decode(Reply, reply)
+            parsed = files.decode(Reply, reply)
+            shown = {name: getattr(parsed, name) for name in SHOWN_FIELDS}
+            shown["tokens"] = [token.text for token in parsed.tokens]
+            for name, texts in shown.items():
+                if not all(map(str.isprintable, texts)):
+                    raise InvalidInputError(f"{name} of reply {parsed.id}: control characters are not allowed")
+            return parsed
     raise InvalidInputError("a line describes neither a session nor a reply")
 
 
 def load_session(path: Path) -> Session:
-    """Read a session, also while another process writes it; a damaged file is set aside and raises a SessionError."""
+    """Read a session, also while another process writes it; an unreadable one raises a SessionError."""
     try:
         return _read_session_file(path)
     except OSError as error:
@@ -245,7 +297,7 @@ class SessionSummary:
     num_replies: int  # in the first `MAX_COUNTED_BYTES` of the file, without answers that were not chosen
     model: str = ""
     first_prompt: str = ""
-    error: str = ""  # why the session cannot be resumed; `model` and `first_prompt` are then empty
+    error: str = ""  # why the first line cannot be read; `model` and `first_prompt` are then empty
 
 
 def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
@@ -300,12 +352,12 @@ def delete_session(path: Path, *, is_locked: bool = False) -> None:
 
 
 def _read_session_file(path: Path) -> Session:
-    """Read the complete lines of a session file; a damaged one is set aside and raises a SessionError."""
+    """Read the whole lines of a session file; one without any raises a SessionError."""
     content = files.read_limited(path, MAX_SESSION_BYTES)
     try:
         session = parse_session(path.stem, content)
     except InvalidInputError as error:
-        raise SessionError(settings.quarantine_file(path, error)) from error
+        raise SessionError(f"{path} cannot be used: {str(error)[: settings.MAX_CAUSE_LENGTH]}") from error
     session.folder = path.parent
     return session
 

@@ -258,13 +258,18 @@ class FailureReporter:
         return "" if is_repeated else message
 
 
+def name_for_damaged(path: Path) -> Path:
+    """Return the first free `NAME.damaged-N` beside a file."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
 def quarantine_file(path: Path, cause: Exception) -> str:
     """Rename a damaged file to the first free `NAME.damaged-N`, and return a line that says so."""
     reason = str(cause) if isinstance(cause, LotrError) else "not a text file"
     message = f"{path} cannot be used: {reason[:MAX_CAUSE_LENGTH]}"
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
     try:
-        quarantined = next(name for name in names if not name.exists())
+        quarantined = name_for_damaged(path)
         path.replace(quarantined)
     except OSError as error:
         return f"{message}; it cannot be set aside: {os_error_reason(error)}"
@@ -290,11 +295,15 @@ def decode_versioned(type_: type[T], text: str, version: int, gone: str = "") ->
     return files.decode(type_, record)
 
 
+class FormatVersionError(InvalidInputError):
+    """Refusal of a file that another release of lotr-tui wrote."""
+
+
 def check_version(version: object, supported: int) -> None:
-    """Refuse the version of a file that another release of lotr-tui wrote, by an InvalidInputError."""
+    """Refuse the version of a file that another release wrote, by a FormatVersionError."""
     if type(version) is not int or version < 1:
         raise InvalidInputError(f"version is missing or not a whole number; expected {supported}")
     if version > supported:
-        raise InvalidInputError(f"written by a newer lotr-tui (format {version}); update lotr-tui to read it")
+        raise FormatVersionError(f"written by a newer lotr-tui (format {version}); update lotr-tui to read it")
     if version < supported:
-        raise InvalidInputError(f"written by an older lotr-tui (format {version}); use that release to read it")
+        raise FormatVersionError(f"written by an older lotr-tui (format {version}); use that release to read it")

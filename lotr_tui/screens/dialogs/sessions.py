@@ -15,7 +15,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.paths import ExportDialog
 from lotr_tui.screens.item_list import ItemList, ListSource
 from lotr_tui.session import export, session_file
-from lotr_tui.session.session_file import Session, SessionSummary
+from lotr_tui.session.session_file import Session, SessionError, SessionSummary
 from lotr_tui.widgets.keys import FooterKey, KeyFooter, binding_table
 
 SessionChoice = Path | Literal["new"]
@@ -84,9 +84,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         return self._open_session if is_open else None
 
     def _open(self, session: SessionSummary) -> None:
-        if session.error:
-            self._list.show_message(f"✗ cannot open {session.name}: {session.error}")
-        elif self._open_here(session):
+        if self._open_here(session):
             self._list.show_message(f"{session.name} is the current session")
         else:
             self.dismiss(session.path)
@@ -113,17 +111,17 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
             session_file.delete_session(session.path)
 
     def _export(self, session: SessionSummary) -> None:
-        if session.error:
-            self._list.show_message(f"✗ cannot export {session.name}: {session.error}")
-        else:
-            ask_to_export_session(self, session.path, self._list.show_message)
+        ask_to_export_session(self, session.path, self._list.show_message)
 
 
 def ask_to_export_session(screen: AppScreen[Any], path: Path, on_exported: Callable[[str], None]) -> None:
     """Ask for a path, and export the session in the file `path` there."""
 
     def write(target: export.ExportTarget) -> None:
-        export.export_session(session_file.load_session(path), target.path, replace=target.exists)
+        session = session_file.load_session(path)
+        if session.damage:
+            raise SessionError(f"{session.damage}; open the session first, which keeps the damaged file")
+        export.export_session(session, target.path, replace=target.exists)
 
     title = f"Export {printable(path.stem)} as .md, .txt or .json"
     dialog = ExportDialog(screen, title, f"{path.stem}.md", export.check_session_target, write, on_exported)

@@ -108,17 +108,40 @@ def test_file_of_this_format_with_a_name_of_a_branch_is_read():
 
 
 @pytest.mark.parametrize("open_session", [module.load_session, Session.resume])
-def test_damaged_file_is_set_aside_with_its_content(tmp_path, open_session):
+def test_file_without_a_whole_reply_is_refused_and_stays_as_it_is(tmp_path, open_session):
     path = tmp_path / "broken.jsonl"
-    for number, content in enumerate((b"\xff\xfe\n", header_line(version=1)), 1):
+    for content in (b"\xff\xfe\n", header_line(version=1) + changed().splitlines(keepends=True)[1]):
         path.write_bytes(content)
-        message = f"{path} cannot be used: (not valid JSON|written by an older lotr-tui .*); set aside as broken"
+        message = f"{path} cannot be used: (not valid JSON|written by an older lotr-tui .*)"
         with pytest.raises(SessionError, match=message):
             open_session(path)
-        assert (tmp_path / f"broken.jsonl.damaged-{number}").read_bytes() == content
+        assert (list(tmp_path.iterdir()), path.read_bytes()) == ([path], content)
+    path.unlink()
     with pytest.raises(SessionError, match=r"No such file|is gone"):
         open_session(path)
-    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("line", "kept"), [(0, [0, 1, 2, 3]), (1, [1, 3]), (3, [0, 2, 3]), (5, [0, 1, 2])])
+def test_an_invalid_byte_loses_its_line_only_and_the_file_as_it_was_is_kept(tmp_path, line, kept):
+    # A conversation of three turns, the first of which has a second answer.
+    replies = [saved_reply(0), saved_reply(1, 0, 2), saved_reply(2, 0, 0, prompt=None), saved_reply(3, 1, 2)]
+    path = save_replies(tmp_path, *replies)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = b"\xff" + lines[line][1:]
+    damaged = b"".join(lines)
+    path.write_bytes(damaged)
+    assert reply_ids(path) == kept
+    writer = Session.resume(path)
+    number = 2 if line == 1 else 1  # an answer without its prompt cannot be kept
+    assert writer.damage == (
+        f"{number} damaged line{'s' * (number > 1)} of session 'bilbo is' left out: not valid JSON; "
+        "the file as it was is kept as bilbo is.jsonl.damaged-1"
+    )
+    add_reply(writer, saved_reply(4))
+    writer.close()
+    assert (tmp_path / "bilbo is.jsonl.damaged-1").read_bytes() == damaged
+    again = module.load_session(path)
+    assert (list(again.replies), again.damage, again.model) == ([*kept, 4], "", "bundled")
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
