@@ -52,6 +52,7 @@ STRENGTH_HELP = "How much of the adapter acts: 0 is the model as it came, 1 (def
 StrengthOption = Annotated[float | None, option("--strength X", STRENGTH_HELP, main.MODEL, parser=read_strength)]
 STEER_HELP = "Write like a speaker, or like the lines of good.txt and unlike bad.txt: good.txt,bad.txt:X, X a strength."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
+RAW_HELP = "Print the exact text, with control characters, which a terminal obeys. JSON always has it, escaped."
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 Events = Iterator[generation.TokenEvent | generation.Done]
 commands = main.Commands()
@@ -78,6 +79,11 @@ class Request:
     seeds: Sequence[int]
     as_json: bool = False
     jsonl: bool = False
+    raw: bool = False  # plain text as the model wrote it, with control characters
+
+    def print_piece(self, piece: str) -> None:
+        """Print a part of a plain text, by default as any terminal can show it: a file may be shown by one later."""
+        print(piece if self.raw else formatting.displayable(piece), end="", flush=True)
 
 
 @commands.command("generate", cls=main.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
@@ -107,6 +113,7 @@ def generate(
     ] = None,
     as_json: Annotated[bool, option("--json", "Print one JSON object per text.")] = False,
     jsonl: main.JsonLinesOption = False,
+    raw: Annotated[bool, option("--raw", RAW_HELP)] = False,
 ) -> None:
     """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
     given: dict[str, Any] = {name: value for name, value in vars(sampling).items() if value is not None}
@@ -142,7 +149,7 @@ def generate(
         print(steering.effect, file=sys.stderr)
     model = loaded.model
     seeds = range(first_seed, first_seed + count)
-    request = Request(loaded, replace(loaded.default_settings.sampler, **given), seeds, as_json, jsonl)
+    request = Request(loaded, replace(loaded.default_settings.sampler, **given), seeds, as_json, jsonl, raw)
     if text is not None and not model.tokenizer.is_open:  # bytes that are not UTF-8 count as unknown symbols
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if scene:
@@ -183,13 +190,12 @@ def print_text(
     tokenizer, is_plain = request.loaded.model.tokenizer, not (request.as_json or request.jsonl)
     tokens: list[dict[str, Any]] = []
     first_token_seconds: float | None = None
-    is_terminal = sys.stdout.isatty()
     for event in events:
         if isinstance(event, generation.TokenEvent):
             first_token_seconds = first_token_seconds or time.perf_counter() - STARTED
             if is_plain:
                 piece = event.piece.removeprefix(" ") if event.index == 0 else event.piece
-                print(formatting.displayable(piece) if is_terminal else piece, end="", flush=True)
+                request.print_piece(piece)
                 continue
             tokens.append({name: getattr(event, name) for name in (*FIGURES, "piece")})
             if request.jsonl:
@@ -372,7 +378,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
             raise InvalidInputError(f"--cast has only {members[0]}, but a scene needs two speakers; add one")
     given, encoded = _read_prompt(prompt, model, speakers.STRANGER)
     state, history = conversation.read_turns(model, given), scripts.encode_turns(model.tokenizer, given)
-    is_plain, is_terminal = not (request.as_json or request.jsonl), sys.stdout.isatty()
+    is_plain = not (request.as_json or request.jsonl)
     for number, seed in enumerate(request.seeds):
         turns: list[dict[str, Any]] = []
         tokens: list[generation.TokenEvent] = []
@@ -407,7 +413,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
                     if request.jsonl:
                         console.print_json({"scene": number, **turns[-1]})
                 if is_plain:
-                    print(formatting.displayable(piece) if is_terminal else piece, end="", flush=True)
+                    request.print_piece(piece)
             speed = sum(turn["tokens"] for turn in turns) / seconds if seconds else 0.0
             if request.as_json:
                 facts: dict[str, Any] = {"prompt": encoded.text, "given": [asdict(turn) for turn in given]}

@@ -19,6 +19,7 @@ from engine.data.speakers import normalize_speaker
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.errors import printable
 from engine.events import Step
+from engine.generation.settings import SamplerSettings
 from engine.runs import directory, loading
 from engine.runs.locked_run import parse_command
 from engine.training import TrainingInput
@@ -26,6 +27,7 @@ from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train
 from lotr_tui.cli.data import print_data_summary
+from lotr_tui.cli.generate import Request, continue_text
 from lotr_tui.cli.runs import print_status
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.monitor import run_list
@@ -33,10 +35,12 @@ from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
 from lotr_tui.session.export import to_json, to_markdown
 from lotr_tui.session.session_file import list_sessions, load_session, parse_session
+from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import PromptHistory, Settings, SettingsStore
 from lotr_tui.widgets.prompt import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
+from tests.support.open_models import RecitingModel, character_tokenizer
 from tests.support.sessions import records_of, update_settings
 
 VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
@@ -82,6 +86,15 @@ def _read_lens_text(home, path):
 def _read_prompt(home, path):
     text, _ = sanitize_prompt(read_whole_text(path, 4_000_000)[:10_000])
     _assert_printable(text.replace("\u200c", "").replace("\u200d", "").replace("\u3000", " ").split("\n"))
+
+
+def _print_generated(home, path):
+    """Print what a model says that knows the text by heart; the trial fails if a line of it is not printable."""
+    text = read_whole_text(path, 4_000_000)[:300].replace("\u200c", "").replace("\u200d", "")
+    model = RecitingModel(character_tokenizer(), f"x{text}")
+    loaded = SessionModel("recited", "", model, predicts_eos=True)
+    for form in ({}, {"as_json": True}, {"jsonl": True}):
+        continue_text(Request(loaded, SamplerSettings(max_tokens=300), (1,), **form), "x")
 
 
 def _read_overrides(home, path):
@@ -210,6 +223,7 @@ READERS = {
     "small text": Reader("texts/plain.txt", _read_text),
     "lens": Reader("texts/plain.txt", _read_lens_text, made.CORPORA),
     "prompt": Reader("texts/prompt", _read_prompt),
+    "generated text": Reader("texts/prompt", _print_generated),
     "overrides": Reader("texts/overrides", _read_overrides),
     "run name": Reader("texts/run-name", _read_run_name),
     "configuration": Reader(f"{_RUN}/config.json", _read_config),

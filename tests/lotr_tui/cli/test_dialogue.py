@@ -163,6 +163,12 @@ class TestScenes:
         lines = lotr(*SCENE, "SAM: the road", "--run", run, "--jsonl").stdout.splitlines()
         assert [json.loads(line) for line in lines] == [{"scene": 0, **turn} for turn in record["turns"]]
 
+    def test_the_prompt_of_a_scene_reaches_a_file_without_control_characters_unless_raw(self, lotr, run):
+        prompt = "Sam: the\x1b[2J road\u202e"
+        shown = lotr(*SCENE, "--run", run, prompt).stdout
+        assert shown.startswith("Sam: the�[2J road�\n")
+        assert lotr(*SCENE, "--run", run, prompt, "--raw").stdout.startswith(f"{prompt}\n")
+
     def test_several_scenes_have_consecutive_seeds(self, lotr, run, model):
         arguments = ("generate", "--scene", "--turns", "2", "--seed", "4", "--count", "2", "--run", run)
         expected = [lines_of(model, seed=seed, cast=None, num_turns=2) for seed in (4, 5)]

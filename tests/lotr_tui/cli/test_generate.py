@@ -165,13 +165,16 @@ class TestOpenVocabularies:
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [row["piece"] for row in rows[:-1]] == [token["piece"] for token in result["tokens"]]
 
-    def test_a_terminal_gets_no_control_characters(self, monkeypatch, capsys):
-        model = RecitingModel(character_tokenizer(), "a\x1b[2Jb")
+    @pytest.mark.parametrize("is_terminal", [True, False])
+    def test_a_terminal_a_file_and_a_pipe_get_no_control_characters(self, monkeypatch, capsys, is_terminal):
+        model = RecitingModel(character_tokenizer(), "a\x1b[2J\u202eb")
+        monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
         recite(model, "a")
-        assert capsys.readouterr().out == "\x1b[2Jb\n"  # a file gets the text as it is
-        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-        recite(model, "a")
-        assert capsys.readouterr().out == "�[2Jb\n"
+        assert capsys.readouterr().out == "�[2J�b\n"
+        recite(model, "a", raw=True)
+        assert capsys.readouterr().out == "\x1b[2J\u202eb\n"
+        recite(model, "a", jsonl=True)
+        assert capsys.readouterr().out.replace("\n", "").isprintable()
 
 
 def test_two_files_steer_a_text_at_a_strength(lotr, tmp_path):
