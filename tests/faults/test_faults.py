@@ -9,7 +9,10 @@ import pytest
 
 from engine.runs.directory import RESUME_FILE
 from tests.faults.interruptions import TIMEOUT, InterruptedTrainings
+from tests.faults.readers import READERS
 from tests.support.files import CHECKOUT
+
+NUM_READERS = len(READERS)
 
 
 def run_command(name, *options):
@@ -19,18 +22,20 @@ def run_command(name, *options):
 
 @pytest.fixture(scope="module")
 def hostile_files():
-    done = run_command("hostile_files", "--made", "27", "--mutated", "81", "--directories", "1")
+    done = run_command(
+        "hostile_files", "--made", str(NUM_READERS), "--mutated", str(3 * NUM_READERS), "--directories", "1"
+    )
     assert not done.stderr
     return done.stdout
 
 
 def test_hostile_files_are_refused_in_one_line_by_every_reader(hostile_files):
-    assert "files made by hand: 27 trials, 0 problems" in hostile_files, hostile_files
+    assert f"files made by hand: {NUM_READERS} trials, 0 problems" in hostile_files, hostile_files
 
 
 def test_mutated_files_are_read_or_refused_by_every_parser(hostile_files):
-    assert "valid files: 25 trials, 0 problems" in hostile_files, hostile_files
-    assert "mutated files: 75 trials, 0 problems" in hostile_files, hostile_files
+    assert f"valid files: {NUM_READERS} trials, 0 problems" in hostile_files, hostile_files
+    assert f"mutated files: {3 * NUM_READERS} trials, 0 problems" in hostile_files, hostile_files
 
 
 def test_commands_on_damaged_runs_end_in_one_line_and_change_nothing_else(hostile_files):

@@ -123,7 +123,7 @@ class TestOutput:
             texts.append(json_output(done)["text"])
         assert json_output(done)["strengths"] == {"film": 0.5, "romeo": 0.25, "tales": 1.0}
         assert len(set(texts)) == 3
-        plain = lotr("generate", "Where is", "--run", "film", "--seed", "1", "--strength", "0.5")
+        plain = lotr("generate", "Where is", "--run", "film", "--seed", "1", "--strength", "0.5", "--raw")
         assert plain.stdout == f"{texts[1]}\n"
         assert " · strength 0.50 · " in plain.stderr
 
