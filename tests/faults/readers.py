@@ -194,8 +194,8 @@ def _change(store, save):
 
 
 def _read_history(home, path):
-    PromptHistory().add("more")
-    assert PromptHistory().entries[-1] == "more"
+    problem = PromptHistory().add("more")  # of a file that cannot be written, such as a folder
+    assert problem or PromptHistory().entries[-1] == "more"
 
 
 def _read_sessions(home, path):
