@@ -44,6 +44,11 @@ class Started:
     valid_untokenized_bits: float = 0.0  # for what the tokens leave out, such as the spelling of unknown words
     base: str = ""  # model by others that the training starts from, which was pre-trained on other text
 
+    @property
+    def tokens_per_character(self) -> float:
+        """Of the validation split, if another model made the tokens, so that losses are shown in bits; else 0."""
+        return self.valid_tokens / self.valid_characters if self.base and self.valid_characters else 0.0
+
     def bits_per_character(self, valid_perplexity: float) -> float:
         """Return the bits per character of a validation perplexity; NaN if not known."""
         if not self.valid_characters or not valid_perplexity >= 1:

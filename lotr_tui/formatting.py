@@ -12,12 +12,11 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint must not 
     from engine.data.tokenizers import Tokenizer
     from engine.generation.generate import Done
     from engine.models.pretrained.base import LoadingProgress
-    from engine.runs.directory import RunSummary
 
 STEERING = "steer "  # before the names of steering vectors among the changes of a model
 MISSING = "-"  # a figure that is unknown or not finite
 PRETRAINED_NOTE = "pre-trained on other text"  # beside each figure of a model that starts from a model by others
-PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"  # below a list of runs with marked figures
+PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}; three decimals: bits/character"  # below a list of runs
 LINE_END_MARK = "¶"  # an `<eos>` at the place where it ends a line
 SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}  # on the screen only
 END_OF_TEXT = "end of text"  # `<eos>` where line breaks are ordinary tokens
@@ -47,12 +46,6 @@ def format_perplexity(perplexity: float | None) -> str:
     if perplexity is None or not math.isfinite(perplexity):
         return MISSING
     return f"{perplexity:.1f}" if perplexity < 99_999.95 else f"{perplexity:.1e}"
-
-
-def format_run_perplexity(perplexity: float | None, run: "RunSummary") -> str:
-    """Return a perplexity of a run for a list, with a mark that `PRETRAINED_MARK_NOTE` explains if it is due."""
-    text = format_perplexity(perplexity)
-    return f"{text}*" if run.pretrained_on_other_text and text != MISSING else text
 
 
 def format_percent(fraction: float) -> str:
@@ -159,10 +152,10 @@ def describe_strengths(strengths: Mapping[str, float]) -> str:
     return "".join(f"strength {strength:.2f}" for strength in strengths.values() if strength != 1)
 
 
-def format_model_row(name: str, description: str, valid_perplexity: float | None = None) -> str:
-    """Return the row of a model in a list: name, description and validation perplexity in aligned columns."""
-    valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
-    return f"{fit_cells(printable(name), 24)} {description:9}{valid}"  # fits a dialog of 60 columns
+def format_model_row(name: str, description: str, valid: str = "") -> str:
+    """Return the row of a model in a list: name, description and validation figure in aligned columns."""
+    figure = f" valid {valid:>6}" if valid else ""
+    return f"{fit_cells(printable(name), 24)} {description:9}{figure}"  # fits a dialog of 60 columns
 
 
 def bar(fraction: float, width: int) -> str:

@@ -187,6 +187,7 @@ class RunSummary:
     size_bytes: int
     architecture: str = "?"
     pretrained_on_other_text: bool = False
+    tokens_per_character: float = 0.0  # if losses are shown in bits per character, see `Started`; else 0
 
 
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
@@ -211,6 +212,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
     recorded = list(read_events(run_dir / METRICS_FILE, subsample=True))
     current = drop_superseded(recorded)
     epochs = [getattr(event, "epochs" if isinstance(event, events.Finished) else "epoch", 0.0) for event in current]
+    rates = [event.tokens_per_character for event in current if isinstance(event, events.Started)]
     tests = [finite_or_none(event.test_perplexity) for event in current if isinstance(event, events.Finished)]
     return RunSummary(
         name=run_dir.name,
@@ -221,6 +223,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
         test_perplexity=tests[-1] if tests else None,
         started_at=started_at(run_dir) or 0.0,
         size_bytes=directory_size(run_dir),
+        tokens_per_character=rates[-1] if rates else 0.0,
         **facts,
     )
 

@@ -192,8 +192,8 @@ def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: m
         [
             *(printable(run.name), run.state, printable(run.preset), run.architecture, run.mode),
             f"{run.epochs:.1f}",
-            formatting.format_run_perplexity(run.valid_perplexity, run),
-            formatting.format_run_perplexity(run.test_perplexity, run),
+            run_list.format_run_loss(run.valid_perplexity, run),
+            run_list.format_run_loss(run.test_perplexity, run),
             formatting.format_age(time.time() - run.started_at),
             f"{run.size_bytes / 1e6:.1f}",
         ]

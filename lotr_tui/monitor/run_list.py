@@ -28,6 +28,7 @@ from engine.models.adapters import Adapter
 from engine.runs import directory, loading
 from engine.storage.files import read_limited
 from lotr_tui import formatting
+from lotr_tui.monitor.training_view import PERPLEXITY, LossUnit
 
 PERPLEXITY_PARTS = ("corpus", "split", "mode", "vocabulary")  # of the scored text, equal if perplexities compare
 BITS_PARTS = ("corpus", "split", "form")  # of the scored text, equal if bits per character compare
@@ -48,19 +49,26 @@ class ListColumn(NamedTuple):
     is_text: bool = False  # at the left of the column
 
 
-def _perplexity_column(name: str, perplexity: Callable[[directory.RunSummary], float | None]) -> ListColumn:
-    def text(run: directory.RunSummary) -> str:
-        return formatting.format_run_perplexity(perplexity(run), run)
+def format_run_loss(perplexity: float | None, run: directory.RunSummary) -> str:
+    """Return a perplexity of a run in its unit, with a mark that `PRETRAINED_MARK_NOTE` explains if it is due."""
+    text = LossUnit.of(run).format(perplexity)
+    return f"{text}*" if run.pretrained_on_other_text and text != formatting.MISSING else text
 
-    return ListColumn(name, 7, text, lambda run: perplexity(run) or math.inf)
+
+def _loss_column(name: str, perplexity: Callable[[directory.RunSummary], float | None]) -> ListColumn:
+    def sort_key(run: directory.RunSummary) -> float:
+        value = perplexity(run)
+        return LossUnit.of(run).value(value) if value else math.inf
+
+    return ListColumn(name, 7, lambda run: format_run_loss(perplexity(run), run), sort_key)
 
 
 # All columns fit into 80 cells; narrower terminals drop columns from the right, except the one that sorts the list.
 RUN_COLUMNS = (
     ListColumn("run", 0, lambda run: run.name, lambda run: run.name.lower()),
     ListColumn("state", 8, lambda run: run.state, lambda run: run.state),
-    _perplexity_column("valid", lambda run: run.valid_perplexity),
-    _perplexity_column("test", lambda run: run.test_perplexity),
+    _loss_column("valid", lambda run: run.valid_perplexity),
+    _loss_column("test", lambda run: run.test_perplexity),
     ListColumn("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
     ListColumn("preset", 8, lambda run: run.preset, lambda run: run.preset),
     ListColumn("age", 6, lambda run: formatting.format_age(time.time() - run.started_at), lambda run: -run.started_at),
@@ -94,6 +102,7 @@ class ComparedRun:
     curve: tuple[Float64Array, Float64Array]  # epochs and known validation perplexities [evaluation]
     # Size of what the adapter adds to each layer, by matrix; empty without one.
     adapter_norms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    unit: LossUnit = PERPLEXITY  # in which the losses of the run are shown
 
 
 @dataclass(frozen=True)
@@ -109,8 +118,8 @@ class Metric:
 
 
 METRICS = (
-    Metric("valid_perplexity", "valid", "lower", formatting.format_perplexity, PERPLEXITY_PARTS),
-    Metric("test_perplexity", "test", "lower", formatting.format_perplexity, PERPLEXITY_PARTS),
+    Metric("valid_perplexity", "valid perplexity", "lower", formatting.format_perplexity, PERPLEXITY_PARTS),
+    Metric("test_perplexity", "test perplexity", "lower", formatting.format_perplexity, PERPLEXITY_PARTS),
     Metric("valid_bits_per_character", "valid bits/char", "lower", lambda bits: f"{bits:.3f}", BITS_PARTS),
     Metric("epochs", "epochs", "", lambda epochs: f"{epochs:.1f}"),
     Metric("seconds", "time", "lower", formatting.format_duration, is_of_finished=True),
@@ -190,6 +199,7 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
         figures={key: value for key, value in figures.items() if value is not None and math.isfinite(value)},
         curve=(epochs, perplexities),
         adapter_norms=norms,
+        unit=LossUnit.of(started),
     )
 
 

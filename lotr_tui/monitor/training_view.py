@@ -14,7 +14,15 @@ import numpy as np
 from engine import events
 from engine.data.arrays import Float64Array
 from engine.errors import printable
-from engine.runs.directory import END_STATES, METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES, read_events
+from engine.runs.directory import (
+    END_STATES,
+    METRICS_FILE,
+    RESUME_FILE,
+    SAMPLES_FILE,
+    WEIGHT_FILES,
+    RunSummary,
+    read_events,
+)
 from lotr_tui.formatting import LINE_END_MARK, MISSING, PRETRAINED_NOTE, format_duration, format_perplexity
 
 STEP_FIELDS = tuple(item.name for item in fields(events.Step))
@@ -44,11 +52,11 @@ class LossUnit:
     title: str = "perplexity"  # the name with remarks on the figures
 
     @classmethod
-    def of(cls, started: events.Started | None) -> "LossUnit":
-        if started is None or not started.base or not started.valid_characters:
+    def of(cls, run: events.Started | RunSummary | None) -> "LossUnit":
+        if run is None or not run.tokens_per_character:
             return PERPLEXITY
         name = "bits/character"
-        return cls(started.valid_tokens / started.valid_characters, False, name, f"{name}, {PRETRAINED_NOTE}")
+        return cls(run.tokens_per_character, False, name, f"{name}, {PRETRAINED_NOTE}")
 
     def value(self, perplexity: float) -> float:
         return perplexity if self.is_perplexity else math.log2(perplexity) * self.tokens_per_character
@@ -369,6 +377,10 @@ class TrainingView:
 
     @property
     def best(self) -> events.Evaluated | None:
+        """Evaluation of the saved model: the one that the end of the training states, or so far the lowest."""
+        stated = self.finished.valid_perplexity if self.finished else math.nan
+        if saved := [event for event in self.evaluations if event.valid_perplexity == stated]:
+            return saved[-1]
         evaluations = (event for event in self.evaluations if not math.isnan(event.valid_perplexity))
         return min(evaluations, key=lambda event: event.valid_perplexity, default=None)
 

@@ -106,7 +106,7 @@ class SessionModel:
         parts = [loaded.description or layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
         if loaded.decoder.tokenizer.is_open and loaded.bits_per_character is not None:
             # A perplexity per token says little to someone who does not know the tokens.
-            parts.append(f"{loaded.bits_per_character:.2f} bits/character")
+            parts.append(f"{loaded.bits_per_character:.3f} bits/character")
             parts[-1] += f", {PRETRAINED_NOTE}" if directory.needs_base(loaded.config) else ""
         elif loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")

@@ -49,6 +49,6 @@ def test_displayable_text_has_no_control_characters():
 
 
 def test_model_rows_are_aligned_and_long_names_are_cut():
-    assert formatting.format_model_row("tiny", "finished", 64.04) == "tiny                     finished  valid   64.0"
-    assert formatting.format_model_row("x" * 40, "running", 1234.5) == f"{'x' * 23}… running   valid 1234.5"
-    assert formatting.format_model_row("a\x1b[31m", "stopped", None).split() == ["a�[31m", "stopped"]
+    assert formatting.format_model_row("tiny", "finished", "64.0") == "tiny                     finished  valid   64.0"
+    assert formatting.format_model_row("x" * 40, "running", "1234.5") == f"{'x' * 23}… running   valid 1234.5"
+    assert formatting.format_model_row("a\x1b[31m", "stopped").split() == ["a�[31m", "stopped"]

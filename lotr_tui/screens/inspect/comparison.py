@@ -15,10 +15,11 @@ from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
 from engine.models.pretrained.names import parse_pretrained_name
-from engine.runs.directory import bundled_runs, list_runs, resolve_run
+from engine.runs.directory import bundled_runs, list_runs, resolve_run, summarize_run
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import PRETRAINED_NOTE, format_model_row, format_percent, token_noun
+from lotr_tui.monitor.training_view import LossUnit
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.inspect.columns_screen import FINDING_SPEAKER, ColumnsScreen
 from lotr_tui.session.cast import read_name, shown_name
@@ -276,13 +277,16 @@ class SideBySideScreen(ColumnsScreen):
         baseline = f"Kneser-Ney, counted on the training text of {printable(Path(base).name)}"
         rows.append((baseline, ModelChoice("kneser-ney", base)))
         rows.append((f"{mixture.name}, weights chosen on validation", mixture))
-        for epoch, valid in (list_epoch_checkpoints(run) if run is not None else {}).items():
-            choice = ModelChoice("run", base, epoch)
-            rows.append((format_model_row(choice.name, f"epoch {epoch}", valid), choice))
+        if run is not None and (epochs := list_epoch_checkpoints(run)):
+            unit = LossUnit.of(summarize_run(run))
+            for epoch, perplexity in epochs.items():
+                choice = ModelChoice("run", base, epoch)
+                rows.append((format_model_row(choice.name, f"epoch {epoch}", unit.format(perplexity)), choice))
         rows += [(name, ModelChoice("run", name)) for name in bundled_runs().values()]
         for each in (run for run in list_runs(self.state.runs_dir) if run.valid_perplexity is not None):
             is_comparable = not each.pretrained_on_other_text  # perplexities of different tokens do not compare
-            row = format_model_row(each.name, each.state, each.valid_perplexity if is_comparable else None)
+            valid = LossUnit.of(each).format(each.valid_perplexity) if is_comparable else ""
+            row = format_model_row(each.name, each.state, valid)
             rows.append((row if is_comparable else f"{row} {PRETRAINED_NOTE}", ModelChoice("run", str(each.path))))
         names = known_model_names(self.state.settings.current.recent_models)
         rows += [(printable(name), ModelChoice("run", name)) for name in names]

@@ -24,8 +24,8 @@ from engine.runs.loading import LoadedModel
 from engine.storage.files import default_runs_dir
 from lotr_tui.app_state import WatchRun
 from lotr_tui.background_task import is_closed, run_in_thread
-from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes, format_perplexity
-from lotr_tui.monitor import run_list
+from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes
+from lotr_tui.monitor import run_list, training_view
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
 from lotr_tui.screens.item_list import ItemList, ListSource
@@ -53,20 +53,22 @@ class OverlayChart(StripWidget):
             return []
         styles = self.component_styles()
         texts = {tuple(run.text.get(part) for part in run_list.PERPLEXITY_PARTS) for _, run in self.runs}
-        heading = "validation perplexity" if len(texts) == 1 else "perplexity, not comparable"
+        units = {run.unit for _, run in self.runs}
+        unit = units.pop() if len(units) == 1 else training_view.PERPLEXITY
+        heading = f"validation {unit.name}" if len(texts) == 1 else f"{unit.name}, not comparable"
         legend, bounds = [[Segment(heading, styles["chart--axis"])]], list[float]()
         curves = {mark: (run.curve[0], np.log10(run.curve[1])) for mark, run in self.runs}
         for mark, run in self.runs:
             bounds += charts.perplexity_bounds(curves[mark])
             valid = run.figures.get("valid_perplexity")  # as in the list: of the saved model, not the lowest point
-            figure = "" if valid is None else f" {format_perplexity(valid)}"
+            figure = "" if valid is None else f" {run.unit.format(valid)}"
             legend.append([Segment(f"{mark} {printable(run.name)}{figure}", styles[CURVE_STYLES[mark]])])
         legend_line = fit_groups(legend, width, styles[""])
         if height < 4 or width < charts.Y_LABEL_WIDTH + 10 or not bounds:
             return [legend_line, Strip([Segment("" if bounds else "no evaluation yet", styles["chart--axis"])])]
         y_range = min(bounds) * 0.97, min(max(bounds), charts.MAX_PERPLEXITY_RATIO * min(bounds)) * 1.03
         last_epoch = max(1.0, *(float(epochs[-1]) for epochs, _ in curves.values() if len(epochs)))
-        plot = charts.Plot(width, height - 1, (0.0, last_epoch), y_range)
+        plot = charts.Plot(width, height - 1, (0.0, last_epoch), y_range, unit)
         for mark in sorted(curves, reverse=True):
             epochs, log_perplexities = curves[mark]
             if len(epochs):

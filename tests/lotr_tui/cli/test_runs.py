@@ -229,10 +229,10 @@ class TestCompare:
     def test_table_has_settings_that_differ_results_and_differences(self, table):
         shown = table("a", "b", "c")
         assert "different settings a b c\nlr 0.01 0.02 0.02\n \nresults a b c\n" in shown
-        assert "valid ↓ 64.0 *48.0 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
-        assert "test ↓ 65.0 *49.0 -\n" in shown
+        assert "valid perplexity ↓ 64.0 *48.0 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
+        assert "test perplexity ↓ 65.0 *49.0 -\n" in shown
         assert "Choose a run by its validation figures" in shown
-        assert "valid ↓ *48.0 64.0\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
+        assert "valid perplexity ↓ *48.0 64.0\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
         assert "results c a b\n" in table("a", "b", "--baseline", "c")
 
     def test_json_has_settings_figures_differences_and_best_runs(self, lotr, home):

@@ -185,13 +185,18 @@ def test_an_adapter_is_trained_in_script_form_and_every_figure_says_pre_trained(
     assert done.returncode == 0, done.stderr
     assert "for a model that converses" not in done.stdout
     assert f"baselines (validation bits/character, {LABEL}): unigram " in done.stdout
-    assert re.search(rf"\ndone after .*: valid bits/character \d+\.\d{{3}}, test \d+\.\d{{3}}, {LABEL}\n", done.stdout)
+    figures = r"valid bits/character (\d+\.\d{3}), test (\d+\.\d{3})"
+    end = re.search(rf"\ndone after .*: {figures}, {LABEL}\n", done.stdout)
+    assert end is not None
+    valid, test = end.groups()
     config = json_output(lotr("runs", "show", "film"))["config"]
     assert (config["preset"], config["data"]["mode"], config["model"]["lora_rank"]) == ("lora", "dialogue", 2)
     listed = lotr("runs").stdout
-    assert re.search(r"film .* \d+\.\d\* +\d+\.\d\* ", listed)
-    assert listed.endswith(f"\n* {LABEL}\n")
-    assert re.search(f"figures +bits/character, {LABEL}", lotr("status").stdout)
+    assert re.search(rf"film .* {re.escape(valid)}\* +{re.escape(test)}\* ", listed)
+    assert listed.endswith(f"\n* {LABEL}; three decimals: bits/character\n")
+    status = lotr("status").stdout
+    assert re.search(rf"figures +bits/character, {LABEL}", status)
+    assert f"best {valid} at epoch" in status
     for arguments in (("film",), ("film", "--by-speaker"), ("film", "lstm", "--text", "line.txt")):
         (tmp_path / "line.txt").write_text("Frodo: the oak and the elm\n")
         assert LABEL in lotr("eval", *arguments).stdout, arguments

@@ -9,11 +9,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import BUNDLED
 from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
-from engine.runs.directory import RunSummary
+from engine.runs.directory import RunSummary, resolve_run, summarize_run
 from engine.runtime.process import GpuStats, MachineStats
-from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
+from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs, read_compared_run
+from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.dashboard.panes import WINDOW_SECONDS, MetricTile, machine_tiles
 from tests.support.files import write_run
 from tests.support.training import events_of, make_dataset, run_training
@@ -73,3 +75,13 @@ def test_durations_of_a_training_are_correct_while_the_clock_jumps(tmp_path, mon
     assert all(step.tokens_per_second > 0 for step in steps)
     assert events_of(Finished, events)[0].seconds <= duration
     assert not events_of(Snapshot, events)  # an hour has not passed
+
+
+def test_a_run_has_one_validation_figure_in_the_list_the_dashboard_and_the_comparison():
+    path = resolve_run(BUNDLED)
+    view, compared = TrainingView.from_run(path), read_compared_run(path)
+    figure = view.unit.format(view.best.valid_perplexity)
+    valid = next(column for column in RUN_COLUMNS if column.name == "valid")
+    assert valid.format(summarize_run(path)) == f"{figure}*"
+    assert compared.unit.format(compared.figures["valid_perplexity"]) == figure
+    assert f"{compared.figures['valid_bits_per_character']:.3f}" == figure

@@ -6,6 +6,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.runs.directory import BUNDLED_FOLDERS
+from lotr_tui.formatting import PRETRAINED_MARK_NOTE
 from lotr_tui.monitor.run_list import RUN_COLUMNS, list_selectable_runs
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
 from lotr_tui.screens.dialogs.paths import ExportDialog
@@ -87,17 +88,19 @@ async def test_marked_runs_are_compared_with_each_other_and_one_mark_with_the_se
         await until(pilot, lambda: "1 ring 70.0" in chart_text(pilot) and "2 shire 80.0" in chart_text(pilot))
         assert any(0x2800 < ord(character) < 0x2900 for character in chart_text(pilot))
         assert "not comparable" in chart_text(pilot)
-        assert message(pilot) == "valid, test: of the best epoch * pre-trained on other text"  # after a key
+        assert message(pilot) == f"valid, test: of the best epoch {PRETRAINED_MARK_NOTE}"  # after a key
         await until(pilot, lambda: "\nlr " in differences(pilot))
         assert "different settings 1 ring 2 shire" in differences(pilot)
         assert "embedding_size" in differences(pilot)
         assert "dropout" not in differences(pilot)
-        assert "valid ↓ 70.0 80.0" in differences(pilot)  # without a best one: the vocabularies are not the same
+        assert "valid perplexity ↓ 70.0 80.0" in differences(
+            pilot
+        )  # without a best one: other vocabularies
         assert "other vocabulary" in differences(pilot).replace("\n", " ")
 
         await pilot.press("up", "space", "down", "down")  # shire is the only marked one
         await until(pilot, lambda: "1 shire 2 active" in differences(pilot))
-        assert re.search(r"\nvalid ↓ \*80.0 101.2\n \+21.2 \+27 %\n", differences(pilot))
+        assert re.search(r"\nvalid perplexity ↓ \*80.0 101.2\n \+21.2 \+27 %\n", differences(pilot))
         assert "1 shire 80.0   2 active 101." in chart_text(pilot)
 
         await pilot.press("escape")
