@@ -4,6 +4,7 @@ All others are measured; the documents name the command that prints them.
 """
 
 import csv
+import re
 from collections import Counter
 from dataclasses import fields
 
@@ -24,6 +25,8 @@ from engine.runs.directory import read_config
 from engine.runs.loading import read_config_and_tokenizer
 from engine.training import diagnoses
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
+from lotr_tui.cli.machine import learn
+from lotr_tui.cli.main import COMMANDS
 from lotr_tui.cli.text import MAX_TEXT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.inspect.comparison import WIDE_TEMPERATURES
@@ -152,3 +155,9 @@ def test_documents_state_the_figures_that_the_program_computes(figures, request)
     texts[README] = " ".join((CHECKOUT / "README.md").read_text("utf-8").split())
     missing = [(document, sentence) for document, sentence in figures(request) if sentence not in texts[document]]
     assert missing == []
+
+
+def test_documents_and_help_leave_the_number_of_chapters_to_the_table():
+    texts = [(CHECKOUT / path).read_text("utf-8") for path in ("README.md", "assets/docs/usage.md")]
+    texts += [COMMANDS["learn"][1], learn.__doc__ or ""]
+    assert [text for text in texts if re.search(r"(\d|eight|nine|ten|eleven|twelve)( short)? chapters", text)] == []

@@ -103,7 +103,7 @@ def learn(
     theme: main.ThemeOption = None,
     no_mouse: main.NoMouseOption = False,
 ) -> int:
-    """Learn what a language model is: nine short chapters with something to move."""
+    """Learn what a language model is: short chapters with something to move."""
     index = None if chapter is None else find_chapter(chapter)
     if list_chapters:
         store = ProgressStore()

@@ -41,7 +41,7 @@ COMMANDS = {
     "eval": ("evaluate", "Print the perplexity and bits per character of models on a text."),
     "who": ("text", "Show which speaker would say a text, and which words gave the speaker away."),
     "serve": ("machine", "Show the session or a dashboard in a browser, or answer other programs."),
-    "learn": ("machine", "Learn what a language model is: eight short chapters with something to move."),
+    "learn": ("machine", "Learn what a language model is: short chapters with something to move."),
     "runs": ("runs", "List, compare or import runs, or show, rename, delete or export one."),
     "data": ("data", "Describe a corpus, or find the speech in it."),
     "fetch": ("data", "Download files that are too large to be included: a model, dialogues, or books."),

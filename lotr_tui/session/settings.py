@@ -55,7 +55,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.best_of <= MAX_ANSWERS:
             use = f"use 1 for one answer, up to {MAX_ANSWERS}, or 0 for automatic"
-            raise InvalidInputError(f"best_of {self.best_of} is out of range; {use}")
+            raise InvalidInputError(f"best-of {self.best_of} is out of range; {use}")
         for name, value in (("speaking_as", self.speaking_as), ("answering", self.answering)):
             if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
                 raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
@@ -128,6 +128,15 @@ def read_strength(text: str, change: str = "") -> float:
         use = f"use 0 ({zero}) to {MAX_STRENGTH}; 1 is {one}"
         raise InvalidInputError(f"strength {text[:20]!r} is out of range; {use}")
     return round(strength, 2)
+
+
+def read_best_of(text: str) -> int:
+    """Return a number of answers that was typed, 0 for `auto` and for nothing, or raise an InvalidInputError."""
+    if text in ("", "auto"):
+        return 0
+    if not text.isdecimal():
+        raise InvalidInputError(f"best-of {text[:20]!r} is no number of answers; use auto or a number from 1")
+    return int(text[:9])
 
 
 def check_pace(pace: float) -> None:

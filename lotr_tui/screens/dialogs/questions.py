@@ -27,6 +27,7 @@ CONTROLS = {  # labels and placeholders of the sampling controls
     "min_p": ("min-p   ", "0: only words this fraction as likely as the first"),
     "repetition_penalty": ("penalty ", "1; above, words that were used become less likely"),
     "max_tokens": ("length  ", "30: maximum number of words of a reply"),
+    "best_of": ("best-of ", "auto: of so many answers, the most relevant is shown"),
     "seed": ("seed    ", "random; the same seed gives the same reply"),
 }
 

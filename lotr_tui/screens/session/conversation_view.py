@@ -154,18 +154,21 @@ class ConversationView(containers.Vertical):
         return self._begin(partial(conversation.go_on, names, num_turns))
 
     def steer(self, argument: str) -> None:
-        """Steer the model to a speaker, or to the first of two files of lines, and note what that changes."""
+        """Steer the model to a speaker, or to the first of two files of lines, and tell what that changes."""
         from lotr_tui.session.steering import Steering  # not needed for the first paint
 
         model = self.slot.session_model
         if isinstance(self.slot.loader, ModelLoader):  # whose model would not be steered
             raise InvalidInputError(f"{self.slot.loader.describe_briefly()}; try again when that is done")
-        steering = Steering(argument, model, find_context(model, self.conversation.current_reply, "", self.context))
+        reply = self.conversation.current_reply
+        steering = Steering(argument, model, find_context(model, reply, "", self.context))
 
         async def steer() -> None:
             await self.slot.load_with(steering)
-            if steering.effect:
+            if steering.effect and self.conversation.current_reply is reply:
                 self.add_note(steering.effect)
+            elif steering.effect:  # a note would stand below replies without the steering
+                self.notify(steering.effect, markup=False)
 
         self.screen.run_worker(steer(), exclusive=True, group="load")
 

@@ -60,7 +60,7 @@ copy | | y | | call('view.copy_reply') | | copy | Copy the prompt and its reply
 earlier | | left_square_bracket | | call('view.step_answer', -1) | | answer | The answer before
 later | | right_square_bracket | | call('view.step_answer', 1) | | answer | The next answer
 who | | w | | call('slot.choose_roles') | | who | Who answers and who you are
-options | | o | | call('slot.choose_controls') | | options | All sampling controls and the seed
+options | | o | | call('slot.choose_controls') | | options | All sampling controls, best-of and the seed
 units | | u | | call('slot.toggle_unit') | | units | Next words whole, or as their tokens
 inspect | | | WHAT | | action_inspect | | Look at the text in another way: lens, tuning, strengths, compare …
 lens | | l | | inspect('lens') | | lens | Surprise per word in any text
@@ -113,7 +113,7 @@ CONTROLS = {name: help for name, *_, method, _, help in _ROWS if method == "slot
     "min-p": "Leave out words this much less likely than the best one",
     "length": "Maximum number of words or tokens of a reply",
     "seed": "A number, last or random",
-    "answers": "Draw so many answers and keep the most relevant, or auto",
+    "best-of": "Draw so many answers and keep the most relevant, or auto",
     "mode": "conversation, continue or reply",
     "pace": "Words or tokens per second; 0 is full speed",
 }

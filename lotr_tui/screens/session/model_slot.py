@@ -19,7 +19,7 @@ from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
 from lotr_tui.session.model_loading import UPDATE_INTERVAL, GivenAdapter, ModelLoader, add_recent_model, parse_adapter
-from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, read_strength
+from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, read_best_of, read_strength
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import SamplerPanel
 
@@ -165,10 +165,8 @@ class ModelSlot:
             self.sampler.apply_preset(value)
         elif name == "mode":
             self.set_reply_mode(value)
-        elif name == "answers":
-            if value != "auto" and not value.isdecimal():
-                raise InvalidInputError(f"{value[:20]!r} is no number of answers; use auto or a number from 1")
-            self.change_settings(best_of=0 if value == "auto" else int(value[:9]))
+        elif name == "best-of":
+            self.change_settings(best_of=read_best_of(value))
             self._on_roles()
         elif name == "pace":
             try:
@@ -192,7 +190,15 @@ class ModelSlot:
     def choose_controls(self) -> None:
         from lotr_tui.screens.dialogs.questions import SamplerDialog
 
-        self._screen.app.push_screen(SamplerDialog(self.sampler.texts(), self.sampler.set_texts))
+        def use(texts: Mapping[str, str]) -> None:
+            best_of = read_best_of(texts["best_of"].strip())
+            replace(self.settings, best_of=best_of)  # refuses one out of range before anything changes
+            self.sampler.set_texts({name: text for name, text in texts.items() if name != "best_of"})
+            self.change_settings(best_of=best_of)
+            self._on_roles()
+
+        texts = {**self.sampler.texts(), "best_of": str(self.settings.best_of or "")}
+        self._screen.app.push_screen(SamplerDialog(texts, use))
 
     # Loading and fetching
 
@@ -296,10 +302,11 @@ class RoleLabels(containers.Horizontal):
         "to": "call('slot.choose_roles')",
         "system": "call('slot.choose_roles')",
         "reply-mode": "call('slot.set_reply_mode')",
+        "best-of": "call('slot.choose_controls')",
     }
 
     def compose(self) -> app.ComposeResult:
-        yield from (RoleLabel(id=id, markup=False) for id in (*self.ACTIONS, "best-of"))
+        yield from (RoleLabel(id=id, markup=False) for id in self.ACTIONS)
 
     def show(self, slot: ModelSlot) -> None:
         mode, roles, cast, chat = slot.reply_mode, slot.roles, slot.session_model.cast, slot.session_model.chat
@@ -315,12 +322,10 @@ class RoleLabels(containers.Horizontal):
             texts["system"] = Content.assemble(("system ", MUTED), system or ("none", MUTED))
         elif cast and mode == "conversation":
             texts["as"], texts["to"] = name("as", roles.speaking_as, A_STRANGER), name("to", roles.speaker, "anyone")
-            number = slot.settings.best_of
-            texts["best-of"] = Content.styled("first answer" if number == 1 else f"best of {number or 'auto'}", MUTED)
+            texts["best-of"] = Content.styled(f"best of {slot.settings.best_of or 'auto'}", MUTED)
         elif cast:
             texts["to"] = name("a line of", roles.speaker, A_STRANGER)
         for label in self.query(RoleLabel):
             text, label.display = texts.get(label.id or "", Content("")), label.id in texts
-            if (action := self.ACTIONS.get(label.id or "")) is not None:
-                text = text.stylize(style.Style.from_meta({"@click": f"screen.{action}"}))
-            label.update(text)
+            action = self.ACTIONS[label.id or ""]
+            label.update(text.stylize(style.Style.from_meta({"@click": f"screen.{action}"})))

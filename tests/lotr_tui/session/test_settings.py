@@ -73,7 +73,7 @@ def test_settings_of_the_release_before_keep_all_that_is_still_there():
         (record(export_folder="/a\x1b[2J"), "is not an absolute path"), (record(theme="\x1b[31m"), "theme"),
         (record(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
         (record(models={"a": {"speaking_as": "\x1b[31m"}}), "speaking_as '\\x1b[31m' is not a name"),
-        (record(models={"a": {"best_of": 65}}), "best_of 65 is out of range"),
+        (record(models={"a": {"best_of": 65}}), "best-of 65 is out of range"),
         (record(models={"a": {"sampler": {"temperature": 3}}}), "temperature 3"),
         (record(models={"a": {"sampler": {"charm": 1}}}), "unknown field 'models.a.sampler.charm'"),
         (record(keymap={"session.stop": "ctrl+x,,"}), "keys 'ctrl+x,,' of 'session.stop'"),

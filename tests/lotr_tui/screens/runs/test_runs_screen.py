@@ -93,9 +93,7 @@ async def test_marked_runs_are_compared_with_each_other_and_one_mark_with_the_se
         assert "different settings 1 ring 2 shire" in differences(pilot)
         assert "embedding_size" in differences(pilot)
         assert "dropout" not in differences(pilot)
-        assert "valid perplexity ↓ 70.0 80.0" in differences(
-            pilot
-        )  # without a best one: other vocabularies
+        assert "valid perplexity ↓ 70.0 80.0" in differences(pilot)  # without a best one: other vocabularies
         assert "other vocabulary" in differences(pilot).replace("\n", " ")
 
         await pilot.press("up", "space", "down", "down")  # shire is the only marked one

@@ -3,6 +3,9 @@
 import re
 from dataclasses import replace
 
+from textual.widgets import Input
+
+from lotr_tui.screens.dialogs.questions import SamplerDialog
 from lotr_tui.screens.session.keys import parse_scene
 from lotr_tui.screens.session.side import WhoAnswersBars
 from lotr_tui.screens.session.transcript import Transcript
@@ -60,7 +63,7 @@ async def test_the_opening_shows_the_people_of_the_welcome_line_and_then_whoever
 
 async def test_roles_that_are_chosen_speak_and_answer(opened):
     async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
-        await run(pilot, "/set answers 1")
+        await run(pilot, "/set best-of 1")
         await run(pilot, "/as frodo")
         await run(pilot, "/to Gollum")
         assert labels(app)[:2] == ["as Frodo", "to Gollum"]
@@ -90,7 +93,7 @@ async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_comp
         before, prompt = labels(app), app.screen.query_one(PromptInput)
         for command, message in [
             ("/as ...", "is not a name"), ("/scene 0", "use 1 to 100"), ("/scene 3 Frodo, Sauron", "'sauron' is not"),
-            ("/set answers 65", "out of range"), ("/set answers many", "is no number of answers"),
+            ("/set best-of 65", "out of range"), ("/set best-of many", "is no number of answers"),
         ]:  # fmt: skip
             app.clear_notifications()
             await run(pilot, command)
@@ -123,7 +126,7 @@ async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stay
 
 async def test_again_answers_as_the_same_speaker_or_as_another_one(opened):
     async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
-        await run(pilot, "/set answers 1")
+        await run(pilot, "/set best-of 1")
         first = await say(pilot)
         ui.set_field(app, "seed", "8")
         await pilot.press("ctrl+r")
@@ -143,10 +146,29 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(opened):
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).speaker == other
         await pilot.press("escape")
-        await run(pilot, "/set answers 3")
+        await run(pilot, "/set best-of 3")
         assert labels(app)[-1] == "best of 3"
         assert len((await say(pilot)).turn.replies) == 3
         assert "best of 3" in ui.exchange_text(app)
+
+
+async def test_best_of_has_one_name_in_its_label_the_command_and_the_dialog_of_all_controls(opened):
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
+        await run(pilot, "/set best-of 3")
+        await pilot.click("#best-of")
+        await ui.until(pilot, lambda: isinstance(app.screen, SamplerDialog))
+        assert app.screen.query_one("#best_of", Input).value == "3"
+        for typed, problem in (("65", "best-of 65 is out of range"), ("many", "best-of 'many' is no number")):
+            app.screen.query_one("#best_of", Input).value = typed
+            app.screen.query_one("#top_k", Input).value = "7"
+            await pilot.press("enter")
+            await ui.until(pilot, lambda: problem in ui.text_of(app.screen.query_one("#problem")))  # noqa: B023
+        app.screen.query_one("#best_of", Input).value = "2"
+        await pilot.press("enter")
+        await ui.until(pilot, lambda: labels(app)[-1] == "best of 2")
+        assert app.screen.query_one(SamplerPanel).settings.top_k == 7
+        await run(pilot, "/set best-of auto")
+        assert labels(app)[-1] == "best of auto"
 
 
 async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(opened):

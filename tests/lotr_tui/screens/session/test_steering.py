@@ -1,5 +1,8 @@
 """Steering in the session: progress, the note, the slider of the vector, and replies without it."""
 
+import threading
+
+from lotr_tui.session import steering
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import Note
 from tests.support import pilot as ui
@@ -26,7 +29,7 @@ async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, hom
         assert "now using" not in ui.transcript_text(app)  # which the note about the steering says
         await ui.send(pilot, "/steer gollum:1.5")
         await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 1.5})
-        for command in ("/set answers 1", "/set length 8", "/strength gollum 0.5"):
+        for command in ("/set best-of 1", "/set length 8", "/strength gollum 0.5"):
             await ui.send(pilot, command)
         await ui.send(pilot, "Where is Frodo?")
         await ui.until(pilot, lambda: ui.conversation_of(app).current_reply is not None)
@@ -52,3 +55,23 @@ async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, hom
         await ui.until(pilot, lambda: ui.latest_reply(app) is not restored)
         await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
         assert ui.latest_reply(app).strengths == {}
+
+
+async def test_the_report_of_a_steering_never_stands_below_replies_that_were_written_without_it(opened, monkeypatch):
+    found, find_vector = threading.Event(), steering.find_vector
+
+    def find_slowly(*arguments):
+        found.wait(30)
+        yield from find_vector(*arguments)
+
+    monkeypatch.setattr(steering, "find_vector", find_slowly)
+    async with opened(session_model=MODEL, notifications=True) as (pilot, app):
+        for command in ("/set best-of 1", "/set length 4", "/steer Gollum", "Where is Frodo?"):
+            await ui.send(pilot, command)
+        await ui.until(pilot, lambda: ui.conversation_of(app).current_reply is not None)
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
+        assert ui.latest_reply(app).strengths == {}
+        found.set()
+        await ui.until(pilot, lambda: "strength 1 moves layer 2 of 3" in ui.notices(app))
+        assert sliders(app) == {"steer Gollum": 1}
+        assert "moves layer" not in ui.transcript_text(app)

@@ -78,7 +78,7 @@ async def test_bars_follow_a_step_at_once_and_are_exact_once_the_slider_rests(op
 
 async def test_a_reply_keeps_the_strength_at_which_it_began_also_in_a_saved_session(opened, home):
     async with opened(session_model=session_model("film")) as (pilot, app):
-        for command in ("/set seed 7", "/set answers 1", "/to Gandalf", "/set length 8"):
+        for command in ("/set seed 7", "/set best-of 1", "/to Gandalf", "/set length 8"):
             await ui.send(pilot, command)
         await say(pilot, app)
         first = ui.latest_reply(app)
