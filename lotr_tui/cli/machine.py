@@ -31,6 +31,7 @@ ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or 
 API_HELP = "Answer other programs in place of browsers, as OpenAI's API does; each speaker is a model too."
 BROWSERS_HELP = "Browsers at once. Default: 8."
 ALLOW_HELP = "Name under which browsers reach this server, such as that of a reverse proxy; repeatable."
+ORIGIN_HELP = "Origin whose pages may use --api, such as http://localhost:3000; repeatable."
 CHAPTER_HELP = "Number or name of a chapter. Default: the first one whose task is not done."
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 commands = main.Commands()
@@ -46,14 +47,22 @@ def serve(
     port: Annotated[int, option("--port N", "Port; 0 takes any free one.", WEB, min=0, max=65535)] = 8000,
     public: Annotated[bool, option("--public", "Allow a host that other machines can reach.", WEB)] = False,
     allow_host: Annotated[list[str] | None, option("--allow-host NAME", ALLOW_HELP, WEB)] = None,
+    allow_origin: Annotated[list[str] | None, option("--allow-origin ORIGIN", ORIGIN_HELP, WEB)] = None,
     max_browsers: Annotated[int | None, option("--max-browsers N", BROWSERS_HELP, WEB, min=1, max=100)] = None,
     as_api: Annotated[bool, option("--api", API_HELP, WEB)] = False,
 ) -> int:
     """Show the session or the dashboard of a run in a browser, or answer other programs."""
     try:
-        from lotr_tui.serve import access, server
+        from lotr_tui.serve import access
+
+        if not as_api:
+            from lotr_tui.serve import server
     except ImportError as error:
-        raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}") from error
+        needs = "serve --api needs aiohttp" if as_api else "serve needs textual-serve"
+        raise InvalidInputError(f"{needs}; {install_command('api' if as_api else 'serve')}") from error
+    origins = [_read_origin(each) for each in allow_origin or ()]
+    if origins and not as_api:
+        raise InvalidInputError("--allow-origin is for --api; a page of the session has its own origin")
     for_browsers = {"--attach": attach, "--theme": theme, "--max-browsers": max_browsers} if as_api else {}
     excluded = [name for name, value in for_browsers.items() if value is not None]
     if excluded or (attach is not None and run):
@@ -67,14 +76,15 @@ def serve(
     arguments += [] if runs_dir is None else ["--runs-dir", str(runs_dir)]
     arguments += [] if theme is None else ["--theme", theme]
     listening, address = access.bind(host, port, public=public)
-    port, guard = listening.getsockname()[1], access.AccessGuard([host, *(allow_host or [])], public=public)
+    port = listening.getsockname()[1]
+    guard = access.AccessGuard([host, *(allow_host or [])], public=public, is_for_browsers=not as_api)
     report = partial(print, flush=True)
     logging.getLogger().addHandler(access.ErrorLog(report))
     with listening:
         if as_api:
             from lotr_tui.serve.api import ApiServer  # imports numpy
 
-            api = ApiServer(ModelLoader(run or (), runs_dir)(), guard)
+            api = ApiServer(ModelLoader(run or (), runs_dir)(), guard, origins)
             name, *people = api.speakers
             application, names = api.make_application(), ", ".join(each.rpartition("/")[2] for each in people)
             names = printable(f"{name}{names and f', {name}/NAME with one of these names: {names}'}")
@@ -89,6 +99,13 @@ def serve(
             tunnel = "the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe"
         on_ready = partial(report, *lines, tunnel, "ctrl+c ends the server", sep="\n")
         return asyncio.run(access.serve_until_signal(application, guard, listening, on_ready))
+
+
+def _read_origin(text: str) -> str:
+    scheme, _, host = text.lower().rstrip("/").partition("://")
+    if scheme not in ("http", "https") or not host or "/" in host:
+        raise InvalidInputError(f"--allow-origin {text!r} is no origin; use one such as http://localhost:3000")
+    return f"{scheme}://{host}"
 
 
 @commands.command("learn", cls=main.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")

@@ -1,1 +1,1 @@
-"""The app in a browser: textual-serve with a token in front of it."""
+"""The app in a browser, by textual-serve, and the API for other programs, both behind a token."""

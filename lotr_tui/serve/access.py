@@ -22,7 +22,9 @@ WEBSOCKET_PATH = "/ws"
 ACCESS_TIMEOUT, POLL_INTERVAL = 10.0, 1.0  # seconds in which a connection must have sent a request with the token
 MAX_STRANGERS = 128  # connections without the token
 ERROR_INTERVAL, MAX_ERROR_CHARACTERS = 1.0, 200  # fewest seconds between two lines about errors, and their length
+LINGERING_TIME = 1.0  # seconds in which the rest of a refused body is read, so that its client reads the answer
 _REMEDY = "use the URL and the token that `lotr-tui serve` has printed"
+_API_REMEDY = "send the token that `lotr-tui serve --api` has printed, as Authorization: Bearer TOKEN"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
@@ -60,10 +62,14 @@ def bind(host: str, port: int, *, public: bool) -> tuple[socket.socket, str]:
 class AccessGuard:
     """Check of every request: the host, the origin of a websocket, and the token, or the cookie of the first page."""
 
-    def __init__(self, names: Iterable[str] = (), *, public: bool = False) -> None:
-        """Allow `names` beside the loopback hosts; with `public` also every IP address and the name of this machine."""
+    def __init__(self, names: Iterable[str] = (), *, public: bool = False, is_for_browsers: bool = True) -> None:
+        """Allow `names` beside the loopback hosts; with `public` also every IP address and the name of this machine.
+
+        Programs that are no browsers send the token in a header only: URLs are logged.
+        """
         self._names = {name.lower().rstrip(".") for name in names} | {"localhost", "127.0.0.1", "::1"}
         self._public = public
+        self._is_for_browsers = is_for_browsers
         if public:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -102,7 +108,8 @@ class AccessGuard:
         """Refuse a request before anything else happens, and add the security headers to every answer."""
         try:
             if reason := self._refusal(request):
-                forbidden = web.HTTPForbidden(text=f"403 forbidden: {reason}; {_REMEDY}\n")
+                remedy = _REMEDY if self._is_for_browsers else _API_REMEDY
+                forbidden = web.HTTPForbidden(text=f"403 forbidden: {reason}; {remedy}\n")
                 forbidden.force_close()
                 raise forbidden
             self._admitted.add(request.protocol)
@@ -122,8 +129,13 @@ class AccessGuard:
         if request.path == WEBSOCKET_PATH and request.headers.get("Origin", "").lower() not in origins:
             return "this connection comes from a page of another server"
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        token = key.strip() if scheme.lower() == "bearer" else request.query.get(TOKEN_PARAMETER)
-        given, secret = (token, self.token) if token is not None else (request.cookies.get(self._cookie), self._session)
+        given, secret = None, self.token
+        if scheme.lower() == "bearer":
+            given = key.strip()
+        elif self._is_for_browsers:
+            given = request.query.get(TOKEN_PARAMETER)
+            if given is None:
+                given, secret = request.cookies.get(self._cookie), self._session
         if given is not None and compare_digest(given.encode(errors="replace"), secret.encode()):
             return ""
         return "no token" if given is None else "wrong token"
@@ -158,6 +170,13 @@ class ErrorLog(logging.Handler):
             self._next_at = time.monotonic() + ERROR_INTERVAL
 
 
+def make_runner(application: web.Application) -> web.AppRunner:
+    """Return the runner of an application, which never decompresses a body: a small one can become very large."""
+    return web.AppRunner(
+        application, access_log=None, shutdown_timeout=1.0, auto_decompress=False, lingering_time=LINGERING_TIME
+    )
+
+
 async def serve_until_signal(
     application: web.Application, guard: AccessGuard, listening: socket.socket, on_ready: Callable[[], None]
 ) -> int:
@@ -167,7 +186,7 @@ async def serve_until_signal(
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
     for each in signals:
         loop.add_signal_handler(each, received.put_nowait, each.value)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    runner = make_runner(application)
     await runner.setup()
     await web.SockSite(runner, listening).start()
     on_ready()

@@ -251,11 +251,14 @@ def encode_said(model: LanguageModel, lines: Sequence[scripts.Turn]) -> list[int
     return encode_lines(model.tokenizer, "".join(f"{line.text}\n" for line in lines))
 
 
-def parse_script(text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE) -> list[scripts.Turn]:
+def parse_script(
+    text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE, *, is_open: bool = False
+) -> list[scripts.Turn]:
     """Return the turns of a script, whose lines have the form "NAME: text"; a name without a text is a PromptError.
 
     A name is of `cast`, in any case, or any name in capitals. A line without a name continues the line before it;
-    `speaker` says the first line if it has no name. Empty lines are left out.
+    `speaker` says the first line if it has no name. Empty lines are left out. If the script is open, its last line
+    may be a name alone, whose text comes next.
     """
     turns: list[scripts.Turn] = []
     for line in (" ".join(line.split()) for line in text.splitlines()):
@@ -266,7 +269,7 @@ def parse_script(text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE
             turns[-1] = scripts.Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
         elif line:
             turns.append(scripts.Turn(speaker, line))
-    for turn in turns:
+    for turn in turns[:-1] if is_open else turns:
         if not turn.text:
             raise PromptError(f"the line of {turn.speaker} is empty; write a text after {turn.speaker}:")
     return turns
@@ -276,20 +279,26 @@ def encode_beginning(model: LanguageModel, text: str, *, predicts_eos: bool, spe
     """Return the token ids of a text to continue; of a script, `speaker` says a first line without a name."""
     tokenizer, text = model.tokenizer, text.rstrip("\r\n")  # a file ends with a line feed
     if cast := find_cast(model):
-        *before, last = parse_script(text, cast, speaker or speakers.SOMEONE)
-        head, rest = scripts.encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
+        *before, last = parse_script(text, cast, speaker or speakers.SOMEONE, is_open=True)
+        head = scripts.encode_speaker(tokenizer, last.speaker)
+        rest = tokenizer.encode(f" {last.text}").tolist() if last.text else []
         return [*scripts.encode_turns(tokenizer, before), *head, *rest]
     return encode_lines(tokenizer, text) if predicts_eos and tokenizer.is_open else [*tokenizer.encode(text).tolist()]
 
 
 def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:
-    """Return the messages before an answer, without empty ones, and with one for two of the same role."""
+    """Return the messages before an answer."""
     said = [ChatMessage("system", system_prompt)]
     for reply in [] if previous_reply is None else previous_reply.path():
         user, answer = reply.said()
         said += [ChatMessage("user", user), ChatMessage("assistant", answer)]
+    return join_messages([*said, ChatMessage("user", prompt)])
+
+
+def join_messages(said: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Return messages without empty ones, and with one for two of the same role: templates expect roles in turn."""
     messages: list[ChatMessage] = []
-    for message in [*said, ChatMessage("user", prompt)]:
+    for message in said:
         text = message.text.strip()
         if text and messages and messages[-1].role == message.role:
             messages[-1] = ChatMessage(message.role, f"{messages[-1].text}\n{text}")

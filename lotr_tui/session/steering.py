@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 10_000_000
 NO_EFFECT = "no clear effect on held-out lines"
 NUM_WORDS = 3  # that gained most, and that lost most
 _FILES = re.compile(r"(\S*[./]\S*?)(?:,\s*|\s+)(\S*[./]\S*)")
-_WITH_STRENGTH = re.compile(r"(.+):\s*([\d.]+)")
+_WITH_STRENGTH = re.compile(r"(.+):\s*([-+.\de]+|[^./:]*)")  # also what is no number, but not the end of a path
 
 
 class Steering:

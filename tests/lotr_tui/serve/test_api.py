@@ -35,7 +35,7 @@ MODEL = dialogue_session_model(end_bias=-3.0)
 @asynccontextmanager
 async def serve(session_model=MODEL):
     """Serve a model, and yield the real client of it and a plain one, which has the token too."""
-    guard = AccessGuard()
+    guard = AccessGuard(is_for_browsers=False)
     application = ApiServer(session_model, guard).make_application()
     headers = {"Authorization": f"Bearer {guard.token}"}
     async with TestClient(TestServer(application), headers=headers) as plain:
@@ -70,7 +70,7 @@ async def test_the_speakers_are_models_and_answer_with_a_line_streamed_or_not():
         assert chunk.usage == answer.usage
 
 
-async def test_a_conversation_is_a_script_in_which_the_likeliest_speaker_answers_by_name():
+async def test_a_conversation_is_a_script_in_which_the_likeliest_speaker_answers():
     lines = [Turn("FRODO", "Where is the Ring?"), Turn("GOLLUM", "We has it"), Turn("FRODO", "Give it to me!")]
     messages = [
         {"role": "user", "name": "Frodo", "content": "Where is the Ring?"},
@@ -80,8 +80,13 @@ async def test_a_conversation_is_a_script_in_which_the_likeliest_speaker_answers
     state = prefill(MODEL.model, encode_turns(MODEL.model.tokenizer, lines))
     name = next_speaker_probs(MODEL.model, state, ("GANDALF", "GOLLUM"))[0].name
     async with serve() as (client, _):
-        answer = await client.chat.completions.create(model="scenes", messages=messages, seed=2)
-    assert answer.choices[0].message.content == f"{name.capitalize()}: {line_of(lines, name, 2)}"
+        answer = (await client.chat.completions.create(model="scenes", messages=messages, seed=2)).choices[0].message
+        assert (answer.content, answer.name) == (line_of(lines, name, 2), name.capitalize())
+        # A client sends the answer back without its speaker.
+        answered = [*messages, {"role": "assistant", "content": answer.content}, QUESTION]
+        follows = await client.chat.completions.create(model="scenes/frodo", messages=answered, seed=2)
+    lines += [Turn(name, answer.content), Turn("STRANGER", QUESTION["content"])]
+    assert follows.choices[0].message.content == line_of(lines, "FRODO", 2)
 
 
 async def test_log_probabilities_are_those_of_the_model():
@@ -180,10 +185,10 @@ BAD_FIELDS = [
     ({"tools": [{"type": "function"}]}, "tools is not supported; leave it out"),
     ({"messages": []}, "messages is missing or empty"),
     ({"messages": "Hello"}, "messages: expected array, got str"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role: invalid enum value 'tool'"),
-    ({"messages": [{"role": "system", "content": "x"}]}, "has no system prompt; leave it out"),
+    ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role: invalid enum value 'function'"),
+    ({f"field{number}": 1 for number in range(100)}, "the request has 105 fields; send at most 100"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "'image_url'"),
-    ({"messages": [{"role": "user", "content": "Gandalf:"}]}, "the line of GANDALF is empty"),
+    ({"messages": [{"role": "user", "content": "Gandalf:\nFrodo: Yes"}]}, "the line of GANDALF is empty"),
     ({"messages": [{"role": "user", "content": "x", "name": "?"}]}, "'?' is not a name"),
 ]
 
@@ -204,21 +209,29 @@ async def test_a_bad_request_is_refused_in_one_line():
             assert message in error["message"]
             assert error["message"].isprintable()
             assert error["type"] == "invalid_request_error"
+            assert error["code"] == ("model_not_found" if response.status == 404 else None)
         surrogate = b'{"model": "scenes", "prompt": "\\ud800"}'
         for body in (b"", b"{", b"[" * 100_000, b"[]", b"\xff", surrogate, b" " * (MAX_BODY_BYTES + 1)):
             response = await plain.post("/v1/completions", data=body)
             assert response.status == (413 if len(body) > MAX_BODY_BYTES else 400), body[:9]
             assert len((await response.json())["error"]["message"].splitlines()) == 1
-        assert (await plain.get("/v1/completions")).status == 405
-        assert (await plain.get("/v1/engines")).status == 404
-        with pytest.raises(openai.AuthenticationError, match="wrong token; use the URL and the token"):
+        for path, status, code in (("completions", 405, "method_not_supported"), ("engines", 404, "unknown_url")):
+            response = await plain.get(f"/v1/{path}")
+            error = (await response.json())["error"]
+            assert (response.status, error["code"]) == (status, code)
+            assert path in error["message"]
+        response = await plain.post("/v1/completions", data=b"{}", headers={"Content-Encoding": "gzip"})
+        assert response.status == 415
+        with pytest.raises(openai.AuthenticationError, match="wrong token; send the token"):
             await client.with_options(api_key="wrong").models.list()
+        in_url = await plain.get("/v1/models", params={"token": client.api_key}, headers={"Authorization": ""})
+        assert in_url.status == 401
         assert (await client.models.list()).data  # the server is well
 
 
 async def test_a_prompt_longer_than_the_context_and_a_chat_without_a_form_are_refused():
     async with serve(slow_session_model(FakeSlowModel(has_chat=False, context_size=5), "small")) as (client, _):
-        with pytest.raises(openai.BadRequestError, match="exceed the context of 5; send fewer"):
+        with pytest.raises(openai.BadRequestError, match="exceeds the context of 5 tokens; send less"):
             await client.completions.create(model="small", prompt="Where is the Ring? " * 9)
         with pytest.raises(openai.BadRequestError, match="neither a cast nor a chat template"):
             await client.chat.completions.create(model="small", messages=[QUESTION])
