@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from engine.analysis.tokenized_text import read_label
@@ -57,9 +58,9 @@ def read_prompts(session_model: SessionModel, asked: Asked, speaker: str, said_b
             ids = encode_beginning(model, text, predicts_eos=session_model.predicts_eos, speaker=speaker)
             prompts.append(Prompt(NextTokenContext(model, ids, reopens_last_word=True)))
     elif cast:
-        for message in asked.messages:
-            if message.is_system:  # as in the chat template of an exported model
-                speaker = speaker or read_label(f"{' '.join(message.text.split())}:", cast)[0]
+        instructions = [message.text for message in asked.messages if message.is_system]
+        if instructions and not speaker:  # a name says who answers, as in the chat template of an exported model
+            speaker, _ = read_label(f"{' '.join(instructions[-1].split())}:", cast)
         said = tuple(message for message in asked.messages if not message.is_system)
         prompts = [_slide(replace(asked, messages=said), model.tokenizer, size, read_script)]
     elif chat is not None:
@@ -121,8 +122,12 @@ def _slide(
     def keep(start: int) -> list[Message]:
         return [each for index, each in enumerate(messages) if index >= start or each.is_system]
 
+    @cache
+    def read_from(start: int) -> NextTokenContext:
+        return read(keep(start))
+
     def is_short(start: int) -> bool:
-        return len(read(keep(start)).ids) < limit
+        return len(read_from(start).ids) < limit
 
     check_length("\n".join(each.text for each in keep(last)), tokenizer, size)
     # Counted from the end, so that a long history is not tokenized.
@@ -134,8 +139,7 @@ def _slide(
         start += bisect_left(range(start, last), True, key=is_short)
     while 0 < start < last and messages[start].role == "assistant":  # templates expect a question first
         start += 1
-    kept = keep(start)
-    return Prompt(read(kept), len(messages) - len(kept))
+    return Prompt(read_from(start), len(messages) - len(keep(start)))
 
 
 def check_length(text: str, tokenizer: Tokenizer, size: int) -> None:

@@ -1,12 +1,13 @@
 """A small program in place of the app, which speaks the protocol of Textual's web driver, and a server for it."""
 
+import socket
 import sys
 from contextlib import asynccontextmanager
 
-from aiohttp import WSMsgType
+from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from lotr_tui.serve.access import AccessGuard
+from lotr_tui.serve.access import AccessGuard, make_runner
 from lotr_tui.serve.server import BrowserServer
 
 ECHO_PROGRAM = """
@@ -67,3 +68,15 @@ async def read_until(websocket, text):
         assert message.type in (WSMsgType.BINARY, WSMsgType.TEXT), (message, output)
         output += message.data.decode() if message.type == WSMsgType.BINARY else message.data
     return output
+
+
+@asynccontextmanager
+async def run_as_command(application):
+    """Serve an application as the command does, with little memory of the system for what clients have not read."""
+    runner = make_runner(application)
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await web.SockSite(runner, listening).start()
+        yield listening.getsockname()[1]
+        await runner.cleanup()

@@ -24,6 +24,8 @@ from tests.support.browser import ServeProcess
         *((["--api", f"{each}=4"], f"--api and {each} exclude") for each in ("--attach", "--max-browsers")),
         (["--api", "--theme=nord"], "--api and --theme exclude each other"),
         (["--api", "--run=missing"], "run 'missing' is neither in"),
+        (["--api", "--allow-origin=localhost"], "--allow-origin 'localhost' is no origin; use one such as http://"),
+        (["--allow-origin=http://localhost"], "--allow-origin is for --api"),
         (["--max-browsers=0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
 )  # fmt: skip
@@ -47,6 +49,7 @@ def test_without_textual_serve_the_command_says_what_to_install(refused, monkeyp
     monkeypatch.delitem(sys.modules, "lotr_tui.serve.server", raising=False)
     monkeypatch.delattr("lotr_tui.serve.server", raising=False)
     assert refused("serve") == f"lotr-tui: serve needs textual-serve; {install_command('serve')}"
+    assert "run 'missing' is neither in" in refused("serve", "--api", "--run=missing")  # needs no package of browsers
 
 
 @pytest.mark.parametrize(

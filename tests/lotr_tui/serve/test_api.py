@@ -4,6 +4,8 @@ import asyncio
 import json
 import math
 import re
+import socket
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import accumulate
@@ -21,11 +23,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.generation.generate import TextInProgress, generate, prefill
 from engine.generation.turns import begin_turn, next_speaker_probs
+from engine.models.pretrained.chat import ChatMessage
+from lotr_tui.serve import api, api_prompt
 from lotr_tui.serve.access import AccessGuard
 from lotr_tui.serve.api import MAX_BODY_BYTES, ApiServer
 from tests.support.browser import ServeProcess
 from tests.support.dialogues import dialogue_session_model
 from tests.support.sampling import said_text_of
+from tests.support.serving import run_as_command
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 QUESTION = {"role": "user", "content": "Where is the Ring?"}
@@ -33,10 +38,10 @@ MODEL = dialogue_session_model(end_bias=-3.0)
 
 
 @asynccontextmanager
-async def serve(session_model=MODEL):
+async def serve(session_model=MODEL, origins=()):
     """Serve a model, and yield the real client of it and a plain one, which has the token too."""
     guard = AccessGuard(is_for_browsers=False)
-    application = ApiServer(session_model, guard).make_application()
+    application = ApiServer(session_model, guard, origins).make_application()
     headers = {"Authorization": f"Bearer {guard.token}"}
     async with TestClient(TestServer(application), headers=headers) as plain:
         url = str(plain.make_url("/v1"))
@@ -55,6 +60,9 @@ async def test_the_speakers_are_models_and_answer_with_a_line_streamed_or_not():
     async with serve() as (client, _):
         names = [model.id async for model in client.models.list()]
         assert names == ["scenes", "scenes/frodo", "scenes/gandalf", "scenes/gollum"]
+        assert (await client.models.retrieve("scenes/gollum")).id == "scenes/gollum"
+        with pytest.raises(openai.NotFoundError, match="there is no model 'scenes/sam'"):
+            await client.models.retrieve("scenes/sam")
         asked = {"model": "scenes/gollum", "messages": [QUESTION], "seed": 5}
         answer = await client.chat.completions.create(**asked)
         line = line_of([Turn("STRANGER", QUESTION["content"])], "GOLLUM", 5)
@@ -89,6 +97,28 @@ async def test_a_conversation_is_a_script_in_which_the_likeliest_speaker_answers
     assert follows.choices[0].message.content == line_of(lines, "FRODO", 2)
 
 
+async def test_a_prompt_that_ends_in_a_name_is_continued_by_that_speaker():
+    lines = [Turn("STRANGER", "Where is the Ring?")]
+    async with serve() as (client, _):
+        prompt = "Stranger: Where is the Ring?\nGollum:"
+        text = (await client.completions.create(model="scenes", prompt=prompt, seed=3)).choices[0].text
+        messages = [{"role": "user", "content": "Where is the Ring?\nGollum:"}]
+        answer = await client.chat.completions.create(model="scenes", messages=messages, seed=3)
+    assert text.startswith(" ")
+    assert answer.choices[0].message.name == "Gollum"
+    assert answer.choices[0].message.content == line_of(lines, "GOLLUM", 3)
+
+
+async def test_a_system_message_to_a_cast_says_who_answers_or_nothing():
+    lines = [Turn("STRANGER", QUESTION["content"])]
+    async with serve() as (client, _):
+        for role, text, speaker in (("system", "Gollum", "GOLLUM"), ("developer", "You are a helpful assistant.", "")):
+            messages = [{"role": role, "content": text}, QUESTION]
+            answer = (await client.chat.completions.create(model="scenes", messages=messages, seed=5)).choices[0]
+            assert speaker in ("", answer.message.name.upper())
+            assert answer.message.content == line_of(lines, answer.message.name.upper(), 5)
+
+
 async def test_log_probabilities_are_those_of_the_model():
     tokenizer, sampler = MODEL.model.tokenizer, replace(MODEL.default_settings.sampler, max_tokens=8)
     ids = [*encode_speaker(tokenizer, "GANDALF"), *tokenizer.encode(" You shall not").tolist()]
@@ -109,6 +139,21 @@ async def test_log_probabilities_are_those_of_the_model():
     assert all(entry.logprob <= entry.top_logprobs[0].logprob and len(entry.top_logprobs) == 2 for entry in entries)
 
 
+async def test_tokens_have_their_text_and_the_bytes_that_they_add_also_inside_of_a_character():
+    model = FakeSlowModel()
+    model.prefer("\N{MAGE}\n", 40.0)
+    asked = {"model": "mage", "seed": 1, "max_tokens": 40, "temperature": 1.0}
+    async with serve(slow_session_model(model, "mage")) as (client, _):
+        chat = await client.chat.completions.create(messages=[QUESTION], logprobs=True, top_logprobs=2, **asked)
+        text = await client.completions.create(prompt="Where", logprobs=2, **asked)
+    tokens = chat.choices[0].logprobs.content
+    written = b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace")
+    assert written.startswith(chat.choices[0].message.content)
+    assert {"\n", "\\xf0"} <= {token.token for token in tokens}
+    assert {(token.token, *token.bytes) for token in tokens} >= {("\n", 10), ("\\xf0", 240)}
+    assert {"\n", "bytes:\\xf0"} <= set(text.choices[0].logprobs.tokens)
+
+
 async def test_a_text_ends_before_the_first_stop_string_wherever_the_tokens_are_cut():
     asked = {"model": "scenes", "prompt": "Where is the Ring?", "seed": 4, "temperature": 1.0, "max_tokens": 30}
     async with serve() as (client, _):
@@ -127,11 +172,65 @@ async def test_a_text_ends_before_the_first_stop_string_wherever_the_tokens_are_
 async def test_a_model_with_a_chat_template_answers_by_it():
     model = FakeSlowModel()
     async with serve(slow_session_model(model)) as (client, _):
-        messages = [{"role": "system", "content": "You are Gandalf."}, QUESTION]
+        messages = [
+            {"role": "developer", "content": "You are Gandalf."},
+            {"role": "user", "content": "Look it up."},
+            {"role": "assistant", "content": None},
+            {"role": "tool", "content": "It is in Mordor.", "tool_call_id": "1"},
+            {"role": "assistant", "content": "In Mordor."},
+            QUESTION,
+        ]
         await client.chat.completions.create(model="Slowpoke-1B-Instruct", messages=messages, max_tokens=3)
     assert [(message.role, message.text) for message in model.chat.encoded[-1]] == [
-        (message["role"], message["content"]) for message in messages
+        ("system", "You are Gandalf."),
+        ("user", "Look it up.\nIt is in Mordor."),
+        ("assistant", "In Mordor."),
+        ("user", QUESTION["content"]),
     ]
+
+
+async def test_a_chat_longer_than_the_context_loses_its_oldest_turns_and_says_how_many(monkeypatch):
+    model = FakeSlowModel(context_size=200)
+    history = [{"role": role, "content": f"{number} rings"} for number in range(200) for role in ("user", "assistant")]
+    messages = [{"role": "system", "content": "You are Gandalf."}, *history, QUESTION]
+    async with serve(slow_session_model(model, "small")) as (client, plain):
+        answer = await client.chat.completions.create(model="small", messages=messages, max_tokens=40)
+        short = await client.chat.completions.create(model="small", messages=[QUESTION], max_tokens=2)
+    num_dropped = answer.model_extra["lotr_tui"]["dropped_messages"]
+    kept = [messages[0], *history[num_dropped:], QUESTION]
+    assert kept[1]["role"] == "user"
+    ids = model.chat.encode([ChatMessage(message["role"], message["content"]) for message in kept])
+    assert len(ids) == answer.usage.prompt_tokens
+    assert 100 < answer.usage.prompt_tokens <= 160  # the answer has room
+    assert "lotr_tui" not in short.model_extra
+    monkeypatch.setattr(api_prompt, "DEFAULT_CONTEXT_SIZE", 200)
+    async with serve() as (client, plain):
+        asked = {"model": "scenes/gollum", "messages": messages, "max_tokens": 40, "seed": 5, "stream": True}
+        response = await plain.post("/v1/chat/completions", json=asked)
+        num_dropped = int(response.headers["X-Lotr-Tui-Dropped-Messages"])
+        assert 300 < num_dropped < 400
+        asked["stream"] = False
+        whole = await client.chat.completions.create(**asked)
+        same = await client.chat.completions.create(**asked | {"messages": [*history[num_dropped:], QUESTION]})
+    assert whole.choices[0].message.content == same.choices[0].message.content
+    assert whole.model_extra["lotr_tui"]["dropped_messages"] == num_dropped
+
+
+async def test_pages_of_allowed_origins_only_may_use_the_api():
+    page, other = "http://localhost:3000", "http://localhost:3001"
+    async with serve(origins=[page]) as (_, plain):
+        for origin, allowed in ((page, page), (other, None)):
+            headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Authorization": ""}
+            preflight = await plain.options("/v1/chat/completions", headers=headers)
+            assert preflight.status == (204 if allowed else 401)
+            assert ("authorization" in preflight.headers.get("Access-Control-Allow-Headers", "")) is bool(allowed)
+            body = {"model": "scenes", "prompt": "Where is", "max_tokens": 1, "stream": True}
+            for status, asked in ((200, body), (404, body | {"model": "x"})):
+                response = await plain.post("/v1/completions", json=asked, headers={"Origin": origin})
+                assert response.status == status
+                assert response.headers.get("Access-Control-Allow-Origin") == allowed
+        refused = await plain.get("/v1/models", headers={"Origin": page, "Authorization": ""})
+        assert refused.status == 401
 
 
 async def test_a_strength_is_that_of_all_adapters():
@@ -235,6 +334,44 @@ async def test_a_prompt_longer_than_the_context_and_a_chat_without_a_form_are_re
             await client.completions.create(model="small", prompt="Where is the Ring? " * 9)
         with pytest.raises(openai.BadRequestError, match="neither a cast nor a chat template"):
             await client.chat.completions.create(model="small", messages=[QUESTION])
+
+
+async def test_long_texts_are_refused_before_they_are_tokenized_whole_and_requests_one_at_a_time():
+    model, lock, num_read = FakeSlowModel(context_size=50), threading.Lock(), []
+    encode = model.tokenizer.encode
+
+    def count(text):
+        assert lock.acquire(blocking=False), "two texts are tokenized at once"
+        num_read.append(len(text))
+        ids = encode(text)
+        lock.release()
+        return ids
+
+    model.tokenizer.encode = count
+    async with serve(slow_session_model(model, "small")) as (_, plain):
+        asked = {"model": "small", "prompt": "7" * 1_000_000}, {"model": "small", "messages": [QUESTION] * 10_000}
+        chat = plain.post("/v1/chat/completions", json=asked[1] | {"max_tokens": 1})
+        responses = await asyncio.gather(chat, *(plain.post("/v1/completions", json=asked[0]) for _ in range(4)))
+    assert [response.status for response in responses] == [200, *[400] * 4]
+    assert sum(num_read) < 50_000
+
+
+async def test_a_client_that_does_not_read_its_stream_is_dropped_and_others_are_served(monkeypatch):
+    monkeypatch.setattr(api, "MAX_UNREAD_BYTES", 10_000)
+    monkeypatch.setattr(api, "MAX_WAIT", 0.1)
+    guard = AccessGuard(is_for_browsers=False)
+    body = {"model": "scenes", "prompt": ["Where is"] * 128, "logprobs": 20, "stream": True, "max_tokens": 1_000_000}
+    content = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {guard.token}\r\n"
+    async with run_as_command(ApiServer(MODEL, guard).make_application()) as port:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", port))
+            slow.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            await asyncio.sleep(0.1)
+            async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=guard.token) as client:
+                async with asyncio.timeout(20):
+                    assert (await client.completions.create(model="scenes", prompt="Where is", max_tokens=2)).choices
 
 
 async def test_requests_wait_for_each_other_and_a_client_that_leaves_stops_its_text():

@@ -1,6 +1,7 @@
 """Requests that are refused, of strangers, other sites and too many browsers; processes of apps end with their tab."""
 
 import asyncio
+import gzip
 import http.client
 import shlex
 import signal
@@ -12,14 +13,17 @@ import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
-from aiohttp import WSServerHandshakeError
+from aiohttp import ClientSession, WSServerHandshakeError
+from aiohttp.http_parser import DeflateBuffer
 from textual_serve.download_manager import DownloadManager
 
 from lotr_tui.serve import server
 from lotr_tui.serve.access import ACCESS_TIMEOUT, MAX_STRANGERS, AccessGuard
-from lotr_tui.serve.server import AppProcess
+from lotr_tui.serve.api import ApiServer
+from lotr_tui.serve.server import AppProcess, BrowserServer
 from tests.support.browser import ServeProcess
-from tests.support.serving import connect, echo_command, own_origin, read_until, run_server
+from tests.support.dialogues import dialogue_session_model
+from tests.support.serving import connect, echo_command, own_origin, read_until, run_as_command, run_server
 
 ROUTES = ("/", "/ws", "/static/js/textual.js", "/own/../access.py")
 
@@ -138,6 +142,25 @@ async def test_a_connection_with_the_token_stays_open(record):
         for now in (0.0, ACCESS_TIMEOUT):
             guard.close_strangers(connections, now)
         await read_until(websocket, "size 100x30")
+
+
+@pytest.mark.parametrize("is_api", [False, True])
+async def test_nothing_is_decompressed_with_or_without_the_token(is_api, record, monkeypatch):
+    guard, decompress = AccessGuard(is_for_browsers=not is_api), Mock()
+    monkeypatch.setattr(DeflateBuffer, "feed_data", decompress)
+    if is_api:
+        application = ApiServer(dialogue_session_model(), guard).make_application()
+    else:
+        application = BrowserServer(echo_command(record), "title", guard, 1, print).make_application()
+    async with run_as_command(application) as port, ClientSession() as client:
+        statuses = []
+        for token in ("wrong", guard.token):
+            headers = {"Content-Encoding": "gzip", "Authorization": f"Bearer {token}"}
+            url = f"http://127.0.0.1:{port}/v1/completions"
+            response = await client.post(url, data=gzip.compress(bytes(1_000_000)), headers=headers)
+            statuses.append(response.status)
+    assert statuses == ([401, 415] if is_api else [403, 404])
+    assert not decompress.called
 
 
 LINES = ("GET", "GET / HTTP/1.1\r\nno colon", "\x16\x03\x01\x1b[2J", "GET http://[::1 HTTP/1.1")
