@@ -29,8 +29,11 @@ class TextualFixesApp(App[None]):
     async def on_event(self, event: events.Event) -> None:
         """Drop queued input once the app is exiting: after a burst, its layouts take seconds; or without a screen."""
         too_late = (events.InputEvent, events.Resize) if self._exit else (events.InputEvent,)
-        if not (isinstance(event, too_late) and (self._exit or not self.screen_stack)):
-            await super().on_event(event)
+        if isinstance(event, too_late) and (self._exit or not self.screen_stack):
+            return
+        if isinstance(event, events.Key) and not event.is_forwarded and isinstance(self.screen, TextualFixesScreen):
+            self.screen.before_key(event)
+        await super().on_event(event)
 
     def on_key(self, event: events.Key) -> None:
         """Give a text field the letters of a burst: they were sent before a key among them had given it the focus."""
@@ -71,6 +74,9 @@ class TextualFixesScreen:
         app: App[Any]
         is_mounted: bool
         call_later: Any
+
+    def before_key(self, event: events.Key) -> None:
+        """Move the focus to where a key belongs, before it is sent there; so that a burst of keys keeps its order."""
 
     def dismiss(self, result: Any = None) -> await_complete.AwaitComplete:
         """Close this screen once it is mounted, and only while it is on top: Textual pops any screen that is there."""

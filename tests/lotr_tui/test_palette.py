@@ -62,9 +62,7 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
         session = app.screen
         for key in ("", "alt+l", "c", "l", "ctrl+t", "ctrl+o"):
             if key:
-                app.screen.query_one(TemperatureSlider).focus()
-                await pilot.pause()
-                await pilot.press(key)
+                await pilot.press("ctrl+g", key)
                 await until(pilot, lambda: app.screen is not session)
             await pilot.pause()
             commands = list(iter_binding_commands(app, app.screen))

@@ -12,7 +12,7 @@ from lotr_tui.widgets.prompt import PromptInput
 from tests.support.analysis import open_inspector
 from tests.support.dialogues import dialogue_model, dialogue_session_model
 from tests.support.open_models import bpe_tokenizer
-from tests.support.pilot import press_letter, until
+from tests.support.pilot import until
 from tests.support.scenes import after, open_columns, reply_of, show_ended_training, write_session
 
 SCRIPT = "GANDALF: where is the ranger?\nFRODO: he walked with our friend\nwe walked all night to the high tower"
@@ -63,7 +63,8 @@ answers = after("answers", conversation, "ctrl+g", "left")
 async def cast_dialog(pilot):
     """The dialog for the cast, in which a part of a name was typed."""
     await conversation(pilot)
-    await press_letter(pilot, "w")
+    pilot.app.screen.slot.choose_roles()
+    await pilot.pause()
     await pilot.press("g")
     await pilot.pause()
 

@@ -78,10 +78,8 @@ def set_field(app, field, value):
 
 
 async def press_letter(pilot, letter):
-    """Press a letter where no text is typed: on the temperature slider."""
-    pilot.app.screen.query_one("#temperature").focus()
-    await pilot.pause()
-    await pilot.press(letter)
+    """Press a letter where it is a key of the conversation."""
+    await pilot.press("ctrl+g", letter)
 
 
 async def send(pilot, prompt):

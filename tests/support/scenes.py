@@ -150,11 +150,11 @@ def after(name, scene, *keys, pause=0.0):
     return run
 
 
-next_word_pane = after("next_word_pane", session, "end", "tab", "tab")
+next_word_pane = after("next_word_pane", session, "end", "tab")
 cursor_mode = after("cursor_mode", session, "ctrl+g", "left", "left")  # with another alternative marked
 branches = after("branches", session, "ctrl+g", "up", "right", "right")
 search = after("search", session, "ctrl+f", *"the")
-out_of_range = after("out_of_range", session, "shift+tab", "o", *"40", "tab", *"1.5", "enter")
+out_of_range = after("out_of_range", session, "ctrl+g", "o", *"40", "tab", *"1.5", "enter")
 
 
 async def controls(pilot):

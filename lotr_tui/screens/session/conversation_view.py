@@ -268,11 +268,11 @@ class ConversationView(containers.Vertical):
         self.transcript.remove_cursor()
         self._on_cursor(None, 0)
 
-    def put_cursor(self) -> None:
-        if self.conversation.current_reply is None:
-            self.notify("There is no reply yet; type a prompt first.")
-        else:
+    def take_keys(self) -> None:
+        """Make letters keys of the conversation until the focus leaves it, with the cursor on a word if there is one."""
+        if self.transcript.cursor is None:
             self.transcript.put_cursor()
+        self.screen.set_focus(self.transcript, scroll_visible=False)  # at once: the next keys are for the cursor
 
     def step_vertically(self, offset: int) -> None:
         (self.search_bar.step_match if self.search_bar.has_focus_within else self.transcript.step_reply)(offset)

@@ -21,19 +21,20 @@ from lotr_tui.widgets.slider import SAMPLER_PRESETS
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
     from lotr_tui.session.session_model import SessionModel
 
-SessionState = Literal["start", "idle", "writing", "words", "panes", "search", "controls"]
-"""start: nothing is written yet; idle: after a reply; writing: a reply is being written; words: the cursor is on a
-word; panes: another pane has the focus, so that letters are keys; search and controls: one of these has the focus."""
+SessionState = Literal["start", "idle", "writing", "words", "letters", "clicked", "panes", "search", "controls"]
+"""start: nothing is written yet; idle: after a reply; writing: a reply is being written; words: the conversation has the
+focus, so that letters are keys, and the cursor is on a word; letters: the same without a word; clicked: a word was
+clicked, and keys still type into the prompt; panes, search and controls: one of these has the focus."""
 
 # Name, key that also works in the prompt, letter, slash command's argument (- for none), action (of a command: without
 # its argument; empty if it needs one), method of the screen's objects for the argument, label in the footer, help.
 _TABLE = """
-stop | escape | | | stop | | stop | Stop, close, or change panes
+stop | escape | | | stop | | stop | Stop, close, or go back to the prompt
 interrupt | ctrl+c | | | interrupt | | stop | Stop the reply; ctrl+q quits
 pane | tab | | | pane(1) | | pane | The next pane
 pane-back | shift+tab | | | pane(-1) | | back | The previous pane
 enter | enter | | | enter | | pick | Pick the marked alternative, or go to the prompt
-words | ctrl+g | | | call('view.put_cursor') | | words | Why each word was picked, and its alternatives
+words | ctrl+g | | | call('view.take_keys') | | words | Why each word was picked, and letters as keys
 again | ctrl+r | r | | call('view.again') | | again | Answer again with another seed
 next | ctrl+n | n | | call('view.go_on') | | go on | The next turn, or more of the reply
 as | | | NAME | call('slot.choose_roles', 'speaking-as') | slot.set_control | | Speak as one of the cast or a stranger
@@ -52,7 +53,7 @@ adapter | | | RUN:X | | slot.set_adapter | | Add another adapter, such as romeo:
 steer | | | NAME | | view.steer | | Steer to a speaker, or to the first of two files; off ends it
 train | ctrl+t | | - | call('training.open') | | train | Start a training, or watch the running one
 learn | | | CHAPTER | learn | action_learn | | The class: what a language model is
-find | ctrl+f | slash | | call('view.search_bar.open') | | find | Find words in the conversation
+find | ctrl+f | | | call('view.search_bar.open') | | find | Find words in the conversation
 redraw | ctrl+l | | | redraw | | redraw | Draw the screen again
 talk | | p | | call('training.talk') | | talk | Talk to the model of the training
 edit | | e | | edit | | edit | Change the prompt and send it again
@@ -97,14 +98,18 @@ _FOOTERS: Mapping[SessionState, str] = {
     "idle": "words again next pane hotter=temperature@^↑↓ stronger=strength@alt+↑↓ find model train export",
     "writing": "stop pane hotter=temperature@^↑↓ words",
     "words": "left=word@←→ stop=prompt branch-1=pick@1-8 enter=pick_marked again-letter next-letter "
-    "later=answer@[_] edit copy who find-letter lens tuning temperatures compare inside copied units options",
-    "panes": "stop=prompt pane who options temperatures lens tuning compare inside copied units "
+    "later=answer@[_] edit copy who lens tuning temperatures compare inside copied units options",
+    "letters": "stop=prompt who options temperatures lens tuning compare inside copied units "
     "hotter-letter=temperature@+-",
+    "clicked": "stop=back words=keys again next",
+    "panes": "stop=prompt pane words",
     "search": "up=earlier@↑ down=later@↓ stop=close",
-    "controls": "slider.lower=change@←→ stop=prompt options who",
+    "controls": "slider.lower=change@←→ stop=prompt pane words",
 }
 STATE_HELP = {
-    "words": "← → choose a word; 1-8 replace it and go on; esc back",
+    "words": "← → choose a word; 1-8 replace it and go on; esc back to the prompt",
+    "letters": "Letters are keys here; esc back to the prompt",
+    "clicked": "A click on an alternative branches to it; ctrl+g moves by keys; esc back",
     "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
 CONTROLS = {name: help for name, *_, method, _, help in _ROWS if method == "slot.set_control" and name != "set"} | {

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 TWO_LINE_CONTROLS_WIDTH = 72  # least width at which the controls take two lines
 MODEL_FREE_ACTIONS = ("slot.choose", "training.open", "learn", "stop", "interrupt", "redraw")  # that need no model
 PAUSE = 0.02  # seconds between the creation of two panes
+LETTERS_PLACEHOLDER = "letters are keys of the conversation; escape or other text goes back to the prompt"
+SEARCH_PLACEHOLDER = "typing goes into find; escape goes back to the prompt"
 CLASS_HINT = "New to language models? /learn opens a short class"
 
 
@@ -207,7 +209,6 @@ class SessionScreen(AppScreen[None]):
         self.view.conversation.pace = self.slot.pace
         self.view.adapt_to_model()
         self.side.set_class(mode == "conversation" and bool(model.cast), "-conversation")
-        self.prompt.placeholder = "say something; / lists commands" if mode == "conversation" else prompt.PLACEHOLDER
         self.side.show_who()
         if (reply := self.side.next.reply) is not None:
             self.side.inspect(reply, self.side.next.index)  # words or tokens as its alternatives
@@ -221,8 +222,11 @@ class SessionScreen(AppScreen[None]):
             return "start"
         if self.view.conversation.active_reply is not None:
             return "writing"
-        if self.side.next.reply is not None:
-            return "words"
+        is_on_word = self.side.next.reply is not None
+        if self.focused is self.view.transcript:
+            return "words" if is_on_word else "letters"
+        if is_on_word:
+            return "clicked"
         if self.slot.sampler in around:
             return "controls"
         if self.view.search_bar in around:
@@ -257,9 +261,18 @@ class SessionScreen(AppScreen[None]):
             modes = ["edit"] * is_edit + ["reply"] * (self.slot.reply_mode == "reply")
             self.query_one("#prompt-mark", Label).update(" ".join([*modes, "❯"]))
             self.prompt.typing_hint = prompt.TYPING_HINT + " again; esc ends the edit" * is_edit
+            self.prompt.placeholder = self._placeholder
         if self._footer_state != self._shown_state:
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()
+
+    @property
+    def _placeholder(self) -> str:
+        if self.focused is self.view.transcript:
+            return LETTERS_PLACEHOLDER
+        if self.view.search_bar.has_focus_within:
+            return SEARCH_PLACEHOLDER
+        return "say something; / lists commands" if self.slot.reply_mode == "conversation" else prompt.PLACEHOLDER
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return None for an action that waits for the model, and False where it has no effect."""
@@ -271,20 +284,24 @@ class SessionScreen(AppScreen[None]):
             return bool(model.strengths)
         if name == "slot.toggle_unit":
             return model.model.tokenizer.is_open
+        if name == "side.branch":
+            return self.side.next.reply is not None
         return name != "slot.choose_roles" or bool(model.cast) or model.chat is not None
 
     def action_pane(self, offset: int) -> None:
-        panes = ["prompt", *(self._panes if self.has_class("-narrow") else ["transcript"]), "temperature"]
+        """Move the focus among the prompt, with the conversation, the panes of a narrow terminal, and the sliders."""
+        beside = [pane for pane in self._panes if pane != "transcript"] if self.has_class("-narrow") else []
+        panes = ["prompt", *beside, "temperature"]
         panes += [slider.id or "" for slider in self.slot.sampler.strength_sliders]
-        focused = () if self.focused is None else [node.id for node in self.focused.ancestors_with_self]
+        focused = [] if self.focused is None else [node.id for node in self.focused.ancestors_with_self]
+        if "prompt" in focused:  # beside which another pane may be shown
+            focused = [self.query_one("#panes", PaneTabs).pane]
         at = next((index for index, pane in enumerate(panes) if pane in focused), 0)
         pane = panes[(at + offset) % len(panes)]
-        if pane in self._panes:
-            self.action_show_pane(pane)
-        if pane == "transcript":
-            self.view.transcript.put_cursor()
-        else:
-            self.set_focus(self.query_one(f"#{pane}"))
+        shown = "transcript" if pane == "prompt" else pane
+        if shown in self._panes:
+            self.action_show_pane(shown)
+        self.set_focus(self.query_one(f"#{pane}"))
         self.update_keys()
 
     def action_show_pane(self, pane: str) -> None:
@@ -299,6 +316,19 @@ class SessionScreen(AppScreen[None]):
             if event.widget is not self.view.transcript:
                 self.view.leave_words()
             self.update_keys()
+
+    def before_key(self, event: events.Key) -> None:
+        """Type into the prompt, unless a field has the focus, or the conversation and the character is a key there."""
+        focused = self.focused
+        if (
+            not self.is_mounted
+            or not event.is_printable
+            or (focused is not None and focused.check_consume_key(event.key, event.character))
+        ):
+            return
+        is_key = self.is_ready and focused is self.view.transcript and event.key in self.active_bindings
+        if not is_key:
+            self.set_focus(self.prompt)
 
     def on_paste(self, event: events.Paste) -> None:  # that no input has taken
         self.set_focus(self.prompt)
@@ -351,6 +381,8 @@ class SessionScreen(AppScreen[None]):
 
     @on(TextArea.Changed, "#prompt")
     def _draft_changed(self) -> None:
+        if self.is_ready and self.side.next.reply is not None and self.focused is self.prompt:
+            self.view.leave_words()  # a word that was clicked
         # While a reply is being written the bars follow its words instead.
         if self.is_ready and self.view.conversation.active_reply is None:
             self.show_preview()
@@ -394,9 +426,10 @@ class SessionScreen(AppScreen[None]):
     key_alt_down = key_alt_up
 
     def action_stop(self) -> None:
-        """Clear a command, stop the reply, leave the search, an edit or the words, or go to the conversation."""
+        """Clear a command, stop the reply, leave the search, an edit or the words, or go back to the prompt."""
         if keys.is_command(self.prompt.value):
             self.prompt.clear()
+            self.set_focus(self.prompt)
         elif not self.is_ready:
             return
         elif self.view.conversation.active_reply is not None:
@@ -408,10 +441,11 @@ class SessionScreen(AppScreen[None]):
             self.prompt.clear()
             self.set_focus(self.prompt)
             self.update_keys()
-        elif self.focused is not self.prompt:
+        elif self.side.next.reply is not None or self.focused is not self.prompt:
+            self.view.leave_words()
             self.set_focus(self.prompt)
-        elif not self.prompt.value:
-            self.view.transcript.put_cursor()
+        else:
+            self.action_show_pane("transcript")
 
     def action_interrupt(self) -> None:
         """Stop the reply, or say how to quit, which ctrl+c never does."""

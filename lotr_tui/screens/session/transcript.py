@@ -259,10 +259,9 @@ class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
     # Cursor
 
     def put_cursor(self, index: int | None = None, token_index: int = -1) -> None:
-        """Take the focus, and put the cursor on a token of an entry, by default the last of the latest reply."""
+        """Put the cursor on a token of an entry, by default the last of the latest reply. The focus stays."""
         if replies := self._reply_indices():
             self._move_cursor(replies[-1] if index is None else index, token_index)
-        self.screen.set_focus(self, scroll_visible=False)  # at once, because the next keys are for the cursor
 
     def remove_cursor(self) -> None:
         if self.cursor is not None:

@@ -104,7 +104,7 @@ SEARCH = keys(
     "session", lambda app: int(text_of(app.screen.query_one("#matches")).split()[0]), up=moves(-1), down=moves(1)
 )
 OPEN = [
-    Row("session.units", lambda app: app.state.settings.current.preview_unit, "token", focus="TemperatureSlider"),
+    Row("session.units", lambda app: app.state.settings.current.preview_unit, "token", focus="Transcript"),
     *opens("session", tuning=("LensScreen", "inspect.close")),
     *keys("session", of("StrengthSlider", "value"), weaker=0.95, stronger=1.0),
 ]
@@ -116,7 +116,7 @@ SESSION = [
     *keys("session", temperature, cooler=0.75, hotter=0.8),
     *keys("session", scroll_y("Transcript"), page_up="decreases", page_down="increases"),
     Row("session.redraw", has_quit, lambda before, after: before == after),
-    *keys("session", focused, words="Transcript", stop="PromptInput", pane="Transcript", pane_back="PromptInput"),
+    *keys("session", focused, words="Transcript", stop="PromptInput", pane="TokenBars", pane_back="PromptInput"),
     *keys("session", branch_count, again=2),
     *keys("session", num_tokens, next="increases"),
     *keys("session", lambda app: app.screen.query_one("SearchBar").has_class("-open"), find=True),
@@ -135,11 +135,10 @@ LETTERS = [
     *keys("session", num_tokens, next_letter="increases"),
     *keys("session", lambda app: reply(app).id, earlier="changes", later="changes"),
     *opens("session", options=("SamplerDialog", "dialog.cancel")),
-    Row("session.enter", focused, "PromptInput"),
-    Row("session.find-letter", focused, "LineInput", focus="#temperature"),
-    Row("session.edit", value, "changes", focus="#temperature"),
+    Row("session.edit", value, "changes"),
+    Row("session.enter", focused, "PromptInput", ("shift+tab",)),
 ]
-WHO = Row("session.who", screen_name, "CastDialog", focus="TemperatureSlider", back="dialog.cancel")
+WHO = Row("session.who", screen_name, "CastDialog", focus="Transcript", back="dialog.cancel")
 CURSOR_MODE = [
     *keys("session", cursor, left="decreases", right="increases"),
     *keys("session", lambda app: cursor(app)[1], home=0, end=13),
@@ -150,7 +149,7 @@ SESSION_APPS = {
     "prompt, search and controls": [
         Stage(type_prompt, PROMPT), Stage(open_system_prompt, SYSTEM_PROMPT), Stage(scenes.search, SEARCH)
     ],
-    "session": [Stage(long_session, SESSION), Stage(session_after(focus="TemperatureSlider"), LETTERS)],
+    "session": [Stage(long_session, SESSION), Stage(session_after("ctrl+g"), LETTERS)],
     "screens of commands": [
         Stage(session_after(command="/sessions"), [closes("list.back", "SessionScreen")]),
         Stage(session_after(command="/learn"), [closes("learn.close", "SessionScreen")]),

@@ -109,13 +109,13 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         assert ui.latest_reply(app).tokens[: len(reply.tokens)] == reply.tokens
         assert len(reply.tokens) < len(ui.latest_reply(app).tokens) <= 8
         assert "›" not in ui.exchange_text(app)
-        await pilot.press("escape", "e")
+        await pilot.press("ctrl+g", "e")
         await ui.until(pilot, lambda: prompt.value == "bilbo is")
         await pilot.press("escape")
         await ui.until(pilot, lambda: prompt.value == "")
-        await pilot.press("escape", "e", "ctrl+u", "escape")
+        await pilot.press("ctrl+g", "e", "ctrl+u", "escape")
         await ui.until(pilot, lambda: ui.text_of(app.screen.query_one("#prompt-mark")) == "❯")
-        await pilot.press("escape", "e", *" old", "enter")
+        await pilot.press("ctrl+g", "e", *" old", "enter")
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).prompt == "bilbo is old"
         assert ui.exchange_text(app).startswith("❯ bilbo is old\n")

@@ -4,11 +4,12 @@ import pytest
 
 from lotr_tui.screens.session.keys import FOOTER_KEYS
 from lotr_tui.screens.session.transcript import Transcript
+from lotr_tui.session.reply import Reply
 from lotr_tui.widgets.keys import KeyFooter
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.slider import TemperatureSlider
+from lotr_tui.widgets.slider import SamplerPanel
 from tests.support import pilot as ui
-from tests.support.prompt import paste
+from tests.support.prompt import paste, type_ahead
 from tests.support.scenes import show_ended_training
 from tests.support.tables import iter_binding_tables
 
@@ -32,7 +33,7 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
         assert not screen.query_one("#training").region.area  # the curve appears when something is trained
         show_ended_training(app)
         await pilot.pause()
-        for shown in ("#transcript", "#transcript", "#next", "#training") if size[0] < 100 else ("#transcript",):
+        for shown in ("#transcript", "#next", "#training") if size[0] < 100 else ("#transcript",):
             for pane in ("#transcript", "#next", "#training"):
                 assert bool(screen.query_one(pane).region.area) == (size[0] >= 100 or pane == shown)
             assert screen.query_one("#run").region.x == screen.query_one("#temperature").region.right  # all is painted
@@ -82,27 +83,60 @@ async def test_footer_shows_the_keys_of_each_state_and_a_hint_follows_the_first_
 # The focus
 
 
-async def test_tab_and_escape_change_panes_letters_are_keys_outside_the_prompt_and_pasted_text_reaches_it(opened):
-    async with opened() as (pilot, app):
-        prompt, slider = app.screen.query_one(PromptInput), app.screen.query_one(TemperatureSlider)
-        transcript = app.screen.query_one(Transcript)
+def first_line(app):
+    """Return the row of the first prompt in the transcript, with its padding."""
+    return 1 + next(y for y, line in enumerate(ui.transcript_text(app).splitlines()) if "❯" in line)
+
+
+WAYS = ["escape", "tab", "tab tab", "shift+tab", "click word", "click bars", "click prompt line", "ctrl+g escape"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_is_typed_reaches_the_prompt_wherever_escape_tab_and_clicks_have_led(opened, size):
+    async with opened(size=size) as (pilot, app):
+        screen = app.screen
+        targets = {
+            "word": lambda: pilot.click(Transcript, offset=(6, first_line(app))), "bars": lambda: pilot.click("#next"),
+            "prompt line": lambda: pilot.click("#prompt-mark"),
+        }  # fmt: skip
         await ui.reply_to(pilot)
-        for key, focused in (
-            ("tab", transcript), ("tab", slider), ("tab", prompt), ("escape", transcript), ("escape", prompt)
-        ):  # fmt: skip
-            await pilot.press(key)
-            assert app.screen.focused is focused
-        await pilot.press(*"rest")
-        assert prompt.value == "rest"
-        prompt.clear()
-        slider.focus()
-        await pilot.press("plus")
-        assert slider.value == 0.85
+        for number, way in enumerate(WAYS, 2):
+            for line in ("/preset wild", "lovely old friend"):  # which begins with a key of the conversation
+                action, _, target = way.partition(" ")
+                if action == "click":
+                    await targets[target]()
+                    assert target != "word" or screen.query_one(Transcript).cursor is not None
+                else:
+                    await pilot.press(*way.split())
+                await type_ahead(pilot, line)
+                await ui.until_reply_ended(pilot)
+            assert screen.query_one(SamplerPanel).preset == "wild", way
+            assert ui.screen_name(app) == "SessionScreen"
+            assert ui.latest_reply(app).prompt == "lovely old friend", way
+            assert len(ui.entries(app, Reply)) == number
+            screen.query_one(SamplerPanel).apply_preset("chat")
+
+
+async def test_letters_are_keys_of_the_conversation_after_ctrl_g_only_which_the_prompt_says(opened):
+    async with opened(size=(120, 35)) as (pilot, app):
+        prompt, transcript = app.screen.query_one(PromptInput), app.screen.query_one(Transcript)
+        await ui.reply_to(pilot)
+        usual = prompt.placeholder
+        await pilot.press("ctrl+g")
+        assert app.screen.focused is transcript
+        assert ui.bars_text(app).startswith("WORD ")
+        assert "letters are keys" in prompt.placeholder
+        await pilot.press("y")
+        assert app.clipboard
+        for keys, typed in ((["escape"], ""), (["slash"], "/"), (["j", "y"], "jy"), (["9"], "9")):
+            await pilot.press("ctrl+g", *keys)  # escape, or a character that is no key there, goes back
+            await ui.until(pilot, lambda typed=typed: prompt.value == typed)
+            assert app.screen.focused is prompt
+            assert (transcript.cursor, prompt.placeholder) == (None, usual)
+            prompt.clear()
+        await pilot.press("ctrl+g")
         await paste(pilot, "bilbo is 4")
         assert prompt.value == "bilbo is 4"
         assert app.screen.focused is prompt
-        await pilot.press("ctrl+g", "j")  # a letter without a meaning
-        assert transcript.cursor is not None
-        assert ui.bars_text(app).startswith("WORD ")
-        await pilot.press("escape")
-        assert transcript.cursor is None
+        await pilot.press("ctrl+f")
+        assert "find" in prompt.placeholder

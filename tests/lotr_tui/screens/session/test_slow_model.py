@@ -132,6 +132,7 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         assert model.num_read == num_read
         assert "NEXT TOKEN" in ui.bars_text(app)
         await ui.press_letter(pilot, "u")
+        await pilot.press("escape")
         await ui.until(pilot, lambda: "NEXT WORD" in ui.bars_text(app))
 
 

@@ -45,7 +45,7 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(ope
             await until_turns(pilot, number)
             assert ui.latest_reply(app).prompt == ""
             assert ui.exchange_text(app).count("\n") == 1  # the answer and its figures
-        await pilot.press("escape", "e")
+        await pilot.press("ctrl+g", "e")
         assert "no prompt that could be edited" in ui.notices(app)
         assert ui.text_of(app.screen.query_one("#prompt-mark")) == "❯"
 
@@ -81,7 +81,7 @@ async def test_roles_that_are_chosen_speak_and_answer(opened):
         await run(pilot, "/to anyone")
         assert labels(app)[:2] == ["as a stranger", "to anyone"]
         second = await say(pilot, "where is frodo")
-        await pilot.press("escape", "e")
+        await pilot.press("ctrl+g", "e")
         assert app.screen.query_one(PromptInput).value == "where is frodo"
         await say(pilot, "where is bilbo")
         assert ui.latest_reply(app).turn is second.turn
