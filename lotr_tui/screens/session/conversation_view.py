@@ -269,7 +269,7 @@ class ConversationView(containers.Vertical):
         self._on_cursor(None, 0)
 
     def take_keys(self) -> None:
-        """Make letters keys of the conversation until the focus leaves it, with the cursor on a word if there is one."""
+        """Make letters keys of the conversation until the focus leaves it, with the cursor on a word."""
         if self.transcript.cursor is None:
             self.transcript.put_cursor()
         self.screen.set_focus(self.transcript, scroll_visible=False)  # at once: the next keys are for the cursor

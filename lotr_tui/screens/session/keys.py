@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # this module imports numpy, which the first paint does not n
     from lotr_tui.session.session_model import SessionModel
 
 SessionState = Literal["start", "idle", "writing", "words", "letters", "clicked", "panes", "search", "controls"]
-"""start: nothing is written yet; idle: after a reply; writing: a reply is being written; words: the conversation has the
-focus, so that letters are keys, and the cursor is on a word; letters: the same without a word; clicked: a word was
+"""start: nothing is written yet; idle: after a reply; writing: a reply is being written; words: the conversation has
+the focus, so that letters are keys, and the cursor is on a word; letters: the same without a word; clicked: a word was
 clicked, and keys still type into the prompt; panes, search and controls: one of these has the focus."""
 
 # Name, key that also works in the prompt, letter, slash command's argument (- for none), action (of a command: without
