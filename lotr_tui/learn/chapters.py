@@ -157,8 +157,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         ("Find a training and a strength with 50 % Gollum or more, and at most 40 % more bits than at strength 0.",),
         "Press enter to train; then tab leads to the strength, and ← → move it. Two epochs with a learning rate of "
         "0.001 are a good start. Lines of Gollum's that no training has read have 59 % and 1.9 bits per character.",
-        "More training and more strength give more character, and from some point less language. Next: talk to the "
-        "model (lotr-tui), and train one on a text of yours (lotr-tui finetune --text FILE).",
+        "More training and more strength give more character, and from some point less language. Next: p keeps the "
+        "model and talks to it; lotr-tui finetune --text FILE trains one on a text of yours.",
         "engine/models/adapters.py · AdaptedMatrix",
     ),
 )

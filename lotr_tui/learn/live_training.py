@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice, pairwise
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from engine.config import BUNDLED, Config, DataConfig, ModelConfig, TrainingConf
 from engine.control import CommandQueue, ControlCommand
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.scripts import SCENE_END, Turn, encode_turns
-from engine.data.speakers import STRANGER
+from engine.data.speakers import CAST_FILE, STRANGER
 from engine.errors import CorpusError, InvalidInputError, RunError
 from engine.events import Evaluated, Preparing, TrainingEvent
 from engine.generation.generate import TokenEvent, generate_batch
@@ -28,12 +28,14 @@ from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import SMOLLM2
 from engine.presets import PRESETS
-from engine.runs.directory import read_config, resolve_run
-from engine.runs.loading import read_dialogue_parts
+from engine.runs.directory import DIALOGUE_FILE, WHO_FILE, read_config, resolve_run
+from engine.runs.loading import base_files, load_model, read_dialogue_parts
+from engine.runs.locked_run import create_run, record_events
 from engine.storage.files import decode, parse_json, read_limited, write_atomically
 from engine.training import TrainingInput
 from lotr_tui.learn.material import Cancelled, Loading, class_models_dir, follow_training
 from lotr_tui.monitor.training_view import TrainingView
+from lotr_tui.session.session_model import SessionModel
 
 TEMPORARY_PREFIX, RUN_NAME = "lotr-tui-class-", "live"
 MAX_TRAIN_TOKENS, MAX_VALID_TOKENS = 120_000, 14_000  # a live training ends within half a minute
@@ -111,6 +113,7 @@ class Character(NamedTuple):
     config: Config
     source: TrainingInput
     with_cast: Callable[[LanguageModel], DialogueModel]
+    files: Mapping[str, bytes]  # of a run that keeps the adapter, by name
 
     def train(self, config: Config, answers: list[Answers], cancelled: Cancelled) -> Iterator[TrainingEvent]:
         """Fine-tune the base, then add the answers at each of `STRENGTHS`."""
@@ -152,11 +155,14 @@ def load_character() -> Loading[Character]:
     chosen = islice((pair for pair in scenes if pair[1].speaker == CHARACTER), NUM_LINES)
     ids = [id for pair in chosen for id in (*encode_turns(tokenizer, pair), *tokenizer.encode(SCENE_END))]
     text, valid = np.array(ids, np.int32), dataset.valid[:NUM_VALID_TOKENS]
-    config = replace(PRESETS["lora"], model=replace(base.config, lora_rank=16, lora_dropout=0.0)).with_values(
-        mode="dialogue", schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0
-    )
+    model = replace(base.config, lora_rank=16, lora_dropout=0.0)
+    config = replace(PRESETS["lora"], data=read_config(run).data, model=model).with_values(
+        init=SMOLLM2, schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0,
+        keep_epoch_checkpoints=False, sample_prompt=QUESTIONS[0],
+    )  # fmt: skip
+    parts = {name: read_limited(run / name, MAX_FILE_BYTES) for name in (CAST_FILE, DIALOGUE_FILE, WHO_FILE)}
     source = TrainingInput(replace(dataset, train=text, valid=valid, cast=(CHARACTER,)), base=base)
-    return Character(config, source, read_dialogue_parts(run))
+    return Character(config, source, read_dialogue_parts(run), base_files(base, model) | parts)
 
 
 @dataclass
@@ -169,6 +175,7 @@ class LiveTraining:
     view: TrainingView = field(default_factory=TrainingView)  # of the events that the reader has applied
     train_scores: dict[int, float] = field(default_factory=dict)  # training text's perplexity by step of an evaluation
     has_ended: threading.Event = field(default_factory=threading.Event)
+    run: Path | None = None  # that keeps the model; None until it is saved
     _lr_scale: float = 0.0  # 0 until it is set
     _commands: CommandQueue | None = None  # None until the training is prepared
 
@@ -193,6 +200,28 @@ class LiveTraining:
                     yield event
         finally:
             self.has_ended.set()
+
+    def save(self, runs_dir: Path) -> SessionModel:
+        """Keep the latest model of an ended training as a run, unless that is done, and return it for a session."""
+        self.run = self.run or self._write_run(runs_dir)
+        return SessionModel.from_loaded(load_model(self.run))
+
+    def _write_run(self, runs_dir: Path) -> Path:
+        view, latest = self.view, self.view.evaluations[-1]
+        assert view.started is not None
+        assert view.finished is not None
+        assert latest.model is not None
+        stem = f"learn-{'lstm' if self.character is None else CHARACTER.lower()}"
+        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        name = next(each for each in names if not (runs_dir / each).exists())
+        files = {} if self.character is None else self.character.files
+        run = create_run(self.config, latest.model.tokenizer, name, runs_dir, contents=files)
+        evaluations = [replace(event, is_best=event is latest) for event in view.evaluations]
+        finished = replace(view.finished, reason="done", run=name, valid_perplexity=latest.valid_perplexity)
+        recorded: list[TrainingEvent] = [replace(view.started, run=name), *evaluations, *view.samples, finished]
+        for _ in record_events(run, iter(recorded)):
+            pass
+        return run.path
 
     def scale_lr(self, scale: float) -> None:
         """Set the learning rate as a fraction of the one of the configuration, now or once the training is prepared."""

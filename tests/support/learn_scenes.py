@@ -4,6 +4,7 @@ from engine.events import Preparing
 from lotr_tui.learn.live_training import LiveTraining
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.learn.figures.training import LiveTrainingFigure
+from tests.support.app import finished
 from tests.support.learn import open_chapter
 from tests.support.live_training import live_events
 from tests.support.pilot import until
@@ -80,6 +81,16 @@ async def live_training(pilot):
     work = screen.query_one(LiveTrainingFigure).work
     start = work.start
     work.start = lambda source: start(lambda cancelled: wait_after([Preparing("reading the corpus")], cancelled))
+
+
+async def ended_training(pilot):
+    """The chapter on overfitting after a training, whose model is that of the session."""
+    screen = await open_chapter(pilot, "overfitting")
+    training = LiveTraining(screen.query_one(LiveTrainingFigure).make_config())
+    for event in [*live_events(VALID), finished(None)]:
+        training.view.apply(event)
+    training.save = lambda runs_dir: pilot.app.session_model
+    screen.query_one(LiveTrainingFigure).training = training
 
 
 def wait_after(events, cancelled):

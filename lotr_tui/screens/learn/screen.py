@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Rule, Static
 
 from engine.errors import describe_error
+from lotr_tui.app_state import OpenSession
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.learn.chapters import CHAPTERS, Chapter, read_source
 from lotr_tui.learn.progress import ProgressStore
@@ -41,7 +42,8 @@ FIGURES = {
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 MIN_COLUMNS, MIN_ROWS = 40, 12
 FOOTER_KEYS = (  # the most important first
-    "learn-live.train", "learn-live.stop", "learn-samples.again", "learn-memory.reset", "learn-memory.find",
+    *(f"learn-live.{name}" for name in ("train", "stop", "play")),
+    "learn-samples.again", "learn-memory.reset", "learn-memory.find",
     *(f"learn.{name}" for name in ("pane", "edit", "next", "previous", "hint", "code", "contents", "close")),
 )  # fmt: skip
 
@@ -54,8 +56,11 @@ def import_figure(chapter: str) -> "Callable[[Material], ChapterFigure[Any]]":
     return create
 
 
-class ChapterScreen(AppScreen[None]):
-    """A chapter of the class, with its text and its figure beside, above or instead of each other."""
+class ChapterScreen(AppScreen[Any]):
+    """A chapter of the class, with its text and its figure beside, above or instead of each other.
+
+    Above a session, it is dismissed with a model that was trained in it and is to be used there, or with None.
+    """
 
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
@@ -296,6 +301,11 @@ class ChapterScreen(AppScreen[None]):
             mark = ("✓", "$success") if chapter.name in self.progress_store.current.done else " "
             answers.append((Content.assemble((f"{index + 1} ", MUTED), mark, f" {chapter.title}"), index))
         self.app.push_screen(Dialog("The class", answers=answers, highlighted=self.index, verb="open"), open_choice)
+
+    def on_open_session(self, message: OpenSession) -> None:
+        if not self._exit_on_close:
+            message.stop()
+            self.dismiss(message.session_model)
 
     def action_close(self) -> None:
         if isinstance(self.focused, Input):  # first the line that is typed is left

@@ -480,10 +480,14 @@ class SessionScreen(AppScreen[None]):
 
         model = self.slot.session_model if self.is_ready else None
         self._knows_class = True
-        self.app.push_screen(
-            ChapterScreen(lambda: Material.from_session(model), chapters.find_chapter(chapter) if chapter else None),
-            lambda _: self.query_one(HelpLine).update_text(),
-        )
+
+        def close(trained: "SessionModel | None") -> None:
+            self.query_one(HelpLine).update_text()
+            if trained is not None:
+                self.set_session_model(trained, f"now using {trained.name}")
+
+        index = chapters.find_chapter(chapter) if chapter else None
+        self.app.push_screen(ChapterScreen(lambda: Material.from_session(model), index), close)
 
     def action_inspect(self, inspector: str) -> None:
         name = keys.find_name(inspector, keys.INSPECTORS)

@@ -58,6 +58,9 @@ def test_real_training_scores_both_texts_and_follows_the_learning_rate(short_con
     assert training.train_scores[view.best.step] == pytest.approx(train_perplexity(best, dataset), rel=1e-6)
     assert view.started is not None
     assert view.started.train_tokens == 3000
+    saved, latest = training.save(tmp_path), view.evaluations[-1]
+    assert saved.name == "learn-lstm"
+    assert evaluate(saved.model, dataset.valid).perplexity == pytest.approx(latest.valid_perplexity, rel=1e-4)
 
 
 def test_stopped_and_failed_trainings_remove_their_folders(short_config, temporary, monkeypatch):

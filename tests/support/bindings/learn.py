@@ -7,7 +7,7 @@ from lotr_tui.learn import compared_models
 from lotr_tui.learn.material import Material
 from tests.support.bindings import Row, Stage, focused, keys, moves, of, of_screen, opens
 from tests.support.learn import open_chapter
-from tests.support.learn_scenes import live_training
+from tests.support.learn_scenes import ended_training, live_training
 
 material = cache(Material)  # not of the other tests, since it compares fewer lines
 
@@ -58,6 +58,7 @@ LEARN_APPS = {
         Stage(chapter("attention", "Input"), keys("learn-figure", head, up=moves(-1), down=moves(1))),
     ],
     "chapter on overfitting": [
-        Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=True, stop=False))
+        Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=True, stop=False)),
+        Stage(ended_training, opens("learn-live", play="SessionScreen")),
     ],
 }

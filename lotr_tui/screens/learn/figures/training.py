@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from textual import events, on
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
@@ -15,10 +15,13 @@ from textual.strip import Strip
 
 from engine.analysis.evaluation import evaluate
 from engine.config import Config, ModelConfig
-from engine.errors import describe_error
+from engine.errors import LotrError, describe_error
 from engine.events import Failed
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.process import Cancellation
+from engine.storage.files import default_runs_dir
+from lotr_tui.app_state import OpenSession
+from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import MISSING, bar, displayable, fit_cells, format_percent, format_perplexity, truncate
 from lotr_tui.learn import live_training
 from lotr_tui.learn.live_training import STRENGTHS, Character, Regularization, RunCurves, Verdict
@@ -120,6 +123,7 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         """
         train | enter         | toggle_training | train | Start or stop the training
         stop  | escape,ctrl+c | stop_training   | stop  | Stop the training
+        play  | p             | play            | play  | Keep the model as a run, and talk to it in a session
         """,
         show=True,
     )
@@ -137,6 +141,11 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     def show_training(self, view: TrainingView) -> str:
         """Show a training; return its result once it has ended, or a note before the first one."""
         raise NotImplementedError
+
+    @property
+    def strength(self) -> float:
+        """Strength of an adapter that is played."""
+        return 1.0
 
     @property
     def is_training(self) -> bool:
@@ -162,7 +171,20 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         self.work.stop()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "play":
+            return self.training is not None and self.training.view.finished is not None and not self.is_training
         return self.is_training if action == "stop_training" else self.is_loaded
+
+    @work(exclusive=True, group="play")
+    async def action_play(self) -> None:
+        assert self.training is not None
+        runs_dir = self.app.state.runs_dir or default_runs_dir()  # type: ignore[attr-defined]
+        try:
+            model = await run_in_thread(self.training.save, runs_dir)
+        except LotrError as error:
+            self.notify(str(error), severity="error", markup=False)
+        else:
+            self.post_message(OpenSession(model.with_strengths(dict.fromkeys(model.strengths, self.strength))))
 
     def receive(self, items: list[Any]) -> None:
         assert self.training is not None
@@ -319,6 +341,10 @@ class FineTuningFigure(LiveTrainingFigure[Character]):
     def make_config(self) -> Config:
         rate, epochs = (self.query_one(f"#{name}", Slider).index for name in ("rate", "epochs"))
         return self.data.config.with_values(lr=ADAPTER_RATES[rate], epochs=epochs + 1, eval_every_epochs=epochs + 1)
+
+    @property
+    def strength(self) -> float:
+        return STRENGTHS[self.query_one("#strength", Slider).index]
 
     def show_training(self, view: TrainingView) -> str:
         answers, chosen = self.training.answers if self.training else [], self.query_one("#strength", Slider).index

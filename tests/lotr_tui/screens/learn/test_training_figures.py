@@ -19,8 +19,10 @@ from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel, SpeakerTextModel
 from engine.models.ngram import KneserNey, Unigram
 from engine.presets import PRESETS
+from engine.runs.directory import list_runs
+from engine.runs.loading import base_files
 from engine.training import TrainingInput
-from engine.training.job import spoken_scenes
+from engine.training.job import fit_dialogue_parts, spoken_scenes
 from lotr_tui.formatting import displayable
 from lotr_tui.learn import live_training
 from lotr_tui.learn.chapters import find_chapter
@@ -39,7 +41,7 @@ from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, 
 from lotr_tui.screens.learn.screen import ChapterScreen
 from tests.support.app import make_decoder
 from tests.support.files import run_to_end, write_corpus
-from tests.support.learn import chapter_screen, open_chapter, shown, until_done
+from tests.support.learn import chapter_screen, open_chapter, shown, until_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import lines_of, until
 from tests.support.pretrained import save_model
@@ -212,10 +214,12 @@ def character(tmp_path, monkeypatch):
     dataset = load_dataset(data, base.tokenizer)
     text_model = SpeakerTextModel.fit(len(dataset.cast), spoken_scenes(dataset.splits.train, dataset.cast))
     with_cast = partial(DialogueModel, cast=dataset.cast, load_text_model=lambda: text_model)
-    config = replace(PRESETS["lora"], model=replace(base.config, lora_rank=4)).with_values(
-        mode="dialogue", batch_size=4, bptt=32, score_test=False, device="cpu", precision="fp32", threads=1
+    config = replace(PRESETS["lora"], data=data, model=replace(base.config, lora_rank=4)).with_values(
+        init=base.name, batch_size=4, bptt=32, score_test=False, device="cpu", precision="fp32", threads=1
     )
-    learned = Character(config, TrainingInput(dataset, base=base), with_cast)
+    files = base_files(base, config.model)
+    files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
+    learned = Character(config, TrainingInput(dataset, base=base), with_cast, files)
 
     def load():
         yield "reading …"
@@ -226,12 +230,15 @@ def character(tmp_path, monkeypatch):
     return learned
 
 
-async def test_answers_at_each_strength_are_judged_and_the_best_training_does_the_task(
-    make_host, character, monkeypatch
+async def test_answers_at_each_strength_are_judged_the_best_does_the_task_and_p_takes_it_into_a_session(
+    make_host, character, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(training, "MIN_LIKENESS", 1.1)
-    async with make_host().run_test(size=(120, 45)) as pilot:
-        screen = await open_chapter(pilot, "fine-tuning")
+    played = []
+    async with make_host(runs_dir=tmp_path / "runs").run_test(size=(120, 45)) as pilot:
+        index = find_chapter("fine-tuning")
+        await pilot.app.push_screen(ChapterScreen(Material, index), played.append)
+        screen = await until_chapter(pilot, index)
         await pilot.press("right", "tab", "right", "enter")
         figure = figure_of(pilot)
         await until(pilot, lambda: len(figure.training.answers) == len(STRENGTHS) and not figure.is_training, 60)
@@ -268,6 +275,17 @@ async def test_answers_at_each_strength_are_judged_and_the_best_training_does_th
         monkeypatch.setattr(training, "MAX_RISE", 100.0)
         await pilot.press("left")
         await until_done(pilot)
+        await pilot.press("p")
+        await until(pilot, lambda: played)
+        assert (played[0].name, set(played[0].strengths.values())) == ("learn-gollum", {1.25})
+        ids = np.arange(3, 20, dtype=np.int32)
+        scores = [score_sequence(network.with_strengths({"adapter": each}), ids) for each in (0.0, 1.25)]
+        errors = [np.abs(score_sequence(played[0].model, ids) - each).mean() for each in scores]
+        assert errors[1] < 0.05  # which 8 bits cost
+        assert errors[1] < errors[0] / 5
+        (run,) = list_runs(tmp_path / "runs")
+        assert (run.state, run.valid_perplexity) == ("finished", figure.training.view.evaluations[-1].valid_perplexity)
+        assert figure.training.save(tmp_path / "runs").run == run.path  # it is kept once
 
 
 async def test_without_smollm2_the_chapter_says_how_to_fetch_it(make_host):
