@@ -72,7 +72,7 @@ PRESETS = Presets({config.preset: config for config in (
         replace(_TRANSFORMER, variational_dropout=True, lora_rank=32, lora_alpha=64.0, lora_dropout=0.1),
         TrainingConfig(init=SMOLLM2, epochs=3, batch_size=8, bptt=256, shuffle_lines=False, lr=8e-4,
                        schedule="slanted_triangular", warmup_fraction=0.1, weight_decay=0.01, beta2=0.95,
-                       averaging="none", name_weight=0.0, checkpoint_seconds=60.0),
+                       averaging="none", name_weight=0.0, checkpoint_seconds=60.0, keep_epoch_checkpoints=False),
     ),
     # A Transformer that learns the dialogues in a minute or two; much weight decay makes up for little text.
     Config(

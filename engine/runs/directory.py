@@ -188,6 +188,7 @@ class RunSummary:
     architecture: str = "?"
     pretrained_on_other_text: bool = False
     tokens_per_character: float = 0.0  # if losses are shown in bits per character, see `Started`; else 0
+    nothing_learned: str = ""  # what its best model is if that is the one before the first step
 
 
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
@@ -202,6 +203,7 @@ def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
 def summarize_run(run_dir: Path) -> RunSummary:
     """Read the summary of a run; a missing or damaged configuration raises an InvalidInputError."""
     facts: dict[str, Any]
+    recorded = list(read_events(run_dir / METRICS_FILE, subsample=True))
     if (run_dir / IMPORT_FILE).exists():
         imported = read_json(dict[str, str], run_dir / IMPORT_FILE)
         facts = {"preset": imported.get("program", "?"), "corpus": imported.get("path", "?"), "mode": "?"}
@@ -209,7 +211,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
         config = read_config(run_dir)
         facts = {"preset": config.preset, "corpus": config.data.corpus, "mode": config.data.mode}
         facts |= {"architecture": config.model.architecture, "pretrained_on_other_text": needs_base(config)}
-    recorded = list(read_events(run_dir / METRICS_FILE, subsample=True))
+        facts["nothing_learned"] = describe_step_0(config, recorded)
     current = drop_superseded(recorded)
     epochs = [getattr(event, "epochs" if isinstance(event, events.Finished) else "epoch", 0.0) for event in current]
     rates = [event.tokens_per_character for event in current if isinstance(event, events.Started)]
@@ -259,6 +261,14 @@ def saved_perplexity(recorded: Iterable[events.RecordedEvent], epoch: int | None
         elif isinstance(event, events.Finished) and math.isfinite(event.valid_perplexity):  # all files are written then
             saved = event.valid_perplexity
     return finite_or_none(saved)
+
+
+def describe_step_0(config: Config, recorded: Iterable[events.RecordedEvent]) -> str:
+    """Return a line about a run whose best model is the one before the first step, and "" about others."""
+    saved = [each.step for each in recorded if isinstance(each, events.Checkpointed) and each.file in WEIGHT_FILES]
+    if saved[-1:] != [0]:
+        return ""
+    return f"nothing learned yet: step 0, plain {config.training.init or 'random weights'}"
 
 
 def finite_or_none(value: float) -> float | None:

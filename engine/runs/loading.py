@@ -68,6 +68,11 @@ class LoadedModel:
         return directory.saved_perplexity(self._events, self.epoch)
 
     @property
+    def nothing_learned(self) -> str:
+        """Line about a best model of step 0; "" about others."""
+        return "" if self.epoch else directory.describe_step_0(self.config, self._events)
+
+    @property
     def bits_per_character(self) -> float | None:
         """Bits per character of the validation split; None if the metrics do not tell."""
         if self.started is None or self.valid_perplexity is None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +78,8 @@ def create_run(
     raise RunError(f"run {path.name!r} exists in {runs_dir}; choose another --run name")
 
 
-def reopen_run(run_dir: Path, *, restart: bool = False) -> LockedRun:
-    """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError.
-
-    A run with a trained model but without its checkpoint is refused, unless it is to `restart` from the beginning.
-    """
+def reopen_run(run_dir: Path) -> LockedRun:
+    """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError."""
     if name := directory.bundled_runs().get(run_dir):
         raise RunError(f"{name} is part of lotr-tui and cannot be resumed; start from it with --init {name}")
     config, epochs = directory.read_config(run_dir), run_dir / directory.EPOCHS_DIR
@@ -93,20 +90,10 @@ def reopen_run(run_dir: Path, *, restart: bool = False) -> LockedRun:
                 commands.read()
             lock = on_error.enter_context(_take_lock(run_dir))
             recorded = directory.read_events(run_dir / directory.METRICS_FILE, subsample=True)
-            current = directory.drop_superseded(recorded)
-            if directory.end_state(current) in directory.COMPLETE:  # by its last owner
+            if directory.end_state(directory.drop_superseded(recorded)) in directory.COMPLETE:  # by its last owner
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if epochs.is_symlink():
                 raise RunError(f"{epochs} is a link out of the run; replace it by a folder")
-            if not restart:
-                _check_checkpoint(run_dir, current)
-            if restart or not (run_dir / directory.RESUME_FILE).exists():
-                _check_initial_weights(run_dir, config.training.init)
-            if restart:
-                (run_dir / directory.RESUME_FILE).unlink(missing_ok=True)
-                metrics = files.JsonLinesAppender(run_dir / directory.METRICS_FILE)
-                metrics.append(events.event_to_dict(events.Resume(0)))  # then a resume needs no second permission
-                metrics.close()
             if config.training.keep_epoch_checkpoints:
                 epochs.mkdir(exist_ok=True)
             for temporary in (*run_dir.glob(".*.safetensors.*"), *epochs.glob(".*.safetensors.*")):
@@ -120,32 +107,44 @@ def reopen_run(run_dir: Path, *, restart: bool = False) -> LockedRun:
     return LockedRun(run_dir, config, lock, commands)
 
 
-def _check_checkpoint(run_dir: Path, current: Sequence[events.RecordedEvent]) -> None:
-    """Raise a RunError if a training from the beginning would replace a trained model."""
-    file = run_dir / directory.RESUME_FILE
+def restart_run(run: LockedRun) -> None:
+    """Let the training of a run begin again; one that cannot raises a RunError."""
+    _check_initial_weights(run)
+    (run.path / directory.RESUME_FILE).unlink(missing_ok=True)
+    metrics = files.JsonLinesAppender(run.path / directory.METRICS_FILE)
+    metrics.append(events.event_to_dict(events.Resume(0)))  # then a resume needs no second permission
+    metrics.close()
+
+
+def check_checkpoint(run: LockedRun) -> None:
+    """Raise a RunError if a run has no checkpoint, and its training cannot begin again or has a trained model."""
+    file = run.path / directory.RESUME_FILE
     try:
         tensor_file.TensorFile(file).check_bytes()
         return
     except FileNotFoundError:
         problem = "is missing"
+        current = directory.drop_superseded(directory.read_events(run.path / directory.METRICS_FILE, subsample=True))
         evaluated = [event for event in current if isinstance(event, (events.Evaluated, events.Checkpointed))]
-        # Without events, nobody knows that the model is the one before the first step.
+        # Without events, the step of the model is unknown.
         is_trained = not current or any(event.step for event in evaluated)
-        if not (is_trained and any((run_dir / name).exists() for name in directory.WEIGHT_FILES)):
+        if not (is_trained and any((run.path / name).exists() for name in directory.WEIGHT_FILES)):
+            _check_initial_weights(run)
             return
     except (OSError, RunError):
         problem = "is damaged or not a checkpoint"
     raise RunError(
-        f"{file} {problem}, so run {run_dir.name!r} can only begin again: add --restart, which replaces its model; or "
-        f"keep it, and start from it with --init {run_dir.name}"
+        f"{file} {problem}, so run {run.path.name!r} can only begin again: add --restart, which replaces its model; or "
+        f"keep it, and start from it with --init {run.path.name}"
     )
 
 
-def _check_initial_weights(run_dir: Path, init: str) -> None:
+def _check_initial_weights(run: LockedRun) -> None:
     """Raise a RunError if the weights that the training of a run starts from are not there any more."""
-    if init and not is_pretrained_name(init) and not (run_dir / directory.INITIAL_FILE).exists():
+    init = run.config.training.init
+    if init and not is_pretrained_name(init) and not (run.path / directory.INITIAL_FILE).exists():
         raise RunError(
-            f"run {run_dir.name!r} cannot begin again: its initial weights were deleted after its first checkpoint; "
+            f"run {run.path.name!r} cannot begin again: its initial weights were deleted after its first checkpoint; "
             f"train a new run with --init {init}"
         )
 

@@ -354,7 +354,13 @@ def resume_job(
             f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "
             f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
         )
-    locked = locked_run.reopen_run(run_dir, restart=restart)
+    locked = locked_run.reopen_run(run_dir)
+    prepare = locked_run.restart_run if restart else locked_run.check_checkpoint
+    try:
+        prepare(locked)
+    except BaseException:
+        locked.lock.close()
+        raise
     return TrainingJob(config, dataset, locked, CommandQueue(locked.commands.read), is_resume=True)
 
 

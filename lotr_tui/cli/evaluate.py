@@ -84,6 +84,9 @@ def evaluate(
         other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
     runs = [loading.load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    for each in runs:
+        if each.nothing_learned:
+            print(printable(f"note: {each.name}: {each.nothing_learned}"), file=sys.stderr)
     if strength is not None:  # of the first model, which is the only one with --against
         runs[0] = replace(runs[0], decoder=change_strength(runs[0].decoder, runs[0].name, strength))
     if against is not None and (runs[0].path, runs[0].epoch) == (runs[1].path, runs[1].epoch):

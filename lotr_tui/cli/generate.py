@@ -139,6 +139,8 @@ def generate(
     loaded = load_session_model(run or [], runs_dir, combination.options(), precision, announced, adapters)
     if not run and loaded.name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
+    if loaded.warning:
+        print(printable(f"note: {loaded.name}: {loaded.warning}"), file=sys.stderr)
     if strength is not None:
         loaded = replace(loaded, model=change_strength(loaded.model, loaded.name, strength))
     if steer is not None:

@@ -200,6 +200,9 @@ def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: m
         for run in summaries
     ]
     console.print_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"], rows)
+    for run in summaries:
+        if run.nothing_learned:
+            print(printable(f"{run.name}: {run.nothing_learned}"))
     if any(run.pretrained_on_other_text for run in summaries):
         print(formatting.PRETRAINED_MARK_NOTE)
 

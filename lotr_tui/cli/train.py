@@ -16,7 +16,7 @@ from engine import control, events, presets
 from engine.config import BUNDLED, SETTINGS, Config
 from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
-from engine.runs.directory import run_word
+from engine.runs.directory import run_word, summarize_run
 from engine.runtime.process import Cancellation, get_process_info, require_package
 from engine.storage.files import default_runs_dir
 from engine.training import ablation
@@ -251,6 +251,8 @@ class ProgressFormatter:
                 note, run = "" if unit.is_perplexity else f", {PRETRAINED_NOTE}", run_word(self._job.run.path)
                 is_stopped = event.reason == "stopped"
                 hint = f"\nresume it: lotr-tui train --resume {run}" if is_stopped else f"\n{PLAY} {run}"
+                learned = summarize_run(self._job.run.path).nothing_learned
+                hint = f"\n{learned}{hint}" if learned else hint
                 hint = "" if event.reason == "detached" else hint  # its own hint follows
                 return f"{event.reason} after {format_duration(event.seconds)}: {valid}{test}{note}{hint}"
             case events.CommandApplied():

@@ -88,6 +88,7 @@ class SessionModel:
     predicts_eos: bool = True  # True if each training line ended in `<eos>`, so that it can answer without a cast
     source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
     adapters: tuple[tuple[str, str], ...] = ()  # beside the model: names of the changes, and runs as typed
+    warning: str = ""  # line for who opens it, such as that it has learned nothing
     unsteered: "SessionModel | None" = field(default=None, compare=False)  # the same without its steering vector
     vector: tuple[str, int, Float32Array] | None = field(default=None, compare=False)  # which `with_vector` takes
     # The same model at all strengths that were used, so that one that has read a text is found again.
@@ -115,7 +116,8 @@ class SessionModel:
         if getattr(loaded.decoder, "int8", False):
             parts.append("in int8")
         about, data = " · ".join(parts), loaded.config.data
-        return cls(loaded.name, about, loaded.model, data.corpus, loaded.path, predicts_eos=data.mode == "line")
+        opened = cls(loaded.name, about, loaded.model, data.corpus, loaded.path, predicts_eos=data.mode == "line")
+        return replace(opened, warning=loaded.nothing_learned)
 
     @classmethod
     def from_training(
@@ -139,7 +141,8 @@ class SessionModel:
             return cls(view.started.run, description, event.model)
         mode = directory.read_config(run).data.mode
         model = loading.read_dialogue_parts(run)(event.model) if mode == "dialogue" else event.model
-        return cls(view.started.run, description, model, run=run, predicts_eos=mode == "line")
+        warning = directory.summarize_run(run).nothing_learned if isinstance(event, Finished) else ""
+        return cls(view.started.run, description, model, run=run, predicts_eos=mode == "line", warning=warning)
 
     @property
     def strengths(self) -> Mapping[str, float]:

@@ -359,6 +359,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_stop_training(self) -> None:
         question = "Stop the training? The best model so far is kept."
+        if self.view.best and not self.view.best.step:
+            question = "Stop the training? It has learned nothing yet: the best model is that of step 0."
         confirm(self.app, question, lambda: self._request(ControlCommand("stop")))
 
     # Navigation

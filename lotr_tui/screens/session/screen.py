@@ -146,6 +146,7 @@ class SessionScreen(AppScreen[None]):
             self.side.preview.cancel()
             self.slot.put(session_model)
             self._note(f"{message}{self.slot.describe_changes(before)}" if message else "")
+            self._note(session_model.warning)
             self.training.corpus = session_model.corpus or self.training.corpus
             self.slot.sampler.noun = token_noun(session_model.model.tokenizer)
             self.slot.sampler.apply(self.slot.settings.sampler)

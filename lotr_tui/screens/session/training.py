@@ -147,7 +147,8 @@ class TrainingFollower:
         if attached.poll():
             view, name = attached.view, printable(attached.path.name)
             if view.best and view.epoch and (len(view.evaluations), view.finished) != before:
-                what = f"{name} is trained" if view.finished else f"{name}, epoch {view.best.epoch:.0f}"
+                is_trained = view.finished and view.best.step
+                what = f"{name} is trained" if is_trained else f"{name}, epoch {view.best.epoch:.0f}"
                 self.offer = f"{what}: talk to it · enter", partial(self._load, str(attached.path))
             self._on_change()
 
@@ -161,6 +162,7 @@ class TrainingFollower:
         model = SessionModel.from_training(view, message.events, self._screen.state.runs_dir)
         if model and view.epoch and self._attached is None:  # at epoch 0, nothing has been learned
             what = f"{model.name} is trained" if view.finished else f"epoch {view.epoch:.0f}"
+            what = model.warning or what
             talk = partial(self._use, model, f"now talking to {model.name}: {model.description}")
             self.offer = f"{what}: talk to it · enter", talk
         self._on_change()

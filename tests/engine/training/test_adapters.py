@@ -15,12 +15,13 @@ from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
-from engine.events import Evaluated, Finished, LinesScored, Sampled, Started
+from engine.events import Evaluated, Finished, LinesScored, Sampled, Started, Warned
 from engine.models.base import score_sequence
 from engine.models.pretrained.folders import read_base
 from engine.models.pretrained.names import BASE_FILE
 from engine.presets import PRESETS
-from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE
+from engine.runs import directory
+from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE, RESUME_FILE
 from engine.runs.export import export_gguf, export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.job import WHOLE_MODEL_LR, TrainingInput, configure, default_preset, prepare_job, resume_job
@@ -34,7 +35,7 @@ pytest.importorskip("transformers")
 
 SHORT = {
     "mode": "dialogue", "min_speaker_lines": 5, "epochs": 2, "batch_size": 4, "bptt": 32, "lora_rank": 4, "lr": 0.01,
-    "threads": 1, "device": "cpu", "precision": "fp32", "patience": 0,
+    "threads": 1, "device": "cpu", "precision": "fp32", "patience": 0, "keep_epoch_checkpoints": True,
 }  # fmt: skip
 
 
@@ -240,6 +241,23 @@ def test_a_stopped_run_resumes_exactly(trained, base, corpus, tmp_path, steps_be
         assert parts[0] == parts[1] + parts[2]
     assert resumed[-1].test_perplexity == whole[-1].test_perplexity
     assert weights_equal(*(load_file(path / ADAPTER_FILE) for path in (tmp_path / "tuned", trained[0])))
+
+
+def test_a_stopped_run_has_what_a_resume_needs_and_a_finished_one_its_adapter_alone(base, corpus, tmp_path):
+    """A checkpoint has the weights, two moments in single and the best weights in half precision, an adapter half."""
+    job, first = prepare(tmp_path, corpus, f"hf:{base}", lora_rank=32, epochs=1, keep_epoch_checkpoints=False), []
+    adapter_bytes = 2 * 32 * 2 * (4 * 32 + 2 * (32 + 16) + 3 * (32 + 64))
+    first += job.events(lambda: bool(first) and getattr(first[-1], "step", 0) >= 2)
+    files = {path.name: path.stat().st_size for path in job.run.path.rglob("*.safetensors")}
+    assert files.keys() == {ADAPTER_FILE, RESUME_FILE}
+    assert files[ADAPTER_FILE] < 1.2 * adapter_bytes
+    assert files[RESUME_FILE] < (1 + 3 * 2) * adapter_bytes
+    assert directory.summarize_run(job.run.path).nothing_learned == f"nothing learned yet: step 0, plain hf:{base}"
+    (job.run.path / ADAPTER_FILE).unlink()
+    resumed = list(resume_job("tuned", tmp_path).events(lambda: False))
+    assert [ADAPTER_FILE in event.message for event in events_of(Warned, resumed)] == [True]
+    assert [path.name for path in job.run.path.rglob("*.safetensors")] == [ADAPTER_FILE]
+    assert not load_model(job.run.path).nothing_learned
 
 
 def test_an_adapter_is_trained_further_from_its_weights(run, corpus):

@@ -67,6 +67,17 @@ class TestList:
         assert re.search(r"mine +finished +tiny +lstm +line +1\.0 ", done.stdout)
         assert done.stderr == "run broken cannot be read; see `lotr-tui runs show broken`\n"
 
+    def test_a_run_whose_best_model_is_the_one_before_the_first_step_has_learned_nothing(self, lotr, home):
+        run = write_run(home / "runs" / "early")
+        append_events(run, [Evaluated(0, 0.0, 150.0, True, 0.1), Checkpointed(0, MODEL_FILE), *EVENTS[:2]])
+        line = "nothing learned yet: step 0, plain random weights"
+        assert f"early: {line}\n" in lotr("runs").stdout
+        assert json_output(lotr("runs", "show", "early"))["nothing_learned"] == line
+        for command in (["generate", "the", "--run", "early"], ["eval", "early"]):
+            assert f"note: early: {line}\n" in lotr(*command).stderr
+        append_events(run, [Checkpointed(8, MODEL_FILE)])
+        assert "nothing learned" not in lotr("runs").stdout
+
     def test_list_without_runs_is_empty(self, lotr):
         done = lotr("runs")
         assert (done.returncode, done.stdout) == (0, "")

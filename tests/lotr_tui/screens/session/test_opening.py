@@ -105,6 +105,14 @@ async def test_keys_and_commands_that_need_a_model_do_nothing_before_it_is_loade
         assert ui.text_of(app.screen.query_one("#prompt-mark")) == "reply ❯"  # the saved mode
 
 
+async def test_a_run_that_has_learned_nothing_says_so(opened, tmp_path):
+    run = write_run(tmp_path / "runs" / "early")
+    append_events(run, [Evaluated(0, 0.0, 150.0, True, 1.0), Checkpointed(0, MODEL_FILE)])
+    async with opened(session_model=load_session_model([str(run)], None)) as (pilot, app):
+        line = "nothing learned yet: step 0, plain random weights"
+        await ui.until(pilot, lambda: is_ready(app) and Note(line) in app.screen.view.transcript.entries)
+
+
 async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_path):
     run = write_run(tmp_path / "runs" / "mine")
     append_events(run, [Evaluated(1, 1.0, 50.0, True, 1.0), Checkpointed(1, MODEL_FILE)])
