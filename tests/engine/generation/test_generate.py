@@ -334,7 +334,7 @@ class TestBatch:
 
 @pytest.mark.slow
 def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_percent():
-    loaded = load_model(resolve_run(None))
+    loaded = load_model(resolve_run("lstm"))
     exact = NumpyLSTM(loaded.decoder.config, loaded.decoder.tokenizer, loaded.decoder.weights)
     rounded = NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True)
     dataset = load_dataset(loaded.config.data, exact.tokenizer)
