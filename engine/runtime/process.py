@@ -1,12 +1,8 @@
-"""Threads of this process, its rank in a training, processes with limits beside it, and the machine."""
+"""Threads of this process, its rank in a training, and the machine."""
 
 import importlib
 import importlib.util
-import json
-import multiprocessing
 import os
-import resource
-import signal
 import sys
 import threading
 import time
@@ -17,18 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from engine.errors import InvalidInputError, LotrError, describe_error
+from engine.errors import InvalidInputError
 
 # Threads of OpenMP, which reads this when PyTorch is imported, sleep sooner while they wait for each other. Beside one
 # busy process, training takes 4 times as long without this limit, and 2 times with it.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 POLL_INTERVAL = 1.0  # seconds between readings of the machine
 HUGE_PAGE, MADV_COLLAPSE = 1 << 21, 25  # move memory into huge pages at once, of Linux 6.1 and later
-MAX_SECONDS = 60  # of a call in a sandbox, also if it waits or other processes delay it
-MAX_MEMORY_BYTES = 1 << 30  # that a call may take beyond the memory of the imported modules, where Linux limits it
-MAX_ANSWER_BYTES = 50_000_000
 CANCEL_INTERVAL = 0.1  # seconds between two looks at the cancellation of a thread that waits for room
-_CODE = "import sys; sys.path[:] = sys.argv[3:]; from engine.runtime.process import serve; serve(*sys.argv[1:3])"
 
 T = TypeVar("T")
 EventSource = Callable[["Cancellation"], Iterator[T]]
@@ -179,97 +171,3 @@ def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
         cores_used = process.cpu_percent(None) / 100
         readings = tuple(GpuStats(*(read(query, gpu) for query in queries)) for gpu in gpus)
         yield MachineStats(process.memory_info().rss, cores_used, psutil.cpu_count() or 1, readings)
-
-
-class SandboxError(LotrError):
-    """Error of a library in a sandbox, or of a call that exceeds a limit or crashes."""
-
-
-class Sandbox:
-    """A process that imports modules once and forks for each call, so that none harms this process or a later one."""
-
-    def __init__(self, *modules: str, max_cpu_seconds: int) -> None:
-        self._arguments = [" ".join(modules), str(max_cpu_seconds)]
-        self._process: Any = None
-        self._lock = threading.RLock()
-
-    def start(self) -> None:
-        with self._lock:
-            if self._process is None:
-                from subprocess import DEVNULL, PIPE, Popen  # takes 5 ms, and most sessions need no sandbox
-
-                # Without -P, modules would also be looked for in the working directory: it may be the folder of a model
-                command = [sys.executable, "-P", "-c", _CODE, *self._arguments, *map(os.path.abspath, sys.path)]
-                self._process = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
-
-    def stop(self) -> None:
-        with self._lock:
-            if self._process is not None:
-                self._process.kill()
-                self._process.communicate()
-                self._process = None
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return the result of a function of a module in the process. Arguments and result are values of JSON.
-
-        An InvalidInputError of the function is raised as it is, and another one as a SandboxError.
-        """
-        request = json.dumps([function.__module__, function.__qualname__, arguments]).encode() + b"\n"
-        with self._lock:
-            self.start()
-            answer = b""
-            try:
-                with suppress(BrokenPipeError):
-                    self._process.stdin.write(request)
-                    self._process.stdin.flush()
-                    answer = self._process.stdout.readline()
-            finally:
-                if not answer:  # also after an interruption: the next answer would be the one to this request
-                    self.stop()
-        kind, value = json.loads(answer or '["error", "the process that reads it has ended; try again"]')
-        if kind == "result":
-            return value
-        raise InvalidInputError(value) if kind == "input" else SandboxError(value)
-
-
-def serve(modules: str, max_cpu_seconds: str) -> None:
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # drops the output of libraries
-    for module in modules.split():
-        importlib.import_module(module)
-    context = multiprocessing.get_context("fork")
-    for request in sys.stdin.buffer:
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_answer, args=(request, int(max_cpu_seconds), sender))
-        child.start()
-        sender.close()
-        answer = b""
-        with receiver, suppress(EOFError, OSError):  # no answer, or one that is too long
-            answer = receiver.recv_bytes(MAX_ANSWER_BYTES)
-        child.kill()
-        child.join()
-        if not answer:
-            is_slow = child.exitcode in (-signal.SIGXCPU, -signal.SIGALRM)
-            crash = "it crashes the library that reads it, or needs too much memory"
-            problem = f"it takes more than {max_cpu_seconds} seconds" if is_slow else crash
-            answer = json.dumps(["error", problem]).encode()
-        answers.write(answer + b"\n")
-
-
-def _answer(request: bytes, max_cpu_seconds: int, sender: Any) -> None:
-    # Signals end the process also inside of libraries.
-    resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, max_cpu_seconds + 1))
-    signal.alarm(MAX_SECONDS)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # macOS has no such file and no such limit
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    module, name, arguments = json.loads(request)
-    try:
-        answer = ["result", getattr(importlib.import_module(module), name)(*arguments)]
-    except MemoryError:
-        answer = ["error", f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory"]
-    except BaseException as error:  # a panic of tokenizers is no `Exception`
-        answer = ["input" if isinstance(error, InvalidInputError) else "error", describe_error(error)]
-    sender.send_bytes(json.dumps(answer).encode())

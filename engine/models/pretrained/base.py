@@ -242,10 +242,17 @@ class _Settings(msgspec.Struct, kw_only=True):  # of `config.json`
     attention_bias: bool = False
 
 
+def check_family(kind: str, families: Mapping[str, str]) -> None:
+    """Raise an UnsupportedModelError with the names of the families unless `kind` is one of the keys."""
+    if kind not in families:
+        known = ", ".join(families)
+        raise UnsupportedModelError(f"it is a model of the kind {printable(kind[:60])!r}, and not of {known}")
+
+
 def read_config(settings: Mapping[str, Any]) -> ModelConfig:
     """Return the configuration, without dropout, of a model of `FAMILIES` from the content of its `config.json`."""
-    if (model_type := str(settings.get("model_type"))) not in FAMILIES:
-        raise UnsupportedModelError(f"it is a model of the kind {printable(model_type[:60])!r}")
+    model_type = str(settings.get("model_type"))
+    check_family(model_type, FAMILIES)
     stated = msgspec.convert(settings, _Settings)
     rope = stated.rope_parameters or stated.rope_scaling or _Rope()
     kind = rope.rope_type or rope.type or "default"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, cast
 from engine.data import speakers
 from engine.data.tokenizers import check_unicode
 from engine.errors import InvalidInputError, describe_error
-from engine.runtime.process import Sandbox
+from engine.runtime.sandbox import Sandbox
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a session with a model of words does not need
     from jinja2 import Template

@@ -15,7 +15,8 @@ from engine.models.pretrained import base as bases
 from engine.models.pretrained import gguf_file, names
 from engine.models.pretrained.chat import SANDBOX, ChatTemplate, JinjaTemplate
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from engine.runtime.process import SandboxError, silence_descriptors
+from engine.runtime.process import silence_descriptors
+from engine.runtime.sandbox import SandboxError
 from engine.storage.files import read_limited, write_folder
 from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, TensorFile, check_tensors, to_int8
 

@@ -19,8 +19,15 @@ import tokenizers
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
-from engine.errors import InvalidInputError, RunError, printable
-from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config, read_tokenizer
+from engine.errors import InvalidInputError, RunError
+from engine.models.pretrained.base import (
+    Base,
+    UnsupportedModelError,
+    check_family,
+    make_base,
+    read_config,
+    read_tokenizer,
+)
 from engine.models.pretrained.tokenizer import SPACE_MARK
 from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
@@ -103,8 +110,7 @@ def read_gguf_base(path: Path, name: str) -> Base:
 
 
 def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
-    if architecture not in FAMILIES:
-        raise UnsupportedModelError(f"it is a model of the kind {printable(architecture[:60])!r}")
+    check_family(architecture, FAMILIES)
     prefix = f"{architecture}."
     stated = {key.removeprefix(prefix): value for key, value in file.metadata.items() if not isinstance(value, list)}
     settings: dict[str, Any] = {"rms_norm_eps": 1e-5, "model_type": architecture, "use_sliding_window": True}

@@ -20,9 +20,10 @@ from engine.models import numpy_transformer, weights
 from engine.models.base import HiddenVector, LogProbs
 from engine.models.pretrained import base, folders, names
 from engine.runtime import process
+from engine.runtime.sandbox import Sandbox
 
 # Transformers first reads the settings of a model here.
-SANDBOX = process.Sandbox(
+SANDBOX = Sandbox(
     "torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", __name__, max_cpu_seconds=15
 )
 OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}

@@ -1,4 +1,4 @@
-"""Generator threads, sandboxes, huge pages, and readings of the machine."""
+"""Generator threads, huge pages, and readings of the machine."""
 
 import sys
 import threading
@@ -8,7 +8,6 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.errors import InvalidInputError
 from engine.runtime import process
 from tests.support.commands import wait_until
 
@@ -104,36 +103,6 @@ class TestGeneratorThread:
         cancellation.set()
         assert list(process.throttle(iter(range(5)), 0.1, cancellation)) == list(range(5))  # would take 50 s
         assert time.perf_counter() - start < DEADLINE
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    return process.Sandbox("json", max_cpu_seconds=1)
-
-
-@pytest.mark.parametrize(
-    ("code", "error", "message"),
-    [
-        ("sum(range(10**12))", process.SandboxError, "it takes more than 1 seconds"),
-        ("10**10**10", process.SandboxError, "it takes more than 1 seconds"),
-        ("[0] * 10**10", process.SandboxError, "it needs more than 1 GB of memory"),
-        ("__import__('os').abort()", process.SandboxError, "it crashes the library that reads it"),
-        ("'x' * 10**8", process.SandboxError, "it crashes the library that reads it"),
-        ("1 / 0", process.SandboxError, "ZeroDivisionError: division by zero"),
-        ("__import__('sys').exit()", process.SandboxError, "SystemExit"),
-        ("__import__('engine.config').config.Config().with_values('x')", InvalidInputError, "--set 'x' is not"),
-    ],
-)
-def test_a_call_that_fails_is_one_line_and_harms_no_other_call(code, error, message, sandbox):
-    with pytest.raises(error, match=f"^{message}"):
-        sandbox.call(eval, code)
-    assert sandbox.call(eval, "(print('text'), [1, 'two'])[1]") == [1, "two"]
-
-
-def test_no_module_of_the_working_directory_is_imported(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "wave.py").write_text("raise SystemExit")
-    assert process.Sandbox("wave", max_cpu_seconds=1).call(eval, "1 + 1") == 2
 
 
 def fake_pynvml(power=1, error=None):

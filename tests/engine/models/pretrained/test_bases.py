@@ -26,7 +26,7 @@ from engine.models.pretrained.gguf_file import vocabulary_metadata
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.weights import rotary_frequencies
 from engine.runs.loading import load_model_by_name
-from engine.runtime.process import Sandbox
+from engine.runtime.sandbox import Sandbox
 from engine.storage.tensor_file import to_int8
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, load_gguf, save_model, write_gguf
 
@@ -301,6 +301,7 @@ def test_what_only_transformers_can_load_is_named(folders, tmp_path):
     path = tmp_path / "tiny.gguf"
     for change, message in (
         (setting(tokenizer__ggml__pre="tekken"), "'tekken'"), (setting(tokenizer__ggml__model="t5"), "'t5'"),
+        (setting(general__architecture="gemma3"), "of the kind 'gemma3', and not of llama, qwen2"),
         (setting(llama__expert_count=8), "has experts"), (setting(llama__rope__scaling__type="yarn"), "yarn"),
         (tensor("blk.0.attn_q_norm.weight", np.ones(8)), "tensors of another kind of model, such as blk.0.attn_q_norm"),
     ):  # fmt: skip
