@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -60,9 +61,9 @@ def serve(
     except ImportError as error:
         needs = "serve --api needs aiohttp" if as_api else "serve needs textual-serve"
         raise InvalidInputError(f"{needs}; {install_command('api' if as_api else 'serve')}") from error
-    origins = [_read_origin(each) for each in allow_origin or ()]
-    if origins and not as_api:
-        raise InvalidInputError("--allow-origin is for --api; a page of the session has its own origin")
+    origins = [each.rstrip("/") for each in allow_origin or ()]
+    if not all(re.fullmatch("https?://[^/]+", each) for each in origins):
+        raise InvalidInputError("--allow-origin needs an origin, such as http://localhost:3000")
     for_browsers = {"--attach": attach, "--theme": theme, "--max-browsers": max_browsers} if as_api else {}
     excluded = [name for name, value in for_browsers.items() if value is not None]
     if excluded or (attach is not None and run):
@@ -99,13 +100,6 @@ def serve(
             tunnel = "the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe"
         on_ready = partial(report, *lines, tunnel, "ctrl+c ends the server", sep="\n")
         return asyncio.run(access.serve_until_signal(application, guard, listening, on_ready))
-
-
-def _read_origin(text: str) -> str:
-    scheme, _, host = text.lower().rstrip("/").partition("://")
-    if scheme not in ("http", "https") or not host or "/" in host:
-        raise InvalidInputError(f"--allow-origin {text!r} is no origin; use one such as http://localhost:3000")
-    return f"{scheme}://{host}"
 
 
 @commands.command("learn", cls=main.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")

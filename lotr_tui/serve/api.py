@@ -2,28 +2,36 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from engine.data import speakers
 from engine.errors import InvalidInputError, LotrError, RunError, suggest_nearest
 from lotr_tui.serve.access import AccessGuard, Handler
 from lotr_tui.serve.api_answer import Piece, describe_choice, write_pieces
-from lotr_tui.serve.api_prompt import Prompt, read_prompts
-from lotr_tui.serve.api_request import Asked, read_request
+from lotr_tui.serve.api_prompt import read_prompts
+from lotr_tui.serve.api_request import read_request
 from lotr_tui.session.cast import answering_cast
 from lotr_tui.session.read_text import TextReader
 from lotr_tui.session.session_model import SessionModel
 
 MAX_BODY_BYTES = 1 << 20
 MAX_UNREAD_BYTES = 1 << 20  # of a stream, which wait for the client while its text is written
-MAX_WAIT = 10.0  # seconds that a text waits for a client that does not read; then the text is dropped
+MAX_WAIT = 10.0  # seconds that an answer waits for a client that does not read; then the text is dropped
 MAX_KNOWN_ANSWERS = 1000  # whose speakers are known when a client sends them back
 NEAREST_MODEL = 0.85  # similarity of a wrong name to the right one
+CODES = {404: "unknown_url", 405: "method_not_supported"}
 DROPPED_HEADER = "X-Lotr-Tui-Dropped-Messages"
+CROSS_ORIGIN = {
+    "Access-Control-Allow-Headers": "authorization, *",
+    "Access-Control-Expose-Headers": DROPPED_HEADER,
+    "Vary": "Origin",
+}
 
 
 class UnknownModelError(InvalidInputError):
@@ -33,41 +41,30 @@ class UnknownModelError(InvalidInputError):
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer with an error in OpenAI's form."""
-    headers = dict[str, str]()
     code = None
     try:
         return await handler(request)
+    except web.HTTPForbidden as error:
+        status, code, message = 401, "invalid_api_key", str(error.text).removeprefix("403 forbidden: ")
     except web.HTTPException as error:
-        status = error.status
-        message = error.text or error.reason
-        if status == 403:
-            status, code = 401, "invalid_api_key"
-            message = message.removeprefix("403 forbidden: ")
-        elif isinstance(error, web.HTTPMethodNotAllowed):
-            code = "method_not_supported"
-            allowed = ", ".join(sorted(error.allowed_methods - {hdrs.METH_HEAD}))
-            message = f"{request.method} is not allowed on {request.path}; use {allowed}"
-            headers[hdrs.ALLOW] = allowed
-        elif status == 404:
-            code = "unknown_url"
-            message = f"there is no {request.path}; see /v1/models, /v1/completions and /v1/chat/completions"
+        status, code = error.status, CODES.get(error.status)
+        message = f"{request.method} {request.path}: {error.reason}"
     except UnknownModelError as error:
         status, code, message = 404, "model_not_found", str(error)
     except LotrError as error:
         status, message = 500 if isinstance(error, RunError) else 400, str(error)
     kind = "server_error" if status >= 500 else "invalid_request_error"
     record = {"message": str(LotrError(message)), "type": kind, "param": None, "code": code}
-    return web.json_response({"error": record}, status=status, headers=headers)
+    return web.json_response({"error": record}, status=status)
 
 
 class Client:
     """The client of a request, to which an answer is streamed. It may read slowly, but not for ever."""
 
-    def __init__(self, request: web.Request, num_dropped: int) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
         self._request = request
-        self.headers = {DROPPED_HEADER: str(num_dropped)} if num_dropped else {}
         kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        self.response = web.StreamResponse(headers=kind | self.headers)
+        self.response = web.StreamResponse(headers={**kind, **headers})
         self._patience = MAX_WAIT
         if request.transport is not None:
             request.transport.set_write_buffer_limits(MAX_UNREAD_BYTES)
@@ -76,26 +73,20 @@ class Client:
         transport = self._request.transport
         return transport is None or transport.is_closing()
 
-    async def wait_until_read(self) -> None:
-        """Wait until there is room for another text."""
-        self._patience = MAX_WAIT
-        await self.send(b"")
-
-    async def send(self, data: bytes) -> None:
+    async def send(self, event: object) -> None:
         """Send an event, and wait if too many are unread. A client that is waited for too long is disconnected."""
+        data = event if isinstance(event, bytes) else msgspec.json.encode(event)
         started_at = time.monotonic()
-        try:
-            async with asyncio.timeout(self._patience):
-                if data:
+        with suppress(ConnectionResetError):  # the client has left
+            try:
+                async with asyncio.timeout(self._patience):
                     if not self.response.prepared:  # at the first token: errors before it have a status
                         await self.response.prepare(self._request)
                     await self.response.write(b"data: " + data + b"\n\n")
-                await self._request.writer.drain()
-        except ConnectionResetError:
-            pass  # the client has left
-        except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
+                    await self._request.writer.drain()
+            except TimeoutError:
+                if self._request.transport is not None:
+                    self._request.transport.abort()
         self._patience -= time.monotonic() - started_at
 
 
@@ -111,7 +102,7 @@ class ApiServer:
         self._reader = TextReader()
         self._reading = asyncio.Lock()  # of one request
         self._turn = asyncio.Lock()  # to write one text
-        self._said_by = dict[str, str]()  # canonical names of speakers by their latest answers
+        self._answers = deque[tuple[str, str]](maxlen=MAX_KNOWN_ANSWERS)  # texts, and who has said them
         names = sorted(answering_cast(model.cast, ""))
         cast = {speakers.display_name(each).lower().replace(" ", "-"): each for each in names}
         self.speakers = {model.name: "", **{f"{model.name}/{slug}": name for slug, name in cast.items()}}  # by model
@@ -129,17 +120,15 @@ class ApiServer:
     @web.middleware
     async def _answer_preflight(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # A browser asks without the token whether a page may send it.
-        if request.method == hdrs.METH_OPTIONS and request.headers.get(hdrs.ORIGIN) in self._origins:
+        if request.method == "OPTIONS" and request.headers.get("Origin") in self._origins:
             return web.Response(status=204)
         return await handler(request)
 
     async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
-        origin = request.headers.get(hdrs.ORIGIN)
+        origin = request.headers.get("Origin")
         if origin in self._origins:
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.VARY] = hdrs.ORIGIN
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "authorization, *"
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = DROPPED_HEADER
+            response.headers.update(CROSS_ORIGIN)
+            response.headers["Access-Control-Allow-Origin"] = origin
 
     async def _handle_models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": [self._describe_model(name) for name in self.speakers]})
@@ -160,13 +149,13 @@ class ApiServer:
         return speaker
 
     async def _handle_text(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
-            raise web.HTTPUnsupportedMediaType(text="the body is compressed; send it as it is")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise web.HTTPUnsupportedMediaType(reason="the body is compressed, send it as it is")
         is_chat = request.path.endswith("/chat/completions")
         asked = read_request(await request.read(), is_chat, self._model.default_settings.sampler)
         speaker = self._find_speaker(asked.model)
         async with self._reading:
-            prompts = await asyncio.to_thread(read_prompts, self._model, asked, speaker, self._said_by)
+            prompts = await asyncio.to_thread(read_prompts, self._model, asked, speaker, dict(self._answers))
         part = "text"
         if is_chat:
             part = "delta" if asked.stream else "message"
@@ -174,57 +163,35 @@ class ApiServer:
         now = time.time_ns()
         record: dict[str, Any] = {"id": f"{kind}-{now}", "object": f"{kind}.chunk" if part == "delta" else kind}
         record |= {"created": now // 10**9, "model": asked.model, "seed": asked.seed}
-        num_dropped = sum(prompt.num_dropped for prompt in prompts)
-        if num_dropped:
+        headers = dict[str, str]()
+        if num_dropped := sum(prompt.num_dropped for prompt in prompts):
             record["lotr_tui"] = {"dropped_messages": num_dropped}
-        client = Client(request, num_dropped)
+            headers[DROPPED_HEADER] = str(num_dropped)
+        client = Client(request, headers)
         choices = list[dict[str, Any]]()
         num_read = sum(len(prompt.context.ids) for prompt in prompts)
         num_written = 0
         for index, prompt in enumerate(prompts):
-            await client.wait_until_read()
+            written = list[Piece]()
+            num_characters = 0
             async with self._turn:
-                written, reason = await self._write(client, asked, prompt, part, record, index)
-            choices.append(describe_choice(written, reason, part) | {"index": index})
-            num_written += len(written) - is_chat  # the first piece of a chat is no token
-            self._remember(written)
+                steps = write_pieces(self._reader, asked, prompt.context, client.is_gone)
+                while not client.is_gone() and (piece := await asyncio.to_thread(next, steps, None)) is not None:
+                    if asked.stream:
+                        choice = describe_choice([piece], part, num_characters, is_first=not written)
+                        await client.send(record | {"choices": [choice | {"index": index}]})
+                    written.append(piece)
+                    num_characters += len(piece.text)
+            choice = describe_choice(written, part)
+            choices.append(choice | {"index": index})
+            num_written += len(written) - 1 - is_chat  # without the pieces that are no tokens
+            for piece in written[:1]:  # clients send an answer back without the name of who has said it
+                if piece.speaker:
+                    self._answers.append((choice[part]["content"].strip(), piece.speaker))
         usage = {"prompt_tokens": num_read, "completion_tokens": num_written, "total_tokens": num_read + num_written}
         if not asked.stream:
-            return web.json_response(record | {"choices": choices, "usage": usage}, headers=client.headers)
+            return web.json_response(record | {"choices": choices, "usage": usage}, headers=headers)
         if asked.stream_options.get("include_usage"):
-            await client.send(msgspec.json.encode(record | {"choices": [], "usage": usage}))
+            await client.send(record | {"choices": [], "usage": usage})
         await client.send(b"[DONE]")
         return client.response
-
-    async def _write(
-        self, client: Client, asked: Asked, prompt: Prompt, part: str, record: dict[str, Any], index: int
-    ) -> tuple[list[Piece], str]:
-        """Write one text, and return its pieces and why it has ended."""
-        steps = write_pieces(self._reader, asked, prompt.context, client.is_gone)
-        written = list[Piece]()
-        reason, num_characters = "", 0
-        while not client.is_gone():
-            step = await asyncio.to_thread(next, steps, None)
-            if step is None:
-                break
-            new = list[Piece]()
-            if isinstance(step, str):
-                reason = step
-            else:
-                new.append(step)
-            if asked.stream:
-                choice = describe_choice(new, reason, part, offset=num_characters, is_first=not written)
-                await client.send(msgspec.json.encode(record | {"choices": [choice | {"index": index}]}))
-            written += new
-            num_characters += sum(len(piece.text) for piece in new)
-        return written, reason
-
-    def _remember(self, written: list[Piece]) -> None:
-        # Clients send an answer back without the name of who has said it.
-        speaker = "".join(piece.speaker for piece in written)
-        if speaker:
-            text = "".join(piece.text for piece in written).strip()
-            self._said_by.pop(text, None)
-            self._said_by[text] = speaker
-            if len(self._said_by) > MAX_KNOWN_ANSWERS:
-                del self._said_by[next(iter(self._said_by))]

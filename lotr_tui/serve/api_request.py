@@ -20,6 +20,10 @@ MISSPELLING = 0.8  # similarity of a wrong name to the right one
 NEUTRAL: dict[str, object] = dict.fromkeys(("frequency_penalty", "presence_penalty", "echo"), 0)
 NEUTRAL |= {"logit_bias": {}, "n": 1, "best_of": 1, "suffix": "", "tools": [], "response_format": {"type": "text"}}
 StopText = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+TemplateRole = Literal["system", "user", "assistant"]
+# A model is told what a tool has found, but knows no tools.
+TEMPLATE_ROLES: dict[str, TemplateRole] = {"developer": "system", "tool": "user"}
+TEMPLATE_ROLES |= {"system": "system", "user": "user", "assistant": "assistant"}
 NumTop = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
@@ -36,31 +40,23 @@ class Message:
         return "\n".join(part.get("text", "") for part in self.content or [])
 
     @property
-    def is_system(self) -> bool:
-        return self.role in ("system", "developer")
+    def template_role(self) -> TemplateRole:
+        return TEMPLATE_ROLES[self.role]
 
 
 @dataclass(frozen=True)
 class Asked:
     model: str
-    prompt: str | Annotated[tuple[str, ...], Meta(max_length=MAX_PROMPTS)] = ""
+    prompt: Annotated[tuple[str, ...], Meta(max_length=MAX_PROMPTS)] = ()
     messages: tuple[Message, ...] = ()
     seed: int = field(default_factory=random_seed)
-    stop: StopText | Annotated[tuple[StopText, ...], Meta(max_length=MAX_STOPS)] = ()
+    stop: Annotated[tuple[StopText, ...], Meta(max_length=MAX_STOPS)] = ()
     logprobs: bool | NumTop = False  # of a completion the number of alternatives
     top_logprobs: NumTop = 0  # of a chat
     strength: float | None = None  # of all adapters
     stream: bool = False
     stream_options: dict[str, Any] = field(default_factory=dict)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a request has its fields
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else self.stop
 
 
 def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Asked:
@@ -70,12 +66,14 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
         raise InvalidInputError(f"the request has {len(body):,} fields; send at most {MAX_FIELDS}")
     given = {name: value for name, value in body.items() if value is not None}
     _check_names(given, default)
+    for name in ("prompt", "stop"):
+        if isinstance(given.get(name), str):
+            given[name] = [given[name]] if given[name] else []
     text_field = "messages" if is_chat else "prompt"
     if not given.get(text_field):
         raise InvalidInputError(f"{text_field} is missing or empty; give at least one")
     given["max_tokens"] = given.get("max_completion_tokens", given.get("max_tokens", default.max_tokens))
-    sampler = asdict(default)
-    sampler |= {name: given[name] for name in sampler if name in given}
+    sampler = {name: given.get(name, value) for name, value in asdict(default).items()}
     names = {each.name for each in fields(Asked)} - {"prompt", "messages", "sampler"} | {text_field}
     asked = files.decode(Asked, {name: value for name, value in given.items() if name in names})
     check_seed(asked.seed)

@@ -49,6 +49,13 @@ def test_mutated_models_by_others_are_played_or_refused_in_one_line():
     assert "mutated models: 16 trials, 0 problems" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_a_server_answers_during_attacks_of_its_clients():
+    pytest.importorskip("textual_serve")
+    done = run_command("hostile_clients", "--rounds", "1", "--seconds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory):
     return InterruptedTrainings(tmp_path_factory.mktemp("home"), seed=1538)

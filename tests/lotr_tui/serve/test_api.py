@@ -149,8 +149,8 @@ async def test_tokens_have_their_text_and_the_bytes_that_they_add_also_inside_of
     tokens = chat.choices[0].logprobs.content
     written = b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace")
     assert written.startswith(chat.choices[0].message.content)
-    assert {"\n", "\\xf0"} <= {token.token for token in tokens}
-    assert {(token.token, *token.bytes) for token in tokens} >= {("\n", 10), ("\\xf0", 240)}
+    assert {"\n", "bytes:\\xf0"} <= {token.token for token in tokens}
+    assert {(token.token, *token.bytes) for token in tokens} >= {("\n", 10), ("bytes:\\xf0", 240)}
     assert {"\n", "bytes:\\xf0"} <= set(text.choices[0].logprobs.tokens)
 
 
@@ -201,7 +201,7 @@ async def test_a_chat_longer_than_the_context_loses_its_oldest_turns_and_says_ho
     assert kept[1]["role"] == "user"
     ids = model.chat.encode([ChatMessage(message["role"], message["content"]) for message in kept])
     assert len(ids) == answer.usage.prompt_tokens
-    assert 100 < answer.usage.prompt_tokens <= 160  # the answer has room
+    assert 110 < answer.usage.prompt_tokens <= 160  # the answer has room
     assert "lotr_tui" not in short.model_extra
     monkeypatch.setattr(api_prompt, "DEFAULT_CONTEXT_SIZE", 200)
     async with serve() as (client, plain):
@@ -337,7 +337,7 @@ async def test_a_prompt_longer_than_the_context_and_a_chat_without_a_form_are_re
 
 
 async def test_long_texts_are_refused_before_they_are_tokenized_whole_and_requests_one_at_a_time():
-    model, lock, num_read = FakeSlowModel(context_size=50), threading.Lock(), []
+    model, lock, num_read = FakeSlowModel(context_size=60), threading.Lock(), []
     encode = model.tokenizer.encode
 
     def count(text):

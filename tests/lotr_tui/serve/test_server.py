@@ -152,7 +152,7 @@ async def test_nothing_is_decompressed_with_or_without_the_token(is_api, record,
         application = ApiServer(dialogue_session_model(), guard).make_application()
     else:
         application = BrowserServer(echo_command(record), "title", guard, 1, print).make_application()
-    async with run_as_command(application) as port, ClientSession() as client:
+    async with asyncio.timeout(20), run_as_command(application) as port, ClientSession() as client:
         statuses = []
         for token in ("wrong", guard.token):
             headers = {"Content-Encoding": "gzip", "Authorization": f"Bearer {token}"}
