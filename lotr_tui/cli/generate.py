@@ -51,6 +51,7 @@ CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it h
 STRENGTH_HELP = "How much of the adapter acts: 0 is the model as it came, 1 (default) as trained, up to 1.5."
 StrengthOption = Annotated[float | None, option("--strength X", STRENGTH_HELP, main.MODEL, parser=read_strength)]
 STEER_HELP = "Write like a speaker, or like the lines of good.txt and unlike bad.txt: good.txt,bad.txt:X, X a strength."
+TO_HELP = "Who answers; '!NAME' outside of the cast. Default: the likeliest speaker."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
 RAW_HELP = "Print the exact text, with control characters, which a terminal obeys. JSON always has it, escaped."
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -104,7 +105,7 @@ def generate(
     reply: Annotated[bool, option("--reply", CHAT_HELP)] = False,
     system: Annotated[str | None, option("--system PROMPT", "System prompt of the chat template.")] = None,
     as_: Annotated[str | None, option("--as NAME", "Who says the prompt. Default: a stranger.", DIALOGUE)] = None,
-    to: Annotated[str | None, option("--to NAME", "Who answers. Default: the likeliest speaker.", DIALOGUE)] = None,
+    to: Annotated[str | None, option("--to NAME", TO_HELP, DIALOGUE)] = None,
     best_of: Annotated[int | None, option("--best-of N", BEST_OF_HELP, DIALOGUE, min=1, max=MAX_ANSWERS)] = None,
     scene: Annotated[bool, option("--scene", "Write a scene, which may start with the prompt.", DIALOGUE)] = False,
     cast: Annotated[str | None, option("--cast A,B,...", "Of the scene. Default: everybody.", DIALOGUE)] = None,

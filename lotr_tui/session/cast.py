@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from engine.data import speakers
 from engine.data.speakers import SOMEONE, STRANGER, display_name
-from engine.errors import suggest_nearest
+from engine.errors import InvalidInputError, suggest_nearest
 
 SPEAKER_STYLES = tuple(f"speaker-{number}" for number in range(12))  # a larger cast uses them again
 UNCAST_STYLE = "speaker"
 MODEL_CHOOSES = "the model chooses"
 A_STRANGER = "a stranger"  # the one name on the screen for who has no name
 NOBODY = {"as": (A_STRANGER, "stranger", "me", "anyone", "anybody"), "to": ("anyone", "anybody")}  # typed for no name
+ON_PURPOSE = "!"  # before a name that is not in the cast
 MIN_NAME_WIDTH, MAX_NAME_WIDTH = 7, 12  # cells of the column of names
 
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
@@ -32,20 +33,32 @@ NO_ROLES = Roles()
 
 
 def read_name(relation: str, typed: str, cast: Sequence[str]) -> str:
-    """Return the member of the cast that a typed name means, or any name in its canonical form; empty for anyone."""
-    if typed.strip().casefold() in NOBODY[relation]:
+    """Return the member of the cast that a typed name means, or another name in its canonical form; empty for anyone.
+
+    After `!`, a name may be any other; without it, only the user's, if it is not nearly one of the cast. Others raise
+    an InvalidInputError.
+    """
+    typed = typed.strip()
+    if typed.casefold() in NOBODY[relation]:
         return ""
     canonical = speakers.normalize_speaker(typed)
-    return speakers.find_member(canonical, cast) or canonical or speakers.find_speaker(typed, cast)
+    if not canonical:
+        return speakers.find_speaker(typed, cast)  # which says that it is no name
+    if (member := speakers.find_member(canonical, cast)) is not None:
+        return member
+    name, people = display_name(canonical), [display_name(member) for member in cast if member != SOMEONE]
+    nearest = suggest_nearest(name, people, 0.75)  # a far one is no misspelling
+    is_meant = typed.startswith(ON_PURPOSE) or (relation == "as" and nearest == ".")
+    if not is_meant:
+        raise InvalidInputError(f"{name} is not in the cast{nearest} For a speaker outside the cast, write !{name}")
+    return canonical
 
 
 def describe_unknown_name(name: str, cast: Sequence[str]) -> str:
-    """Return what to expect of a speaker outside the cast, with the nearest name of the cast; empty for a member."""
+    """Return what to expect of a speaker outside the cast; empty for a member."""
     if not name or name in cast:
         return ""
-    people = [display_name(member) for member in cast if member != SOMEONE]
-    hint = suggest_nearest(display_name(name), people, 0.75).rstrip(".")  # a far one is no misspelling
-    return f"{display_name(name)} is not in the cast, so the model has to imagine what such a speaker says{hint}"
+    return f"{display_name(name)} is not in the cast, so the model has to imagine what such a speaker says"
 
 
 def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tuple[str, ...]:

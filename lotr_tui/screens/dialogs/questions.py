@@ -105,7 +105,7 @@ class CastDialog(Dialog[Roles]):
             "Who answers" if column == "answering" else "Who you are",
             answers=answers,
             highlighted=names.index(getattr(current, role)),
-            fields=[Field("name", "", "type a part of a name, or any name", max_length=MAX_NAME_CHARACTERS)],
+            fields=[Field("name", "", "type a part of a name, or ! and another one", max_length=MAX_NAME_CHARACTERS)],
             submit=lambda texts: current._replace(**{role: read_name(relation, texts["name"], cast)}),
             finds=True,
         )

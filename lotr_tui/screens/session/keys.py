@@ -37,8 +37,8 @@ enter | enter | | | enter | | pick | Pick the marked alternative, or go to the p
 words | ctrl+g | | | call('view.take_keys') | | words | Why each word was picked, and letters as keys
 again | ctrl+r | r | | call('view.again') | | again | Answer again with another seed
 next | ctrl+n | n | | call('view.go_on') | | go on | The next turn, or more of the reply
-as | | | NAME | call('slot.choose_roles', 'speaking-as') | slot.set_control | | Speak as one of the cast or a stranger
-to | | | NAME | call('slot.choose_roles') | slot.set_control | | Choose who answers; anyone: the model chooses
+as | | | NAME | call('slot.choose_roles', 'speaking-as') | slot.set_control | | Speak as one of the cast or another
+to | | | NAME | call('slot.choose_roles') | slot.set_control | | Choose who answers; anyone: the model chooses; !NAME
 scene | | | TURNS NAMES | call('view.go_on', 4) | view.play_scene | | Go on for some turns, such as /scene 6 Frodo, Sam
 system | | | TEXT | call('slot.choose_roles') | slot.set_control | | Tell a chat model who it is, as: You are Gandalf
 new | | | - | call('view.open_session') | | | Begin a new session; this one stays saved
@@ -314,4 +314,7 @@ def complete_command(
     found = [value for value in values if len(value) > len(typed) and fold(value[: len(typed)]) == fold(typed)]
     choices = [Choice(f"{before}{typed}{value[len(typed) :]}{end}", value, helps.get(value, "")) for value in found]
     rest = found[0][len(typed) :] if found and typed else ""
-    return Completion(rest, f"{command.usage}   {command.help}", choices, -1)
+    # Enter takes the only value that fits, unless what is typed is a value itself, or any text is one.
+    is_complete = command.name == "system" or fold(typed) in map(fold, values)
+    chosen = 0 if rest and len(found) == 1 and not is_complete else -1
+    return Completion(rest, f"{command.usage}   {command.help}", choices, chosen)

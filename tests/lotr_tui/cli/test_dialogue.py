@@ -100,7 +100,7 @@ class TestAnswers:
         assert piped["text"] == record["text"]
 
     def test_any_name_says_the_prompt_and_answers(self, lotr, talk, run, model):
-        names = ("--as", "Barliman", "--to", "tom bombadil", "--seed", "5", "--best-of", "1")
+        names = ("--as", "Barliman", "--to", "!tom bombadil", "--seed", "5", "--best-of", "1")
         record = talk("generate", "the road", *names)
         assert record["text"] == answer(model, [Turn("BARLIMAN", "the road")], "TOM BOMBADIL", 5)
         assert (record["speaking_as"], record["speaker"]) == ("BARLIMAN", "TOM BOMBADIL")

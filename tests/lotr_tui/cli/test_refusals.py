@@ -53,6 +53,7 @@ OPTIONS = [
     ("eval r d --baselines", "--baselines is for one model, but several RUNs are compared"),
     ("eval r --by-speaker --text small.csv", "--by-speaker needs a model that knows speakers, and r does not"),
     ("generate the --run d --as FRODO --to frodo", "--as and --to are both FRODO; name two speakers"),
+    ("generate the --run d --to FROD", "Frod is not in the cast; did you mean Frodo? For a speaker outside"),
     ("generate --run d --to FRODO --best-of 4", "--best-of 4 compares answers to a PROMPT; give one"),
     ("generate the --run d --scene --cast FRODO", "--cast has only FRODO, but a scene needs two speakers; add one"),
     ("generate the --run d --scene --as FRODO", "--as belongs to an answer, not to a scene; leave out --as or --scene"),

@@ -1,5 +1,7 @@
 """Turns of conversations with speakers: who answers, scenes without the user, other answers and the best of several."""
 
+import re
+
 import pytest
 
 from engine.data.scripts import Turn, encode_speaker, encode_turns
@@ -88,14 +90,30 @@ def test_scene_is_the_one_that_the_engine_generates(conversation, session_model)
     assert conversation.current_reply is turns[-1]
 
 
-def test_any_name_can_be_typed_and_the_nearest_one_of_the_cast_is_mentioned():
-    typed = "gollum", "Uruk hai", "tom  bombadil"
-    assert [read_name("to", each, NAMES) for each in typed] == ["GOLLUM", "URUK-HAI", "TOM BOMBADIL"]
-    assert describe_unknown_name("GOLUM", NAMES).endswith("; did you mean Gollum?")
-    assert describe_unknown_name("SAURON", ["SKARN", "SOMEONE"]).endswith("says")
-    assert describe_unknown_name("GOLLUM", NAMES) == describe_unknown_name("", NAMES) == ""
-    with pytest.raises(InvalidInputError, match="is not a name"):
-        read_name("to", "...", NAMES)
+@pytest.mark.parametrize(
+    ("relation", "typed", "name"),
+    [
+        ("to", "gollum", "GOLLUM"), ("to", " Uruk hai ", "URUK-HAI"), ("to", "anyone", ""), ("to", "!Goll", "GOLL"),
+        ("to", "! tom  bombadil", "TOM BOMBADIL"), ("to", "!gollum", "GOLLUM"), ("as", "Barliman", "BARLIMAN"),
+        ("as", "!Golum", "GOLUM"), ("as", "me", ""),
+    ],
+)  # fmt: skip
+def test_a_name_outside_the_cast_is_the_users_or_is_said_on_purpose(relation, typed, name):
+    assert read_name(relation, typed, NAMES) == name
+    assert bool(describe_unknown_name(name, NAMES)) == (name not in ("", *NAMES))
+
+
+@pytest.mark.parametrize(
+    ("relation", "typed", "message"),
+    [
+        ("to", "Goll", "Goll is not in the cast; did you mean Gollum? For a speaker outside the cast, write !Goll"),
+        ("as", "GANDLF", "did you mean Gandalf?"), ("to", "Barliman", "Barliman is not in the cast. For a speaker"),
+        ("to", "...", "is not a name"), ("as", "!", "is not a name"),
+    ],
+)  # fmt: skip
+def test_a_misspelled_name_is_refused_with_the_nearest_one(relation, typed, message):
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
+        read_name(relation, typed, NAMES)
 
 
 def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_model):

@@ -33,7 +33,7 @@ async def test_keys_and_typed_names_choose_who_answers_and_who_speaks(make_host)
             ("answering", ("down", "enter"), Roles("", "SAM")),
             ("answering", (*"DEAD", "enter"), Roles("", "KING OF THE DEAD")),
             ("answering", (*"gol", "enter"), Roles("", "GOLLUM")), ("answering", ("down", "escape"), None),
-            ("answering", (*"tom b", "enter"), Roles("", "TOM B")),
+            ("answering", (*"!tom b", "enter"), Roles("", "TOM B")),
             ("speaking-as", (*"sa", "enter"), Roles("SAM", "FRODO")),
             ("answering", (*"anyone", "enter"), Roles("", "")), ("speaking-as", ("enter",), CURRENT),
         ]:  # fmt: skip

@@ -46,6 +46,23 @@ def test_arguments_are_completed_with_the_choices_of_their_command(tmp_path):
         keys.parse_command("/temperature", None)
 
 
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("/to gol", "/to gollum"), ("/scene 6 Frodo, gan", "/scene 6 Frodo, gandalf"), ("/inspect le", "/inspect lens"),
+        ("/set top-k", ""), ("/set see", "/set seed "), ("/preset ch", "/preset chat"),
+        ("/to sam", ""), ("/to g", ""), ("/to", "/to"), ("/system You", ""), ("/strength 1", ""), ("/to !gol", ""),
+    ],
+)  # fmt: skip
+def test_enter_takes_the_only_value_that_fits(text, taken):
+    cast = ["FRODO", "GANDALF", "GOLLUM", "SAM", "SAMWISE"]
+    model = SimpleNamespace(
+        cast=cast, chat=object() if "system" in text else None, strengths={"film": 1.0}, unsteered=None
+    )
+    completion = keys.complete_command(text, model)
+    assert (completion.choices[completion.chosen].text if completion.chosen >= 0 else "") == taken
+
+
 def test_only_commands_that_the_model_can_do_are_offered():
     bare = {"strengths": {}, "source": "", "name": "lstm", "model": None, "unsteered": None}
     for cast, chat, offered in (("SAM",), None, {"as", "to", "scene"}), ((), object(), {"system"}), ((), None, set()):
@@ -187,7 +204,7 @@ async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(op
 async def test_keys_that_are_typed_while_a_line_is_handled_are_neither_lost_nor_joined_to_it(opened, tmp_path):
     write_run(tmp_path / "runs" / "moria")
     async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
-        await type_ahead(pilot, "/to gollum", "the lamp")
+        await type_ahead(pilot, "/to goll", "the lamp")
         await ui.until_reply_ended(pilot)
         assert (ui.latest_reply(app).prompt, ui.latest_reply(app).speaker) == ("the lamp", "GOLLUM")
         await type_ahead(pilot, "/model moria", "bilbo is", "/temperature 1.5")

@@ -72,8 +72,11 @@ async def test_roles_that_are_chosen_speak_and_answer(opened):
         line = next(line for line in ui.transcript_text(app).splitlines() if "the lamp was lit" in line)
         assert line.split()[:2] == ["❯", "Frodo"]
         assert "Gollum by your choice" in ui.exchange_text(app)
-        await run(pilot, "/to Golum")  # any name can speak
+        await run(pilot, "/to Golum")
         assert "did you mean Gollum?" in ui.notices(app)
+        assert labels(app)[1] == "to Gollum"
+        await run(pilot, "/to !Golum")  # any name can speak
+        assert "has to imagine" in ui.notices(app)
         await pilot.press("ctrl+n")
         await until_turns(pilot, 2)
         assert ui.latest_reply(app).speaker == "GOLUM"
