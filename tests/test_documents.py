@@ -161,3 +161,21 @@ def test_documents_and_help_leave_the_number_of_chapters_to_the_table():
     texts = [(CHECKOUT / path).read_text("utf-8") for path in ("README.md", "assets/docs/usage.md")]
     texts += [COMMANDS["learn"][1], learn.__doc__ or ""]
     assert [text for text in texts if re.search(r"(\d|eight|nine|ten|eleven|twelve)( short)? chapters", text)] == []
+
+
+def test_links_of_documents_lead_to_files_and_headings():
+    documents = [CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    missing = []
+    for document in (*documents, *(ASSETS / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+            name, _, anchor = target.partition("#")
+            path = document.parent / name if name else document
+            if not target.startswith("http") and not (path.exists() and (not anchor or anchor in anchors(path))):
+                missing.append((document.name, target))
+    assert missing == []
+
+
+def anchors(path):
+    """Return the anchors of the headings of a document, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -28,7 +28,7 @@ from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import SMOLLM2
 from engine.presets import PRESETS
-from engine.runs.directory import DIALOGUE_FILE, WHO_FILE, read_config, resolve_run
+from engine.runs.directory import DIALOGUE_FILE, WHO_FILE, read_config, read_text, resolve_run
 from engine.runs.loading import base_files, load_model, read_dialogue_parts
 from engine.runs.locked_run import create_run, record_events
 from engine.storage.files import decode, parse_json, read_limited, write_atomically
@@ -160,7 +160,7 @@ def load_character() -> Loading[Character]:
         init=SMOLLM2, schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0,
         keep_epoch_checkpoints=False, sample_prompt=QUESTIONS[0],
     )  # fmt: skip
-    parts = {name: read_limited(run / name, MAX_FILE_BYTES) for name in (CAST_FILE, DIALOGUE_FILE, WHO_FILE)}
+    parts = {name: read_text(run / name).encode() for name in (CAST_FILE, DIALOGUE_FILE, WHO_FILE)}
     source = TrainingInput(replace(dataset, train=text, valid=valid, cast=(CHARACTER,)), base=base)
     return Character(config, source, read_dialogue_parts(run), base_files(base, model) | parts)
 
@@ -200,6 +200,11 @@ class LiveTraining:
                     yield event
         finally:
             self.has_ended.set()
+
+    @property
+    def has_model(self) -> bool:
+        """True once the training has ended after an evaluation that followed a step."""
+        return self.view.finished is not None and any(event.step for event in self.view.evaluations)
 
     def save(self, runs_dir: Path) -> SessionModel:
         """Keep the latest model of an ended training as a run, unless that is done, and return it for a session."""

@@ -20,6 +20,7 @@ from lotr_tui.learn.material import bundled_data_config, class_data_config, clas
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.files import run_to_end, write_corpus
 from tests.support.live_training import live_events
+from tests.support.pretrained import save_model
 
 SMALL_MODEL = ModelConfig(embedding_size=8, hidden_size=8, subword_embeddings=False, unigram_bias=False)
 
@@ -61,6 +62,19 @@ def test_real_training_scores_both_texts_and_follows_the_learning_rate(short_con
     saved, latest = training.save(tmp_path), view.evaluations[-1]
     assert saved.name == "learn-lstm"
     assert evaluate(saved.model, dataset.valid).perplexity == pytest.approx(latest.valid_perplexity, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_character_brings_the_files_of_a_run_that_keeps_the_adapter(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    from engine.models.pretrained import folders
+
+    save_model(tmp_path / "tiny", "llama")
+    base = folders.read_base(f"hf:{tmp_path / 'tiny'}")
+    monkeypatch.setattr(folders, "read_base", lambda name: base)
+    character, _ = run_to_end(live_training.load_character())
+    assert {"base.json", "cast.json", "dialogue.json", "who.json"} <= set(character.files)
+    assert (character.config.training.init, character.config.data.tokenizer) == ("smollm2", "pretrained")
 
 
 def test_stopped_and_failed_trainings_remove_their_folders(short_config, temporary, monkeypatch):

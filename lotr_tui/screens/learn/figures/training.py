@@ -172,7 +172,7 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "play":
-            return self.training is not None and self.training.view.finished is not None and not self.is_training
+            return self.training is not None and self.training.has_model and not self.is_training
         return self.is_training if action == "stop_training" else self.is_loaded
 
     @work(exclusive=True, group="play")
