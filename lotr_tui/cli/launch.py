@@ -76,7 +76,7 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
 
     Return 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if the
-    training that the app was started with has failed.
+    training that the app was started with has failed. An exception that ended the app is raised once all is saved.
     """
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, app.handle_signal)
@@ -101,6 +101,8 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     problems = list(filter(None, (state.exit_message, failure)))
     for problem in problems:
         print(f"lotr-tui: {printable(problem)}", file=sys.stderr)
+    if app.failure is not None:
+        raise app.failure
     return app.exit_code or int(bool(problems))
 
 

@@ -18,6 +18,8 @@ from lotr_tui.textual_fixes.terminal import ContinuableLinuxDriver
 class TextualFixesApp(App[None]):
     """Textual app that exits promptly, ignores keys of removed widgets, and can be stopped and continued."""
 
+    failure: Exception | None = None  # the first that ended the app
+
     def get_driver_class(self) -> type[Any]:
         if is_served():
             from lotr_tui.textual_fixes.web_driver import ClosableWebDriver  # not needed in a terminal
@@ -64,7 +66,12 @@ class TextualFixesApp(App[None]):
         node = active_message_pump.get(None)
         is_removed = isinstance(node, Widget) and (node._pruning or not node.is_attached)
         if not self._exit and not (is_removed and isinstance(error, (NoMatches, dom.NoScreen))):
+            self.failure = self.failure or error
             super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        """Leave the report to the caller of `run`: Textual prints hundreds of lines."""
+        self._close_messages_no_wait()
 
 
 class TextualFixesScreen:

@@ -2,6 +2,8 @@
 
     python -m tests.faults.hostile_models --mutations 1000
 
+Tokenizers also get patterns that take long or fail for some texts.
+
 A command that plays such a model ends with 0, or with 2 and one printable line. It takes little time and memory, and
 libraries print nothing. Commands run in forks, since a process that has imported the libraries is ready at once.
 """
@@ -23,7 +25,7 @@ import lotr_tui.cli.generate
 import lotr_tui.cli.main  # noqa: F401
 from tests.faults.hostile_files import FINDINGS_DIR, limit_and_redirect, report, run_main
 from tests.faults.mutations import Mutator
-from tests.support.pretrained import save_model
+from tests.support.pretrained import FATAL_WORD, SLOW_WORD, save_model
 
 FAMILIES = ("llama", "gpt2")
 COMMANDS_PER_FORK = 200
@@ -35,6 +37,9 @@ COMMANDS = (
     ["generate", TEXT, "--max-tokens", "4", "--seed", "1", "--json", "--reply", "--run", "MODEL"],
     ["eval", "MODEL", "--text", "TEXT", "--json"],
 )
+
+PATTERNS = (r"(\w+\w+)*!$|\s+", r"(?:a|aa|a\w)+!", r"a*b", r"(?:\w*\s?)*!")  # slow for some texts, or for long ones
+HOSTILE_TEXTS = (FATAL_WORD, f"{SLOW_WORD} " * 200, "a" * 20_000)
 
 
 class HostileModels:
@@ -65,6 +70,17 @@ class HostileModels:
                     yield f"{finding}: {problem}"
                     done += 1
             path.write_bytes(content)
+
+    def play_patterns(self):
+        """Give a tokenizer each pattern, and let it read each text that may take long."""
+        path = self._models[0] / "tokenizer.json"
+        for pattern in PATTERNS:
+            split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+            path.write_text(json.dumps(json.loads(self._contents[path]) | {"pre_tokenizer": split}))
+            for text in HOSTILE_TEXTS:
+                problem = self._run_fork(self._run_command, path.parent, ["generate", text, *COMMANDS[0][2:]])
+                yield f"{pattern} with {text[:30]}…: {problem}" if problem else ""
+        path.write_bytes(self._contents[path])
 
     def _save_models(self):
         for model in self._models:
@@ -127,7 +143,9 @@ def _peak_megabytes():
 
 def main(mutations: int = 1000, files: str = "*", seed: int = 0):
     with tempfile.TemporaryDirectory() as folder:
-        num_problems = report("mutated models", HostileModels(Path(folder), seed).play(mutations, files))
+        models = HostileModels(Path(folder), seed)
+        num_problems = report("mutated models", models.play(mutations, files))
+        num_problems += report("slow tokenizers", models.play_patterns())
     sys.exit(bool(num_problems))
 
 

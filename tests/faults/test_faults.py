@@ -47,6 +47,7 @@ def test_mutated_models_by_others_are_played_or_refused_in_one_line():
     pytest.importorskip("transformers")
     done = run_command("hostile_models", "--mutations", "8", "--files", "*/config.json")
     assert "mutated models: 16 trials, 0 problems" in done.stdout, done.stdout + done.stderr
+    assert "slow tokenizers: 12 trials, 0 problems" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -52,6 +52,20 @@ def test_exit_does_not_wait_for_a_busy_thread(function, keys, tmp_path):
         assert terminal.exit_status == 0
 
 
+def test_an_error_of_the_program_ends_the_session_with_one_line_and_exit_code_1(tmp_path):
+    program = PROGRAM.replace("lambda *_, **__: (started.touch(), time.sleep(60))", "lambda *_, **__: 1 / 0")
+    command = [sys.executable, "-c", program, "lotr_tui.screens.session.preview.Preview.complete", "unused"]
+    with Terminal(command, 100, 30, tmp_path).spawn() as terminal:
+        terminal.read_until(MODEL_READY_TEXT)
+        terminal.write(b"x")
+        output = terminal.read_until_exit(MAX_EXIT_SECONDS)
+        assert terminal.exit_status == 1
+    assert output.rstrip().endswith(
+        b"lotr-tui: ZeroDivisionError: division by zero; LOTR_TUI_DEBUG=1 shows the traceback"
+    )
+    assert b"Traceback" not in output
+
+
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGQUIT, 131), (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],

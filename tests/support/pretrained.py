@@ -3,7 +3,7 @@
 import json
 from functools import partial
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from engine.models.pretrained.base import read_tokenizer
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
@@ -51,6 +51,22 @@ def new_backend():
     )
     backend.train_from_iterator(TEXTS * 3, trainer)
     return backend
+
+
+SLOW_WORD, FATAL_WORD = "a" * 22, "a" * 26  # the pattern takes 0.2 s for the first, and fails for the second
+
+
+def slow_pre_tokenizer():
+    """Return a pre-tokenizer by others whose pattern takes twice as long for each letter, up to a limit."""
+    split = pre_tokenizers.Split(Regex(r"(\w+\w+)*!$|\s+"), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def slow_tokenizer():
+    """Return a tokenizer with `slow_pre_tokenizer`."""
+    backend = new_backend()
+    backend.pre_tokenizer = slow_pre_tokenizer()
+    return PretrainedTokenizer(backend.to_str(), VOCABULARY_SIZE, SPECIALS)
 
 
 def new_sentencepiece():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +44,8 @@ END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofte
 TEXT_START_TOKEN = "<|endoftext|>"
 CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")  # they lose the spaces or the unknown words of a text
 TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
+# Repeated to these lengths, they show patterns that take long for long texts; usual tokenizers take 0.03 s.
+REPEATED_TEXTS, TRIED_LENGTHS, MAX_TRIED_SECONDS = ("a", " ", "1", ".", "\n", "aA 1.'s\n"), (1_000, 5_000, 20_000), 0.5
 # As vocabularies write them; the second in byte-level ones.
 _LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 
@@ -366,4 +368,11 @@ def try_tokenizer(path: str, texts: dict[str, str | None], end_ids: Sequence[int
         tokenizer.decode(encoded)
         tokenizer.end_offsets(text, encoded)
         tokenizer.encode_with_special_tokens(text)
+    for repeated, length in product(REPEATED_TEXTS, TRIED_LENGTHS):
+        start = time.thread_time()
+        tokenizer.encode(repeated * (length // len(repeated)))
+        seconds = time.thread_time() - start
+        if seconds > MAX_TRIED_SECONDS:
+            cost = f"{seconds:.1f} s for {length:,} characters"
+            raise InvalidInputError(f"its tokenizer is too slow ({cost}); choose another model")
     return first_id

@@ -3,8 +3,9 @@
 import re
 import sys
 import threading
+import time
 from collections import UserList
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from engine.data import tokenizers as ours
 from engine.data.arrays import Int64Array
 from engine.data.tokenizers import BYTE_CHARACTERS, EOS, EOS_ID, ByteTokenizer, TokenIds, check_unicode
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, LotrError, describe_error
 
+PART_CHARACTERS = 64  # a text is tried in parts of this length, if a tokenizer has patterns that can be slow
+MAX_SECONDS, MAX_PART_SECONDS = 0.2, 0.002  # of the processor, for a text and for each part; usual ones take 0.0001
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # of SentencePiece
 BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")  # of single bytes in vocabularies of SentencePiece
 
@@ -57,12 +60,15 @@ class PretrainedTokenizer(ByteTokenizer):
             content["added_tokens"] = Raw(encode(kept))
             backend_json = encode(content).decode()
         added = {token["id"]: token["content"] for token in kept}
-        with convert_panics():
+        with convert_errors():
             self._backend, vocabulary = _read_backend(content, added)
         self._json, names = backend_json, {id: name for name, id in vocabulary.items()} | added
         self.special_texts = {id: names[id] for id in sorted(special_ids) if id in names}  # by the model's id
-        parts = (self._backend.pre_tokenizer, self._backend.decoder)
-        is_byte_level = any(b'"ByteLevel"' in part.__getstate__() for part in parts if part is not None)
+        parts = (self._backend.normalizer, self._backend.pre_tokenizer, self._backend.decoder)
+        rules = b"".join(part.__getstate__() for part in parts if part is not None)
+        is_byte_level = b'"ByteLevel"' in rules
+        self._has_patterns = b'"Regex"' in rules  # which may take any time
+        self._is_too_slow = False
         spelled = _spell_tokens(names, size, added | self.special_texts, is_byte_level)
         # The model's id of each of our ids, and our id of each of the model's.
         self.swapped_ids = np.arange(size, dtype=np.int32)
@@ -99,13 +105,29 @@ class PretrainedTokenizer(ByteTokenizer):
         return np.concatenate([np.empty(0, np.int32), *ids])
 
     def _encode_plain(self, text: str) -> tokenizers.Encoding:
-        with self._lock, convert_panics():
+        with self._lock, convert_errors():
+            self._check_speed([text])
             return self._backend.encode(text, add_special_tokens=False)
+
+    def _check_speed(self, texts: Iterable[str]) -> None:
+        # Nothing stops the library once it encodes a text, so it is tried in parts.
+        if not self._has_patterns:
+            return
+        limit = time.thread_time() + MAX_SECONDS
+        for text in texts:
+            for first in range(0, len(text), PART_CHARACTERS):
+                if not self._is_too_slow:
+                    self._backend.encode(text[first : first + PART_CHARACTERS], add_special_tokens=False)
+                    limit += MAX_PART_SECONDS
+                    self._is_too_slow = time.thread_time() > limit
+                if self._is_too_slow:
+                    raise InvalidInputError("the tokenizer is too slow for such texts; choose another model")
 
     def encode_with_special_tokens(self, text: str) -> TokenIds:
         """Return the token ids of `text` with its special tokens: never for the text of a user."""
         # Other threads encode texts of users; a second backend would take 70 ms and 20 MB.
-        with self._lock, convert_panics():
+        with self._lock, convert_errors():
+            self._check_speed([text])
             self._backend.encode_special_tokens = False
             try:
                 ids = self._backend.encode(text, add_special_tokens=False).ids
@@ -118,7 +140,8 @@ class PretrainedTokenizer(ByteTokenizer):
             return [self.encode(line) for line in lines]
         for line in lines:
             check_unicode(line)
-        with self._lock, convert_panics():
+        with self._lock, convert_errors():
+            self._check_speed(lines)
             encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
 
@@ -153,14 +176,18 @@ class PretrainedTokenizer(ByteTokenizer):
 
 
 @contextmanager
-def convert_panics() -> Iterator[None]:
+def convert_errors() -> Iterator[None]:
     # A panic of tokenizers is no `Exception`.
     try:
         yield
+    except LotrError:
+        raise
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        is_of_library = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        if not is_of_library:
             raise
-        raise InvalidInputError(f"the tokenizer fails: {error}") from error
+        problem = describe_error(error)
+        raise InvalidInputError(f"the tokenizer fails for this text ({problem}); choose another model") from error
 
 
 def _read_backend(content: Mapping[str, Raw], added: Mapping[int, str]) -> tuple[tokenizers.Tokenizer, dict[str, int]]:

@@ -172,8 +172,8 @@ class ColumnsScreen(AppScreen[None]):
     async def _rank_speakers(self) -> None:
         context = self.prompt_context
         line = to_prompt_line(self._prompt) if context.is_answer else ""
-        turn = find_turn(self.session_model, line, context)
         try:
+            turn = find_turn(self.session_model, line, context)
             read = await run_in_thread(read_next_token, self._reader, turn)
             self._ranking = () if read is None else read.speakers
         except Exception as error:

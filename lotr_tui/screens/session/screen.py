@@ -376,7 +376,12 @@ class SessionScreen(AppScreen[None]):
         if keys.is_command(text):
             model = self.slot.session_model if self.is_ready else None
             return keys.complete_command(text, model, self.state.runs_dir, self.state.settings.current.recent_models)
-        return prompt.Completion(self.side.preview.complete(self.slot.session_model, text) if self.is_ready else "")
+        if not self.is_ready:
+            return prompt.Completion()
+        try:
+            return prompt.Completion(self.side.preview.complete(self.slot.session_model, text))
+        except LotrError as error:  # the tokenizer of a model by others fails
+            return prompt.Completion(hint=str(error))
 
     # What can come next
 

@@ -19,7 +19,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.pretrained.base import UnsupportedModelError
+from engine.models.pretrained.base import UnsupportedModelError, try_tokenizer
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.folders import read_base
 from engine.models.pretrained.gguf_file import vocabulary_metadata
@@ -321,6 +321,14 @@ def test_a_tokenizer_that_crashes_the_library_is_refused(change, folder):
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert "has a damaged tokenizer: tokenizer.json: " in refused(f"hf:{folder}")
+
+
+def test_a_tokenizer_that_takes_too_long_for_long_texts_is_refused(folder):
+    path = folder / "tokenizer.json"
+    split = {"type": "Split", "pattern": {"Regex": "a*b|\\s"}, "behavior": "Isolated", "invert": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": split}))
+    with pytest.raises(InvalidInputError, match="its tokenizer is too slow \\("):
+        try_tokenizer(str(path), {}, [2])
 
 
 def test_a_token_beyond_the_weights_is_read_as_the_first(folder):

@@ -16,12 +16,15 @@ from engine.models.pretrained.tokenizer import PretrainedTokenizer, to_hugging_f
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
 from tests.support.pretrained import (
     CHAT_TEMPLATE,
+    FATAL_WORD,
+    SLOW_WORD,
     SPECIAL_TOKENS,
     SPECIALS,
     TEXTS,
     VOCABULARY_SIZE,
     new_backend,
     new_sentencepiece,
+    slow_tokenizer,
     token_reader,
 )
 
@@ -87,6 +90,18 @@ class TestTexts:
             TOKENIZER.encode("a\ud800")
         with pytest.raises(InvalidInputError, match="lone surrogate"):
             TOKENIZER.encode_lines(["a\ud800"])
+
+    def test_a_pattern_that_fails_or_takes_long_for_a_text_is_refused_in_one_line(self):
+        tokenizer = slow_tokenizer()
+        assert tokenizer.decode(tokenizer.encode("where is it")) == "where is it"
+        calls = (tokenizer.encode, tokenizer.encode_with_special_tokens, lambda text: tokenizer.encode_lines([text]))
+        for encode in calls:
+            with pytest.raises(InvalidInputError, match=r"the tokenizer fails for this text .*retry-limit"):
+                encode(FATAL_WORD)
+        with pytest.raises(InvalidInputError, match="the tokenizer is too slow for such texts"):
+            tokenizer.encode(f"{SLOW_WORD} " * 200)  # takes 40 s as a whole
+        with pytest.raises(InvalidInputError, match="the tokenizer is too slow for such texts"):
+            tokenizer.encode("a")  # each later key would take as long
 
     def test_sentencepiece_texts_survive_with_the_space_that_is_added(self):
         tokenizer = new_sentencepiece()

@@ -16,6 +16,8 @@ from lotr_tui.widgets.screen_lines import StatusBar
 from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.models import TokenByTokenModel
+from tests.support.open_models import open_model
+from tests.support.pretrained import FATAL_WORD, slow_tokenizer
 
 
 def prompt_of(app):
@@ -185,3 +187,17 @@ async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(o
             pilot,
             lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).has_class("-open"),
         )
+
+
+async def test_a_tokenizer_by_others_that_fails_while_one_types_is_one_line_below_the_prompt(opened):
+    model = SessionModel("other", "by others", open_model(slow_tokenizer()))
+    async with opened(session_model=model, notifications=True) as (pilot, app):
+        prompt_of(app).value = f"Bilbo {FATAL_WORD}"
+        await ui.until(pilot, lambda: "the tokenizer fails for this text" in prompt_of(app).get_help_line())
+        await pilot.press("enter")
+        await ui.until(pilot, lambda: "retry-limit" in ui.notices(app))
+        prompt_of(app).value = "Bilbo"
+        await pilot.pause()
+        assert "the tokenizer fails" not in prompt_of(app).get_help_line()
+        await pilot.press("enter")
+        await ui.until_reply_ended(pilot)
