@@ -1,1 +1,1 @@
-"""Experiment trackers, which show trainings: TensorBoard, Weights & Biases, MLflow and trackio."""
+"""Experiment trackers, which show trainings: TensorBoard and Weights & Biases."""

@@ -18,11 +18,10 @@ from typing import Any, Literal, get_args
 
 from engine.errors import InvalidInputError, install_command, shell_word
 
-TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+TrackerName = Literal["tensorboard", "wandb"]
 TRACKER_NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
 Settings = Mapping[str, str | int | float | bool]
-PROJECT = "lotr-tui"  # or experiment, in trackers that group runs; a variable of each tracker changes it
-MAX_MLFLOW_METRICS, MAX_MLFLOW_SETTING = 1000, 6000  # metrics at once, and characters of a setting
+PROJECT = "lotr-tui"  # in trackers that group runs; a variable of each tracker changes it
 
 
 @dataclass(frozen=True)
@@ -118,82 +117,7 @@ class WandbTracker:
         self._run.finish(exit_code=int(status == "failed"))
 
 
-class MlflowTracker:
-    """A run on the server of MLFLOW_TRACKING_URI, or else in a database in the runs folder."""
-
-    def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient, MlflowException, entities
-
-        self._client, self._metric = MlflowClient(tracking_uri=_mlflow_uri(run_dir)), entities.Metric
-        self._waiting: list[Any] = []
-        self.tracker_id = tracker_id
-        if tracker_id:
-            self._client.update_run(tracker_id, status="RUNNING")
-            return
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-        is_local = not os.environ.get("MLFLOW_TRACKING_URI")
-        location = (run_dir.parent / "mlflow-artifacts").absolute().as_uri() if is_local else None
-        with suppress(MlflowException):  # it exists
-            self._client.create_experiment(name, artifact_location=location)
-        experiment = self._client.get_experiment_by_name(name)
-        self.tracker_id = self._client.create_run(experiment.experiment_id, run_name=run_dir.name).info.run_id
-        parameters = [entities.Param(name, str(value)[:MAX_MLFLOW_SETTING]) for name, value in settings.items()]
-        self._client.log_batch(self.tracker_id, params=parameters)
-
-    def log(self, point: Point) -> None:  # a database keeps one of several equal values
-        if point.text:
-            self._client.log_text(self.tracker_id, f"{point.text}\n", f"samples/step-{point.step:08d}.txt")
-        when = int(point.time * 1000)
-        self._waiting += [self._metric(name, value, when, point.step) for name, value in point.values.items()]
-
-    def flush(self) -> bool:
-        for start in range(0, len(self._waiting), MAX_MLFLOW_METRICS):
-            self._client.log_batch(self.tracker_id, metrics=self._waiting[start : start + MAX_MLFLOW_METRICS])
-        self._waiting.clear()
-        return True
-
-    def close(self, status: str, results: Mapping[str, float]) -> None:
-        self.log(Point(0, time.time(), {f"result_{name}": value for name, value in results.items()}))
-        self.flush()
-        self._client.set_terminated(self.tracker_id, status="KILLED" if status == "stopped" else status.upper())
-
-
-def _mlflow_uri(run_dir: Path) -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(run_dir.parent / 'mlflow.db').absolute()}"
-
-
-class TrackioTracker:
-    """A run of trackio, in a local database or a Hugging Face Space, as its variables say."""
-
-    def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
-        import trackio
-
-        self._trackio, project = trackio, os.environ.get("TRACKIO_PROJECT") or PROJECT
-        resume = "allow" if tracker_id else "never"
-        quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
-        self._run = trackio.init(project, name=run_dir.name, config=dict(settings), resume=resume, **quiet)
-        self.tracker_id: str = self._run.name
-        # What an earlier process had sent before it was killed is in the database already, except for a part of the
-        # last step, which is sent again as a whole.
-        last_step = trackio.SQLiteStorage.get_max_step_for_run(project, run_dir.name) if tracker_id else None
-        self._first_step = -1 if last_step is None else last_step
-
-    def log(self, point: Point) -> None:
-        if point.step >= self._first_step:
-            sample = {"sample": self._trackio.Markdown(f"    {point.text}")}  # as code, not as Markdown
-            self._run.log(sample if point.text else dict(point.values), step=point.step)
-
-    def flush(self) -> bool:
-        return False  # trackio writes in a thread, and only the end of the run says that everything is written
-
-    def close(self, status: str, results: Mapping[str, float]) -> None:
-        if results:
-            self._run.log({f"result/{name}": value for name, value in results.items()})
-        self._run.finish()
-
-
-Tracker = TensorBoardTracker | WandbTracker | MlflowTracker | TrackioTracker
+Tracker = TensorBoardTracker | WandbTracker
 
 
 def check_installed(names: Sequence[str]) -> None:
@@ -207,16 +131,14 @@ def check_installed(names: Sequence[str]) -> None:
 
 def open_tracker(name: TrackerName, run_dir: Path, settings: Settings, tracker_id: str) -> Tracker:
     """Open a run in a tracker: a new one, or the one with the identifier `tracker_id`; any exception may be raised."""
-    classes: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker, "trackio": TrackioTracker}
-    return classes.get(name, TensorBoardTracker)(run_dir, settings, tracker_id)
+    if name == "wandb":
+        return WandbTracker(run_dir, settings, tracker_id)
+    return TensorBoardTracker(run_dir, settings, tracker_id)
 
 
 def view_command(name: TrackerName, run_dir: Path) -> str:
     """Return a shell command that shows the runs of a tracker."""
-    folder = Path(os.environ.get("WANDB_DIR") or run_dir) / "wandb"
-    return {
-        "tensorboard": f"tensorboard --logdir {shell_word(str(run_dir.parent))}",
-        "mlflow": f"mlflow ui --backend-store-uri {shell_word(_mlflow_uri(run_dir))}",
-        "trackio": f"trackio show --project {shell_word(os.environ.get('TRACKIO_PROJECT') or PROJECT)}",
-        "wandb": f"wandb sync --include-offline {shell_word(str(folder))}/offline-run-*",
-    }[name]
+    if name == "wandb":
+        folder = Path(os.environ.get("WANDB_DIR") or run_dir) / "wandb"
+        return f"wandb sync --include-offline {shell_word(str(folder))}/offline-run-*"
+    return f"tensorboard --logdir {shell_word(str(run_dir.parent))}"

@@ -139,12 +139,12 @@ def measure_trackers(options, epochs=12, names=None):
     names = [name for name in TRACKER_NAMES if importlib.util.find_spec(name) and (names is None or name in names)]
     tiny = ("--preset", "tiny", "--epochs", epochs, *_csv(options))
     with tempfile.TemporaryDirectory() as folder:
-        local = {"TRACKIO_DIR": f"{folder}/trackio", "WANDB_MODE": "offline"}
-        Path(folder, "trackio.py").write_text("import time\ntime.sleep(1e6)\n")
+        local = {"WANDB_MODE": "offline"}
+        Path(folder, "wandb.py").write_text("import time\ntime.sleep(1e6)\n")
         hanging = {"PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
         functions = [lambda: command_speed(*tiny)]
         functions += [lambda name=name: command_speed(*tiny, "--log", name, **local) for name in names]
-        functions.append(lambda: command_speed(*tiny, "--log", "trackio", **hanging))
+        functions.append(lambda: command_speed(*tiny, "--log", "wandb", **hanging))
         baseline, *speeds = alternate(options.repeat, *functions)
     yield Figure("training without a tracker", "tokens/s", tuple(baseline))
     for name, rates in zip([*names, "a tracker whose import never ends"], speeds, strict=True):

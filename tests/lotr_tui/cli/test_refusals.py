@@ -43,7 +43,7 @@ OPTIONS = [
     ("eval --split dev", "--split dev is not one of valid, test, train"),
     ("search --set lr=0.01..0.1", "a search needs a budget"),
     ("train --preset defualt", "unknown preset 'defualt'; did you mean default?"),
-    ("train --log comet", "--log comet is not one of tensorboard, wandb, mlflow, trackio"),
+    ("train --log comet", "--log comet is not one of tensorboard, wandb"),
     *((f"{name} --theme drakula".strip(), "unknown theme 'drakula'; did you mean dracula?") for name in ("", "train")),
     # Options that exclude or need one another.
     *((f"{command} --json --jsonl", "--json and --jsonl") for command in ("generate the", "eval r")),

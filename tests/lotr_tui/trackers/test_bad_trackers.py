@@ -27,12 +27,12 @@ BAD = {
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Return a function that installs a package `trackio` with some code for the processes of trackers."""
+    """Return a function that installs a package `wandb` with some code for the processes of trackers."""
 
     def install(code):
         folder = tmp_path / "packages"
         folder.mkdir()
-        (folder / "trackio.py").write_text(code)
+        (folder / "wandb.py").write_text(code)
         monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
         monkeypatch.syspath_prepend(str(folder))
 
@@ -60,19 +60,19 @@ class TestTrackers:
         install(code)
         if reason == SILENT:
             monkeypatch.setattr(follower, "CALL_TIMEOUT", 1.0)
-        events, late_problems, run_dir = train(tmp_path, "watched", ["trackio"])
+        events, late_problems, run_dir = train(tmp_path, "watched", ["wandb"])
         (warning,) = [event for event in events if isinstance(event, Warned)]
         assert reason in warning.message
         assert warning.message.isprintable()
         assert len(warning.message) < 600
-        assert "`lotr-tui runs export watched --log trackio` sends the missing part later" in warning.message
+        assert "`lotr-tui runs export watched --log wandb` sends the missing part later" in warning.message
         assert late_problems == []
         rows = read_strict_rows(run_dir / METRICS_FILE)
         assert [row["message"] for row in rows if row["event"] == "warned"] == [warning.message]
         both = (events, train(tmp_path, "alone")[0])
         watched, alone = ([e.valid_perplexity for e in each if isinstance(e, FIGURES)] for each in both)
         assert watched == alone
-        assert not read_state(run_dir, "trackio").is_complete
+        assert not read_state(run_dir, "wandb").is_complete
 
     @pytest.mark.parametrize("name", TRACKER_NAMES)
     def test_missing_package_is_named_before_anything_is_written(self, monkeypatch, name):
@@ -82,9 +82,9 @@ class TestTrackers:
 
     def test_package_that_was_removed_before_a_resume_is_a_problem(self, home, monkeypatch):
         run_dir = record_run(home / "runs", "r", make_events())
-        choose_trackers(run_dir, ["mlflow"])
-        monkeypatch.setitem(sys.modules, "mlflow", None)
+        choose_trackers(run_dir, ["tensorboard"])
+        monkeypatch.setitem(sys.modules, "tensorboard", None)
         processes = follower.TrackerSupervisor(run_dir)
         assert processes.wait(10)
-        assert "mlflow is not installed" in processes.take_problems()[0]
-        assert not any(line.startswith("mlflow: ") for line in processes.closing_lines())
+        assert "tensorboard is not installed" in processes.take_problems()[0]
+        assert not any(line.startswith("tensorboard: ") for line in processes.closing_lines())
