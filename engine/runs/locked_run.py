@@ -110,10 +110,10 @@ def reopen_run(run_dir: Path) -> LockedRun:
 def restart_run(run: LockedRun) -> None:
     """Let the training of a run begin again; one that cannot raises a RunError."""
     _check_initial_weights(run)
-    (run.path / directory.RESUME_FILE).unlink(missing_ok=True)
     metrics = files.JsonLinesAppender(run.path / directory.METRICS_FILE)
     metrics.append(events.event_to_dict(events.Resume(0)))  # then a resume needs no second permission
     metrics.close()
+    (run.path / directory.RESUME_FILE).unlink(missing_ok=True)
 
 
 def check_checkpoint(run: LockedRun) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,6 @@ from engine.analysis import evaluation
 from engine.config import Config
 from engine.control import CommandQueue
 from engine.data import scripts, speakers
-from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, batchify, load_dataset
 from engine.data.tokenizers import TokenIds
 from engine.errors import RunError, TrainingError
@@ -230,11 +229,13 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
     if not math.isfinite(perplexity):
         raise divergence_error(perplexity, state)
     weights = network.export_weights()
+    if state.config.model.lora_rank:  # rounded as in the file of an adapter
+        weights = {name: weight.astype("float16").astype("float32") for name, weight in weights.items()}
     # The notebook's formula returns a constant, so the notebook always saves the latest weights.
     is_best = perplexity < progress.best_perplexity or follows_notebook
     progress.evaluations_since_best += 1
     if is_best:
-        state.best_weights = halve(weights) if state.config.model.lora_rank else weights
+        state.best_weights = weights
         progress.best_perplexity = perplexity
         progress.best_step = progress.step
         progress.evaluations_since_best = 0
@@ -268,11 +269,6 @@ def validate(state: TrainerState) -> Iterator[events.TrainingEvent]:
         if line_log_probs:
             lines = () if progress.step else tuple((line.speaker, line.words) for line in state.held_out_lines)
             yield events.LinesScored(progress.step, progress.epoch, tuple(map(tuple, line_log_probs)), lines)
-
-
-def halve(weights: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
-    """Return weights rounded to half precision, in which a run has its adapter."""
-    return {name: weight.astype("float16").astype("float32") for name, weight in weights.items()}
 
 
 def divergence_error(loss: float, state: TrainerState) -> TrainingError:
