@@ -143,11 +143,6 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         raise NotImplementedError
 
     @property
-    def strength(self) -> float:
-        """Strength of an adapter that is played."""
-        return 1.0
-
-    @property
     def is_training(self) -> bool:
         return self.is_loaded and self.work.is_running
 
@@ -184,7 +179,9 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
         else:
-            self.post_message(OpenSession(model.with_strengths(dict.fromkeys(model.strengths, self.strength))))
+            for slider in self.query("#strength").results(Slider):
+                model = model.with_strengths(dict.fromkeys(model.strengths, STRENGTHS[slider.index]))
+            self.post_message(OpenSession(model))
 
     def receive(self, items: list[Any]) -> None:
         assert self.training is not None
@@ -341,10 +338,6 @@ class FineTuningFigure(LiveTrainingFigure[Character]):
     def make_config(self) -> Config:
         rate, epochs = (self.query_one(f"#{name}", Slider).index for name in ("rate", "epochs"))
         return self.data.config.with_values(lr=ADAPTER_RATES[rate], epochs=epochs + 1, eval_every_epochs=epochs + 1)
-
-    @property
-    def strength(self) -> float:
-        return STRENGTHS[self.query_one("#strength", Slider).index]
 
     def show_training(self, view: TrainingView) -> str:
         answers, chosen = self.training.answers if self.training else [], self.query_one("#strength", Slider).index
