@@ -270,10 +270,10 @@ def generate_batch(
 ) -> Iterator[list[IndexedEvent]]:
     """Continue several texts of one model together; each step yields one event of every unfinished text, in order.
 
-    `<unk>` is never sampled, and the token that ends a text is not part of it. Batched products sum in another order
-    (see `advance_batch`), so about one token in a million is not the one that would be generated alone, and in 8 bits
-    one in thirty (see `Int8Matrix`). A token's `seconds` are an equal part of the time of its step. `cancelled` is
-    called before each step; True ends all texts.
+    `<unk>` is never sampled, and the token that ends a text is not part of it. In 8 bits, each text is the one that
+    would be generated alone. In single precision, products of several texts sum in another order, so about one token
+    in a million is not. A token's `seconds` are an equal part of the time of its step. `cancelled` is called before
+    each step; True ends all texts.
     """
     running = dict(enumerate(texts))
     while running:

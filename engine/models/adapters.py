@@ -144,15 +144,17 @@ class AdaptedMatrix:
         products += joined[..., self._outputs]
         return products
 
-    def matmul_vector(
-        self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
+    def matmul_each(
+        self, vectors: Float32Array, factors: Sequence[float] | None = None, plus: Float32Array | None = None
     ) -> Float32Array:
-        joined = self.joined.matmul_vector(vector, factor)
-        firsts = joined[self._firsts].reshape(self._strengths.shape) * self._strengths
-        if len(self._part_of_group) > len(firsts):
-            firsts = firsts.take(self._part_of_group, axis=0)
-        product: Float32Array = np.matmul(firsts, self._seconds).reshape(-1)
-        product += joined[self._outputs]
+        joined = self.joined.matmul_each(vectors, factors)
+        firsts = joined[:, self._firsts].reshape(len(vectors), *self._strengths.shape) * self._strengths
+        if len(self._part_of_group) > firsts.shape[1]:
+            firsts = firsts.take(self._part_of_group, axis=1)
+        # A product of each vector alone, of one group after the other, whose B is then in the processor's cache.
+        changes: Float32Array = np.matmul(firsts.swapaxes(0, 1), self._seconds[:, None])
+        products = changes.swapaxes(0, 1).reshape(len(vectors), -1)
+        products += joined[:, self._outputs]
         if plus is not None:
-            product += plus
-        return product
+            products += plus
+        return products

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Int64Array
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers import TokenIds
 from engine.models import weights as layout
 
 MIN_CAPACITY = 32  # free rows of a new buffer, unless the context is smaller
-MAX_COPIED_ROWS = 32  # a branch shares longer segments: products with short ones take longer than a copy
+BLOCK_ROWS = 128  # summed together, whatever segments a text has: each but the last segment has whole blocks
 MAX_SEGMENTS = 4  # of a state; a branch that would need more copies the rows of the last segment
-MIN_SUM, MAX_SUM = 1e-30, 1e30  # sums of exponentials that single precision represents well
 
 
 class CacheBuffer:
@@ -51,16 +50,18 @@ def extend_segments(
             buffer.tokens[length : length + count] = tokens
             return (*segments[:-1], (buffer, length + count))
         # A full buffer grows by a copy, so that a text without branches has one segment.
-        if is_newest or length <= MAX_COPIED_ROWS or len(segments) == MAX_SEGMENTS:
-            num_copied, shared = length, segments[:-1]
+        is_copied = is_newest or len(segments) == MAX_SEGMENTS
+        num_shared = 0 if is_copied else length - length % BLOCK_ROWS
+        num_copied = length - num_shared
+        shared = (*segments[:-1], (buffer, num_shared)) if num_shared else segments[:-1]
     length = num_copied + count
     room = config.context_size - num_positions + num_copied
     new = CacheBuffer(config, min(room, length + max(MIN_CAPACITY, length // 2)))
     new.num_claimed = length
     if num_copied:
-        new.tokens[:num_copied] = buffer.tokens[:num_copied]
+        new.tokens[:num_copied] = buffer.tokens[num_shared : num_shared + num_copied]
         for rows, copied_rows in zip(new.layers, buffer.layers, strict=True):
-            rows[:, :, :num_copied] = copied_rows[:, :, :num_copied]
+            rows[:, :, :num_copied] = copied_rows[:, :, num_shared : num_shared + num_copied]
     new.tokens[num_copied:length] = tokens
     return (*shared, (new, length))
 
@@ -69,75 +70,83 @@ def segment_tokens(segments: Segments) -> TokenIds:
     return np.concatenate([np.empty(0, np.int32), *(buffer.tokens[:length] for buffer, length in segments)])
 
 
-def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
-    """Return the attention `[units]` of one token; `queries` are `[key heads, queries per key head, head size, 1]`."""
-    num_kv_heads, group, size, _ = queries.shape
-    # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
-    parts = [np.matmul(buffer.layers[layer][0][:, None, :length], queries) for buffer, length in segments]
-    scores = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)).reshape(num_kv_heads * group, -1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        weights = np.exp(scores)
-        sums = np.add.reduce(weights, axis=1)
-    if not MIN_SUM < sums.min() <= sums.max() < MAX_SUM:  # NaN fails the comparison
-        weights = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
-        sums = np.add.reduce(weights, axis=1)
-    weights, start, parts = weights.reshape(num_kv_heads, group, 1, -1), 0, []
-    for buffer, length in segments:
-        parts.append(np.matmul(weights[..., start : start + length], buffer.layers[layer][1][:, None, :length]))
-        start += length
-    output: Float32Array = (parts[0] if len(parts) == 1 else np.add.reduce(parts)).reshape(num_kv_heads * group, size)
-    output /= sums[:, None]
-    return output.reshape(-1)
+class RowAttention:
+    """Attention of the last token of each of several texts; rows that consecutive texts share are read once for them.
 
+    A text's result depends neither on the other texts nor on the segments that its rows are in.
+    """
 
-class BatchAttention:
-    """Attention of the last tokens of several texts; rows that consecutive texts share are read once for them."""
-
-    def __init__(self, texts: Sequence[Segments], counts: Sequence[int]) -> None:
-        # Each of `texts` includes the rows of its last `counts` tokens.
-        spans: dict[tuple[int, int, int], tuple[CacheBuffer, int, int, slice]] = {}
-        positions, row = list[Int64Array](), 0
-        for segments, count in zip(texts, counts, strict=True):
-            start = 0
+    def __init__(self, texts: Sequence[Segments]) -> None:
+        # Rows of a buffer, the position of the first one, and the texts that have them.
+        self._spans = list[tuple[CacheBuffer, slice, int, slice]]()
+        lengths = list[int]()
+        latest = dict[tuple[int, int, int], int]()  # index of the last span of the same rows
+        for index, segments in enumerate(texts):
+            position = 0
             for buffer, length in segments:
-                key, first = (id(buffer), start, length), row
-                if key in spans and spans[key][3].stop == row:
-                    first = spans[key][3].start
-                elif key in spans:
-                    key = (id(buffer), start, -row)  # texts in between do not share the rows
-                spans[key] = buffer, start, length, slice(first, row + count)
-                start += length
-            positions.append(np.arange(start - count, start))
-            row += count
-        self.positions = np.concatenate(positions)  # [rows]
-        self._spans, self._all = list(spans.values()), slice(0, row)
-        self._first_hidden = int(self.positions.min()) + 1
-        self._num_positions = int(self.positions.max()) + 1
-        self._is_hidden = np.arange(self._first_hidden, self._num_positions) > self.positions[:, None]
+                for start in range(0, length, BLOCK_ROWS):
+                    rows = slice(start, min(start + BLOCK_ROWS, length))
+                    key = id(buffer), start, rows.stop
+                    sharing = slice(index, index + 1)
+                    found = latest.get(key)
+                    if found is not None and self._spans[found][3].stop == index:
+                        sharing = slice(self._spans[found][3].start, index + 1)
+                        self._spans[found] = buffer, rows, position, sharing
+                    else:
+                        latest[key] = len(self._spans)
+                        self._spans.append((buffer, rows, position, sharing))
+                    position += rows.stop - start
+            lengths.append(position)
+        self._num_positions = max(lengths)
+        self._is_padded = min(lengths) < self._num_positions
 
-    def attend(self, heads: Float32Array, layer: int, record: Float32Array | None = None) -> Float32Array:
-        # Queries are `[rows, key heads, queries per key head, head size]`; `record` `[heads, rows, positions]` gets the
-        # weights.
-        num_rows, num_kv_heads, group, _ = heads.shape
-        queries = np.ascontiguousarray(heads.transpose(1, 2, 0, 3))
-        weights = np.empty((num_kv_heads, group, num_rows, self._num_positions), np.float32)
-        output = np.zeros_like(queries)
-
-        def of_texts(rows: slice, array: Float32Array) -> Float32Array:
-            # A view [key heads, 1 or queries, rows, n]: if the texts share all rows, a key head needs one product.
-            return array.reshape(num_kv_heads, 1, group * num_rows, -1) if rows == self._all else array[:, :, rows]
-
-        for buffer, start, length, rows in self._spans:
-            keys = buffer.layers[layer][0, :, None, :length].swapaxes(-1, -2)
-            np.matmul(of_texts(rows, queries), keys, out=of_texts(rows, weights)[..., start : start + length])
-        np.copyto(weights[..., self._first_hidden :], -np.inf, where=self._is_hidden)
+    def attend(self, queries: Float32Array, layer: int) -> Float32Array:
+        """Return `[texts, units]`; `queries` are `[texts, key heads, queries per key head, head size]`."""
+        weights = np.empty((*queries.shape[:3], self._num_positions), np.float32)
+        if self._is_padded:
+            weights.fill(-np.inf)
+        # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
+        for buffer, rows, start, texts in self._spans:
+            keys = buffer.layers[layer][0, :, None, rows]
+            scores = weights[texts, :, :, start : start + rows.stop - rows.start, None]
+            np.matmul(keys, queries[texts, ..., None], out=scores)
         weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)
-        sums: Float32Array = np.add.reduce(weights, axis=-1, keepdims=True)
-        for buffer, start, length, rows in self._spans:
-            values, own = buffer.layers[layer][1, :, None, :length], of_texts(rows, output)
-            own += np.matmul(of_texts(rows, weights)[..., start : start + length], values)
+        output = np.zeros_like(queries)
+        sums = np.zeros((*queries.shape[:3], 1), np.float32)
+        for buffer, rows, start, texts in self._spans:
+            values = buffer.layers[layer][1, :, None, rows]
+            own = weights[texts, :, :, None, start : start + rows.stop - rows.start]
+            output[texts] += np.matmul(own, values)[..., 0, :]
+            sums[texts] += np.add.reduce(own, axis=-1)
         output /= sums
-        if record is not None:
-            np.divide(weights, sums, out=record.reshape(weights.shape))
-        return output.transpose(2, 0, 1, 3).reshape(num_rows, -1)
+        return output.reshape(len(queries), -1)
+
+
+def attend_chunk(
+    heads: Float32Array, layer: int, segments: Segments, record: Float32Array | None = None
+) -> Float32Array:
+    """Return the attention `[tokens, units]` of the last tokens of a text.
+
+    Queries are `[tokens, key heads, queries per key head, head size]`; `record` `[heads, tokens, positions]` gets the
+    weights.
+    """
+    num_tokens, num_kv_heads, group, size = heads.shape
+    # A text in one piece has the same sums as one in several segments.
+    parts = [buffer.layers[layer][:, :, :length] for buffer, length in segments]
+    keys, values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    num_positions = keys.shape[1]
+    queries = heads.transpose(1, 2, 0, 3).reshape(num_kv_heads, -1, size)
+    products = np.matmul(queries, keys.swapaxes(-1, -2))
+    weights = products.reshape(num_kv_heads, group, num_tokens, num_positions)
+    first_hidden = num_positions - num_tokens + 1
+    is_hidden = np.tri(num_tokens, num_tokens - 1, -1, dtype=bool)
+    np.copyto(weights[..., first_hidden:], -np.inf, where=~is_hidden)
+    weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    sums: Float32Array = np.add.reduce(weights, axis=-1, keepdims=True)
+    output = np.matmul(products, values).reshape(num_kv_heads, group, num_tokens, size)
+    output /= sums
+    if record is not None:
+        np.divide(weights, sums, out=record.reshape(weights.shape))
+    return output.transpose(2, 0, 1, 3).reshape(num_tokens, -1)

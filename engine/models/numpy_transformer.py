@@ -21,7 +21,7 @@ from engine.errors import InvalidInputError
 from engine.models import weights as layout
 from engine.models.adapters import AdaptedMatrix, Adapter, LowRankChange, MergedWeights
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
-from engine.models.kv_cache import BatchAttention, CacheBuffer, Segments, attend_one, extend_segments, segment_tokens
+from engine.models.kv_cache import RowAttention, Segments, attend_chunk, extend_segments, segment_tokens
 from engine.runtime.process import use_huge_pages
 from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32, to_int8
 
@@ -71,7 +71,8 @@ class NumpyTransformer:
     """A trained Transformer as a `LanguageModel`. The model itself never changes, so threads may share it.
 
     A text is read in windows of at most `context_size` tokens. A full window is replaced by one with its last
-    `context_size // 2` tokens. Results for equal texts are equal to within rounding: sums depend on the shared rows.
+    `context_size // 2` tokens. In 8 bits, a text that is read token by token has the same
+    results whatever is read beside it.
     """
 
     def __init__(
@@ -229,34 +230,51 @@ class NumpyTransformer:
         return state.has_slid
 
     def advance(self, state: TransformerState, token: int) -> tuple[LogProbs, TransformerState]:
-        # As `_read_chunks`, with fewer operations, whose overhead takes much time.
         if state.num_positions == self.context_size:
             rows, state = self.predict_tokens(state, (token,))
             return rows[0], state
-        position, size, row_shape = state.num_positions, self._head_size, (2, self._num_kv_heads, self._head_size)
-        if token == EOS_ID and not position:
-            token = self.tokenizer.start_id
-        segments = extend_segments(self.config, state.segments, position, (token,))
-        buffer, length = segments[-1]
-        num_units, num_rotated = self._num_heads * size, (self._num_heads + self._num_kv_heads) * size
-        rotations = self._rotations[position].repeat(self._num_each, axis=0).reshape(-1)
-        vector = layout.embed(self._embedding, token)
+        return self._advance_each([state], [token])[0]
+
+    def _advance_each(
+        self, states: Sequence[TransformerState], tokens: Sequence[int]
+    ) -> list[tuple[LogProbs, TransformerState]]:
+        # As `_read_chunk`, with fewer operations, whose overhead takes much time. In 8 bits, no text depends on the
+        # others: rounding would make a large difference of a small one.
+        num_units, num_kv_heads, size = self._num_heads * self._head_size, self._num_kv_heads, self._head_size
+        num_rotated = num_units + num_kv_heads * size
+        ids = np.array(tokens)
+        texts = list[Segments]()
+        for index, state in enumerate(states):
+            if ids[index] == EOS_ID and not state.num_positions:
+                ids[index] = self.tokenizer.start_id
+            texts.append(extend_segments(self.config, state.segments, state.num_positions, ids[index : index + 1]))
+        attention = RowAttention(texts)
+        positions = [state.num_positions for state in states]
+        rotations = self._rotations[positions].repeat(self._num_each, axis=1).reshape(len(ids), -1)
+        vectors = layout.embed(self._embedding, ids)
         for index, layer in enumerate(self._layers):
             if index in self._added:
-                vector = vector + self._added[index]
+                vectors = vectors + self._added[index]
             # A norm divides by a number, which is left to the product.
-            qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
-            pairs = qkv[:num_rotated].view(np.complex64)
+            norms = self._norm_factors(vectors)
+            qkv = layer.qkv.matmul_each(vectors * layer.attention_norm, norms, layer.qkv_bias)
+            pairs = qkv[:, :num_rotated].view(np.complex64)
             pairs *= rotations
-            buffer.layers[index][:, :, length - 1] = qkv[num_units:].reshape(row_shape)
-            attended = attend_one(qkv[:num_units].reshape(self._num_kv_heads, -1, size, 1), index, segments)
-            vector = layer.output.matmul_vector(attended, plus=vector)
-            gate_up = layer.gate_up.matmul_vector(vector * layer.feed_forward_norm, self._norm_factor(vector))
-            vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
-        vector *= self._final_norm * np.float32(self._norm_factor(vector))
-        log_probs = layout.normalize_logits(self._output.matmul_vector(vector)[None])
-        new_state = TransformerState(segments, position + 1, state.has_slid, vector)
-        return merge_ends(log_probs, self.tokenizer)[0], new_state
+            keys_values = qkv[:, num_units:].reshape(-1, 2, num_kv_heads, size)
+            for new_row, (*_, (buffer, length)) in zip(keys_values, texts, strict=True):
+                buffer.layers[index][:, :, length - 1] = new_row
+            attended = attention.attend(qkv[:, :num_units].reshape(len(ids), num_kv_heads, -1, size), index)
+            vectors = layer.output.matmul_each(attended, plus=vectors)
+            norms = self._norm_factors(vectors)
+            gate_up = layer.gate_up.matmul_each(vectors * layer.feed_forward_norm, norms)
+            vectors = layer.down.matmul_each(_swiglu(gate_up), plus=vectors)
+        vectors *= self._final_norm * np.array(self._norm_factors(vectors), np.float32)[:, None]
+        log_probs = merge_ends(layout.normalize_logits(self._output.matmul_each(vectors)), self.tokenizer)
+        return [
+            # A view of the vectors would keep those of other texts in memory.
+            (row, TransformerState(segments, state.num_positions + 1, state.has_slid, vector.copy()))
+            for row, segments, state, vector in zip(log_probs, texts, states, vectors, strict=True)
+        ]
 
     def read_last_again(self, state: TransformerState) -> tuple[LogProbs, TransformerState]:
         *earlier, (buffer, length) = state.segments
@@ -264,17 +282,16 @@ class NumpyTransformer:
         state = state._replace(segments=before, num_positions=state.num_positions - 1)
         return self.advance(state, int(buffer.tokens[length - 1]))
 
-    def _norm_factor(self, vector: Float32Array) -> float:
-        return 1 / math.sqrt(vector.dot(vector) / len(vector) + self.config.norm_eps)
+    def _norm_factors(self, vectors: Float32Array) -> list[float]:
+        means = (vector.dot(vector) / len(vector) for vector in vectors)
+        return [1 / math.sqrt(mean + self.config.norm_eps) for mean in means]
 
     def advance_batch(
         self, states: Sequence[TransformerState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, TransformerState]]:
         if any(state.num_positions == self.context_size for state in states):
             return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
-        read = self._read_chunks(states, [(token,) for token in tokens])
-        log_probs = self._log_probs(np.concatenate([hidden for hidden, _ in read]))
-        return [(row, state) for row, (_, state) in zip(log_probs, read, strict=True)]
+        return self._advance_each(states, tokens)
 
     def predict_tokens(
         self, state: TransformerState, tokens: Sequence[int], *, last_only: bool = False
@@ -306,32 +323,23 @@ class NumpyTransformer:
             room = self.context_size - state.num_positions
             max_positions = min(self.context_size, state.num_positions + READ_TOKENS)
             count = max(1, min(room, READ_TOKENS, MAX_SCORES // (self._num_heads * max_positions)))
-            ((hidden, state),) = self._read_chunks([state], [tokens[:count]])
+            hidden, state = self._read_chunk(state, tokens[:count])
             tokens, hidden, num_kept = tokens[count:], hidden[num_kept:], max(0, num_kept - len(hidden))
             if len(hidden):
                 yield hidden, state
 
-    def _read_chunks(
-        self,
-        states: Sequence[TransformerState],
-        chunks: Sequence[Sequence[int] | TokenIds],
-        record: AttentionRecord | None = None,
-    ) -> list[tuple[Float32Array, TransformerState]]:
-        # Reads the next tokens of several texts, for which their windows have room, with one product per matrix.
-        # Returns, for each text, the vectors `[tokens, width]` that predict the token after each token, and its state.
-        tokens = np.concatenate(chunks).astype(np.int32)
-        counts = list(map(len, chunks))
-        ends = np.cumsum(counts).tolist()
-        texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()
-        for state, count, end in zip(states, counts, ends, strict=True):
-            rows = slice(end - count, end)
-            if tokens[rows.start] == EOS_ID and not state.num_positions and not state.has_slid:
-                tokens[rows.start] = self.tokenizer.start_id
-            texts.append(extend_segments(self.config, state.segments, state.num_positions, tokens[rows]))
-            buffer, length = texts[-1][-1]
-            new_rows.append((buffer, slice(length - count, length), rows))
-        batch = BatchAttention(texts, counts)
-        rotations = self._rotations[batch.positions].repeat(self._num_each, axis=1)
+    def _read_chunk(
+        self, state: TransformerState, chunk: Sequence[int] | TokenIds, record: AttentionRecord | None = None
+    ) -> tuple[Float32Array, TransformerState]:
+        # Reads the next tokens of a text, for which its window has room, with one product per matrix. Returns the
+        # vectors `[tokens, width]` that predict the token after each token, and the state.
+        tokens = np.array(chunk, np.int32)
+        if tokens[0] == EOS_ID and not state.num_positions and not state.has_slid:
+            tokens[0] = self.tokenizer.start_id
+        segments = extend_segments(self.config, state.segments, state.num_positions, tokens)
+        buffer, length = segments[-1]
+        num_positions = state.num_positions + len(tokens)
+        rotations = self._rotations[state.num_positions : num_positions].repeat(self._num_each, axis=1)
         num_rotated, size = self._num_heads + self._num_kv_heads, self._head_size
         vectors = layout.embed(self._embedding, tokens)
         for index, layer in enumerate(self._layers):
@@ -346,21 +354,17 @@ class NumpyTransformer:
             pairs = heads[:, :num_rotated].view(np.complex64)
             pairs *= rotations
             keys_values = heads[:, self._num_heads :].reshape(-1, 2, self._num_kv_heads, size).transpose(1, 2, 0, 3)
-            for buffer, buffer_rows, rows in new_rows:
-                buffer.layers[index][:, :, buffer_rows] = keys_values[:, :, rows]
+            buffer.layers[index][:, :, length - len(tokens) : length] = keys_values
             queries = heads[:, : self._num_heads].reshape(len(tokens), self._num_kv_heads, -1, size)
-            attended = batch.attend(queries, index, None if record is None else record.weights[index])
+            attended = attend_chunk(queries, index, segments, None if record is None else record.weights[index])
             vectors += layer.output.matmul(attended)
             gate_up = layer.gate_up.matmul(self._normalize(vectors, layer.feed_forward_norm))
             vectors += layer.down.matmul(_swiglu(gate_up))
         if record is not None:
             record.layer_outputs[-1] = vectors
         hidden = self._normalize(vectors, self._final_norm)
-        return [
-            # A view of the last vector would keep the others in memory.
-            (hidden[rows], TransformerState(text, state.num_positions + count, state.has_slid, hidden[end - 1].copy()))
-            for text, state, count, end, (*_, rows) in zip(texts, states, counts, ends, new_rows, strict=True)
-        ]
+        # A view of the last vector would keep the others in memory.
+        return hidden, TransformerState(segments, num_positions, state.has_slid, hidden[-1].copy())
 
     def _normalize(self, vectors: Float32Array, weight: Float32Array) -> Float32Array:
         # RMSNorm of vectors `[rows, width]`
@@ -380,7 +384,7 @@ class NumpyTransformer:
         weights = np.empty((num_layers, self._num_heads, time, time), np.float32)
         outputs = np.empty((num_layers + 1, time, self.config.embedding_size), np.float32)
         record = AttentionRecord(weights, outputs)
-        self._read_chunks([self.start()], [tokens], record)
+        self._read_chunk(self.start(), tokens, record)
         return record
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:

@@ -231,7 +231,7 @@ class ColumnsScreen(AppScreen[None]):
     def _generate_empty_columns(self) -> None:
         """Generate the idle columns that have no text, with the prompt and the seed of the others.
 
-        They wait for the speakers of the first ones: in 8 bits, a text written alone can differ from one of a batch.
+        They wait for the speakers of the first ones, since texts that are written together take less time.
         """
         if self.prompt_and_seed is None or any(slot.placeholder == FINDING_SPEAKER for slot in self.slots):
             return

@@ -133,6 +133,29 @@ def test_texts_that_share_rows_in_any_order_advance_as_alone():
         assert model.advance(after, 3)[0] == pytest.approx(model.advance(expected_state, 3)[0], abs=1e-4)
 
 
+@pytest.mark.parametrize("has_adapter", [False, True])
+def test_in_8_bits_a_text_depends_neither_on_other_texts_nor_on_branches(has_adapter):
+    config = make_config(**LLAMA, embedding_size=48, num_heads=4, context_size=300)
+    adapters = [Adapter("one", config, random_adapter(config))] * has_adapter
+    model = NumpyTransformer(config, VOCABULARY, random_weights(config, VOCABULARY), int8=True, adapters=adapters)
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(VOCABULARY_SIZE, size=length).tolist() for length in (1, 126, 130, 297)]
+    texts += [texts[1], texts[1], texts[2]]
+    kept = {id(text): model.predict_tokens(model.start(), text)[1] for text in texts}
+    batch = [kept[id(text)] for text in texts]
+    alone = [model.predict_tokens(model.start(), text)[1] for text in texts]
+    for _ in range(6):
+        tokens = rng.integers(VOCABULARY_SIZE, size=len(texts)).tolist()
+        together = model.advance_batch(batch, tokens)
+        batch = [state for _, state in together]
+        for index, token in enumerate(tokens):
+            expected, alone[index] = model.advance(alone[index], token)
+            assert np.array_equal(together[index][0], expected)
+    for state, own in zip(batch, alone, strict=True):
+        ids = rng.integers(VOCABULARY_SIZE, size=5).tolist()
+        assert np.array_equal(model.predict_tokens(state, ids)[0], model.predict_tokens(own, ids)[0])
+
+
 def test_threads_can_continue_the_same_states():
     model, tokens = random_transformer(context_size=64), random_ids(40, VOCABULARY_SIZE).tolist()
     _, state = token_by_token(model, tokens)
@@ -291,7 +314,7 @@ QWEN = LLAMA | {"qkv_bias": True, "tie_weights": False, "lora_targets": "v_proj,
 
 
 def make_config(**values):
-    return transformer_config(lora_rank=3, lora_alpha=12.0, context_size=64, **(NO_DROPOUT | values))
+    return transformer_config(lora_rank=3, lora_alpha=12.0, **({"context_size": 64} | NO_DROPOUT | values))
 
 
 def random_adapter(config, seed=3):
