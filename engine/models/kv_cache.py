@@ -145,7 +145,7 @@ def attend_chunk(
     weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
     np.exp(weights, out=weights)
     sums: Float32Array = np.add.reduce(weights, axis=-1, keepdims=True)
-    output = np.matmul(products, values).reshape(num_kv_heads, group, num_tokens, size)
+    output: Float32Array = np.matmul(products, values).reshape(num_kv_heads, group, num_tokens, size)
     output /= sums
     if record is not None:
         np.divide(weights, sums, out=record.reshape(weights.shape))
