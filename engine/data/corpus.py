@@ -1,7 +1,6 @@
-"""Corpora: reading CSV files, plain texts and scripts into clean lines, and splitting them."""
+"""Corpora: reading tables, plain texts, scripts and screenplays into clean lines, and splitting them."""
 
 import array
-import csv
 import hashlib
 import io
 import random
@@ -10,25 +9,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
-from engine.data.scripts import Turn, Utterance, detect_style, read_utterances
+from engine.data.screenplays import FOUNTAIN_SUFFIX, is_screenplay, read_screenplay
+from engine.data.scripts import SAMPLE_LINES, Turn, read_utterances
 from engine.data.speakers import JOINED, SOMEONE, normalize_speaker
+from engine.data.tables import MAX_LINE_CHARACTERS, read_table
 from engine.data.tokenizers import OPEN_VOCABULARIES
-from engine.errors import ConfigError, CorpusError
-from engine.storage.files import assets_dir, read_limited
+from engine.errors import ColumnError, ConfigError, CorpusError
+from engine.storage.files import absolute_path, assets_dir, read_head, read_limited
 
 MAX_CORPUS_BYTES = 1_000_000_000
-MAX_LINE_CHARACTERS = 1_000_000
+HEAD_BYTES = 1_000_000  # that show what a corpus is, before all of it is read
 SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 CODECS = {"UTF-8": "utf-8-sig", "Windows-1252": "cp1252"}  # the latter contains Latin-1
 
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
@@ -95,7 +95,7 @@ class Corpus:
     file_ends: tuple[int, ...]  # number of lines up to the end of each file: one to split, or three that are splits
     num_rows: int  # number of rows before the clean-up
     encoding: str
-    separator: str  # name of the CSV separator; "none" for plain text
+    separator: str  # name of the CSV separator; "none" for another text, which may be told in brackets
     sha256: str  # hash of the files, which shows later whether a model was trained on this text
 
 
@@ -162,18 +162,43 @@ def read_corpus(config: DataConfig) -> Corpus:
     )
 
 
-def names_speakers(config: DataConfig) -> bool:
-    """Return True if the beginning of the corpus of `config` says who speaks each line; False also for no such file."""
-    if config.corpus == BUNDLED:
+def names_speakers(corpus: str) -> bool:
+    """Return True if the beginning of a corpus says who speaks each line; False also for no such file."""
+    if corpus == BUNDLED:
         return True
     try:
-        with Path(config.corpus).expanduser().open(encoding="utf-8-sig", errors="replace") as file:
-            lines = file.read(1_000_000).splitlines()
-    except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
+        _read_head(DataConfig(corpus, detect_format(corpus), mode="dialogue"))
+    except CorpusError:
         return False
-    if config.corpus_format == "text":
-        return detect_style(lines) is not None
-    return any(config.speaker_column in next(csv.reader(lines[:1], delimiter=each), []) for each in SEPARATORS)
+    return True
+
+
+def detect_format(corpus: str) -> Literal["csv", "text"]:
+    """Return the format of a corpus by its name; a .txt file is a table if it has clear columns."""
+    if not corpus.lower().endswith((".txt", FOUNTAIN_SUFFIX)):
+        return "csv"
+    try:
+        _read_head(DataConfig(corpus, mode="dialogue"))
+    except CorpusError:
+        return "text"
+    return "csv"
+
+
+def check_columns(config: DataConfig) -> None:
+    """Raise a ColumnError if the beginning of a table does not say where the texts or the speakers are."""
+    if config.corpus != BUNDLED:
+        try:
+            _read_head(config)
+        except ColumnError:
+            raise
+        except CorpusError:  # which the whole file raises again
+            pass
+
+
+def _read_head(config: DataConfig) -> str:
+    """Return the name of the separator, after a check of the beginning of the corpus of `config`."""
+    path = absolute_path(Path(config.corpus))
+    return _read_rows(TextFile.read(path, only_head=True), str(path), config)[0]
 
 
 def repair_dialogue(line: str) -> str:
@@ -193,10 +218,10 @@ class TextFile(NamedTuple):
     sha256: str
 
     @classmethod
-    def read(cls, path: Path, max_bytes: int = MAX_CORPUS_BYTES) -> "TextFile":
-        """Read a file and detect its encoding, or raise a CorpusError if it is not a text."""
+    def read(cls, path: Path, max_bytes: int = MAX_CORPUS_BYTES, *, only_head: bool = False) -> "TextFile":
+        """Read a file or its head and detect the encoding, or raise a CorpusError if it is not a text."""
         try:
-            content = read_limited(path, max_bytes)
+            content = read_head(path, HEAD_BYTES) if only_head else read_limited(path, max_bytes)
         except FileNotFoundError as error:
             raise CorpusError(f"{path} does not exist; check the path") from error
         except (OSError, ValueError) as error:  # missing permissions, a name that is too long or has a zero byte
@@ -230,67 +255,29 @@ def check_line_lengths(lines: Iterable[str], source: str) -> None:
 def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[tuple[str, str, int]]]:
     # The name of the separator, and the rows before the clean-up.
     if config.corpus_format == "csv":
-        csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
-        first = next((line for line in file.stream if line.strip()), "")[:MAX_LINE_CHARACTERS]
-        file.stream.seek(0)
-        headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
-        separator = max(SEPARATORS, key=lambda each: (config.text_column in headers[each], len(headers[each])))
-        return SEPARATORS[separator], _read_table(file, path, separator, config)
-    if config.mode == "dialogue":
-        utterances = read_utterances(line for block in file.stream for line in block.splitlines())
-        if utterances is None:
-            raise CorpusError(
-                f"{path} has no speakers, which dialogue mode needs: lines of the form 'NAME: text', or 'NAME:' before "
-                "the text; use such a file, or --mode line"
-            )
-        return "none", utterances
-    return "none", _read_plain_text(file.stream)
+        return read_table(file.stream, file.content, path, config)
+    lines: Iterator[str] = (line for block in file.stream for line in block.splitlines())
+    beginning = list(islice(lines, SAMPLE_LINES))
+    lines = chain(beginning, lines)
+    is_dialogue, is_fountain = config.mode == "dialogue", path.lower().endswith(FOUNTAIN_SUFFIX)
+    if is_fountain or (config.mode != "stream" and is_screenplay(beginning, needs_scenes=not is_dialogue)):
+        return "none (screenplay)", read_screenplay(lines)
+    if not is_dialogue:
+        return "none", _read_plain_text(lines)
+    utterances = read_utterances(lines)
+    if utterances is None:
+        raise CorpusError(
+            f"{path} has no speakers, which dialogue mode needs: lines of the form 'NAME: text', or 'NAME:' or 'NAME' "
+            "in capitals above the text; use such a file, or --mode line"
+        )
+    return "none", utterances
 
 
-def _read_plain_text(stream: io.TextIOWrapper) -> Iterator[tuple[str, str, int]]:
+def _read_plain_text(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
     section = 0
-    for block in stream:
-        for line in block.splitlines():
-            section += not line or line.isspace()
-            yield line, "", section
-
-
-def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -> Iterator[Utterance]:
-    # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
-    has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", file.content) is not None
-    reader = csv.reader(file.stream, delimiter=separator, escapechar="\\" if has_escapes else None, strict=True)
-    text_column, speaker_column, line = config.text_column, config.speaker_column, 1
-    try:
-        header = next((row for row in reader if len(row) > 1 or "".join(row).strip()), [])
-        columns = ", ".join([name[:40] for name in header if name][:20]) or "none"
-        if not text_column or text_column not in header:
-            is_text = len(header) < 2 or path.lower().endswith(".txt")
-            remedy = "Name one with --text-column" + f", or read plain text with --text {path}" * is_text
-            raise CorpusError(f"{path} has no column {text_column!r}; its columns: {columns}. {remedy}")
-        has_speakers = speaker_column in header and speaker_column not in ("", text_column)
-        if config.mode == "dialogue" and not has_speakers:
-            raise CorpusError(
-                f"{path} has no column {speaker_column!r} of speakers beside that of the texts, which dialogue mode "
-                f"needs; its columns: {columns}; name another one with --speaker-column, or use --mode line"
-            )
-        text, speaker = header.index(text_column), header.index(speaker_column) if has_speakers else None
-        scene = header.index(config.scene_column) if config.scene_column in filter(None, header) else None
-        line, section, scene_before = reader.line_num + 1, 0, ""  # the first line of the row
-        for row in reader:
-            if len(row) > 1 or "".join(row).strip():
-                if len(row) != len(header):
-                    raise CorpusError(
-                        f"{path} is not a regular CSV: line {line} has {len(row)} fields, but the header has "
-                        f"{len(header)}; put quotes around a text that contains a {SEPARATORS[separator]} or a line "
-                        "end, or use --text"
-                    )
-                if scene is not None and (name := row[scene].strip()) != scene_before:
-                    section, scene_before = section + 1, name
-                yield Utterance(row[text], "" if speaker is None else row[speaker], section)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        problem = f"is not a regular CSV: the row on line {line}: {error}; close its quotes, or shorten its text"
-        raise CorpusError(f"{path} {problem}") from error
+    for line in lines:
+        section += not line or line.isspace()
+        yield line, "", section
 
 
 def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:

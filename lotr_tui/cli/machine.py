@@ -132,7 +132,8 @@ def learn(
     material = Material.from_session(load_session_model([run], runs_dir)) if run is not None else None
     if path := csv or text:
         data = DataConfig(corpus=str(absolute_path(path)), corpus_format="csv" if csv else "text")
-        material = Material(data if text_column is None else replace(data, text_column=text_column))
+        data = data if text_column is None else replace(data, text_column=text_column)
+        material = Material(main.ask_for_columns(data))
         for _ in material.words():  # a corpus that cannot be used is reported before the screen is drawn
             pass
     return open_class(index, material, theme, mouse=not no_mouse)

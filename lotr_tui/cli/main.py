@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
@@ -20,8 +20,8 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperCommand, TyperGroup
 
-from engine.config import SETTINGS, TEACHER_SEPARATOR, Config
-from engine.errors import InvalidInputError, shell_word, suggest_nearest
+from engine.config import SETTINGS, TEACHER_SEPARATOR, Config, DataConfig
+from engine.errors import ColumnError, InvalidInputError, shell_word, suggest_nearest
 from engine.presets import PRESETS
 from engine.storage.files import absolute_path
 from lotr_tui.completion import COMPLETE_VARIABLE
@@ -253,8 +253,8 @@ ModeOption = Annotated[str | None, option("--mode", panel=DATA)]
 SplitOption = Annotated[str | None, option("--split", panel=DATA)]
 SplitSeedOption = Annotated[int | None, option("--split-seed", panel=DATA)]
 SetOption = Annotated[list[str] | None, option("--set KEY=VALUE", "A setting; see train --list-settings.", TRAINING)]
-CsvOption = Annotated[Path | None, option("--csv FILE", "Corpus: an utterance per row. Default: bundled.", DATA)]
-TextOption = Annotated[Path | None, option("--text FILE", "Corpus: plain text, one utterance per line.", DATA)]
+CsvOption = Annotated[Path | None, option("--csv FILE", "Corpus: CSV, TSV or JSON lines. Default: bundled.", DATA)]
+TextOption = Annotated[Path | None, option("--text FILE", "Corpus: lines of text, a script, or a screenplay.", DATA)]
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,8 @@ class TrainingOptions:
         if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
             raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
         name = default_preset(self.init or "", self.mode, runs_dir) if self.preset is None else self.preset
-        return configure(PRESETS[name], self.apply, runs_dir)
+        config = configure(PRESETS[name], self.apply, runs_dir)
+        return replace(config, data=ask_for_columns(config.data))
 
     def apply(self, config: Config) -> Config:
         """Return `config` with the changes that these options make, or raise an InvalidInputError."""
@@ -340,6 +341,27 @@ class TrainingOptions:
             config = config.with_values(min_characters=0 if is_closed else -1)
             config = config.with_values(valid_corpus=str(self.valid), test_corpus=str(self.test))
         return config.with_values(*self.assignments or ())
+
+
+def ask_for_columns(data: DataConfig) -> DataConfig:
+    """Return `data` with the columns that the person at the terminal chooses, where those of its table are not clear.
+
+    Without a terminal, reading the table raises the error.
+    """
+    from engine.data.corpus import check_columns  # imports numpy
+
+    while sys.stdin.isatty() and sys.stderr.isatty():
+        try:
+            check_columns(data)
+            break
+        except ColumnError as error:
+            print(error.question, file=sys.stderr)
+            for number, column in enumerate(error.columns, 1):
+                print(f"{number:3}  {column}", file=sys.stderr)
+            number = typer.prompt(f"Column, 1 to {len(error.columns)}", type=int, err=True)
+            if 1 <= number <= len(error.columns):
+                data = replace(data, **{error.setting: error.columns[number - 1].name})
+    return data
 
 
 def has_terminal() -> bool:

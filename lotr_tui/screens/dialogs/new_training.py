@@ -13,7 +13,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input, OptionList, Static
 
 from engine.config import BUNDLED, SETTINGS, Config
-from engine.errors import ConfigError
+from engine.errors import ColumnError, ConfigError
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.presets import PRESETS
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, check_run_name
@@ -102,7 +102,7 @@ class NewTrainingDialog(Dialog[NewTraining]):
                 Field(
                     "corpus",
                     texts.get("corpus", ""),
-                    "the bundled dialogues, or a .csv or .txt file",
+                    "the bundled dialogues, or a table, text or script",
                     "Corpus",
                     MAX_PATH_LENGTH,
                     PathSuggester(),
@@ -145,12 +145,28 @@ class NewTrainingDialog(Dialog[NewTraining]):
     async def use(self, texts: Mapping[str, str]) -> None:
         """Close the dialog with the training that the texts describe."""
         stripped = {name: text.strip() for name, text in texts.items()}
-        self.dismiss(await run_in_thread(_read_fields, self._preset, stripped, self._runs_dir))
+        try:
+            self.dismiss(await run_in_thread(_read_fields, self._preset, stripped, self._runs_dir))
+        except ColumnError as error:
+            self._ask_for_column(error)
+
+    def _ask_for_column(self, error: ColumnError) -> None:
+        """Show the columns of a table with their first rows, and add the chosen one to the settings."""
+
+        def use(name: str | None) -> None:
+            if name is not None:
+                settings = self.query_one("#settings", Input)
+                settings.value = f"{settings.value} {error.setting}={shlex.quote(name)}".strip()
+                self.action_submit()
+
+        answers = [(str(column), column.name) for column in error.columns]
+        self.app.push_screen(Dialog[str](error.question, answers=answers), use)
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
     """Return the training that the texts of the fields describe, or raise an InvalidInputError."""
-    from engine.training.job import configure  # imports numpy
+    from engine.data.corpus import check_columns, detect_format  # imports numpy
+    from engine.training.job import configure
 
     corpus, run_name, epochs = texts["corpus"], texts["run"], texts["epochs"]
     if corpus and not os.path.isfile(os.path.expanduser(corpus)):  # noqa: PTH111, PTH113  # never raises
@@ -171,7 +187,9 @@ def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
 
     def apply_fields(config: Config) -> Config:
         if corpus:
-            config = config.with_values(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
+            config = config.with_values(corpus=corpus, corpus_format=detect_format(corpus))
         return config.with_values(*([f"epochs={epochs}"] if epochs else []), *settings)
 
-    return NewTraining(configure(preset, apply_fields, runs_dir), run_name or None, texts)
+    config = configure(preset, apply_fields, runs_dir)
+    check_columns(config.data)
+    return NewTraining(config, run_name or None, texts)

@@ -89,7 +89,7 @@ class TrainingFollower:
             screen.post_message(WatchRun(chosen if isinstance(chosen, Path) else state.run_path, use))
 
     async def _ask_for_new(self) -> None:
-        from engine.config import BUNDLED, DataConfig
+        from engine.config import BUNDLED
         from engine.data.corpus import names_speakers
         from engine.runtime.process import require_package
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
@@ -102,8 +102,7 @@ class TrainingFollower:
             return
         requested = self._requested if view is not None and view.failure and view.started is None else None
         corpus = self.corpus or BUNDLED
-        data = DataConfig(corpus=corpus, corpus_format="text" if corpus.endswith(".txt") else "csv")
-        has_speakers = await run_in_thread(names_speakers, data)
+        has_speakers = await run_in_thread(names_speakers, corpus)
         if screen.is_active:
             dialog = NewTrainingDialog(corpus, screen.state.runs_dir, requested, has_speakers=has_speakers)
             if (training := await screen.app.push_screen_wait(dialog)) is not None:

@@ -1,9 +1,13 @@
 """`data info`, `data speech` and `tokenize`: speakers, scenes, splits and vocabularies."""
 
+import io
 import re
+from dataclasses import replace
 
 import pytest
 
+from engine.config import DataConfig
+from lotr_tui.cli.main import ask_for_columns
 from tests.support.commands import json_output
 from tests.support.files import sentences, write_csv
 from tests.support.open_models import bpe_tokenizer, write_open_run
@@ -63,9 +67,24 @@ class TestInfo:
         assert (row["separator"], row["num_lines"]) == ("none", 60)
         assert info("a.dat", "--plain")["num_tokens"] == row["num_tokens"]
         assert "who speaks next" not in lotr("data", "info", "a.txt").stdout
-        write_csv(tmp_path / "b.txt", sentences(60), columns=("who", "what"))
+        write_csv(tmp_path / "b.txt", sentences(60), columns=("whom", "what"))
         row = info("b.txt", "--text-column", "what")
         assert (row["separator"], row["num_lines"], row["speakers"]) == ("comma", 60, [])
+
+    def test_a_terminal_is_asked_for_columns_that_are_not_clear(self, tmp_path, monkeypatch, capsys):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        (tmp_path / "a.csv").write_text("n,person,words\n1,LUKE,Never.\n2,BEN,Use \x1b[2Jit.\n" + "3,LUKE,Well.\n" * 9)
+        data = DataConfig(str(tmp_path / "a.csv"), mode="dialogue")
+        monkeypatch.setattr("sys.stdin", Terminal("7\n3\n2\n"))
+        assert ask_for_columns(data) == data  # its questions would go into a file
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        assert ask_for_columns(data) == replace(data, text_column="words", speaker_column="person")
+        shown = capsys.readouterr().err
+        assert "  3  words: Never. · Use �[2Jit. · Well.\n" in shown
+        assert "  2  person: LUKE · BEN · LUKE\n" in shown
 
     @pytest.mark.parametrize("name", ["\x1b[2JSam", "[red]Sam[/red]", "\u202eSam"])
     def test_control_characters_and_markup_of_the_corpus_are_not_printed(self, lotr, tmp_path, name):
