@@ -35,6 +35,7 @@ def read_table(
 
     A table whose columns are not clear raises a ColumnError, and another text a CorpusError, also while it is read.
     """
+    csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
     first = next((line for line in stream if line.strip()), "")[:MAX_LINE_CHARACTERS]
     stream.seek(0)
     if first.lstrip().startswith("{"):
@@ -71,7 +72,6 @@ def _find_separator(header: str, text_column: str) -> str:
 
 def _csv_rows(stream: io.TextIOWrapper, content: bytes, path: str, separator: str, first: str) -> Iterator[list[str]]:
     """Yield the header, which begins with the line `first`, and the rows."""
-    csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = separator == " " or re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", content)
     reader = csv.reader(stream, delimiter=separator, escapechar="\\" if has_escapes else None, strict=True)
@@ -132,31 +132,30 @@ def _json_records(stream: io.TextIOWrapper, path: str, scene_column: str) -> Ite
 def _find_columns(
     header: Sequence[str], rows: Sequence[Sequence[str]], path: str, config: DataConfig
 ) -> tuple[int, int | None]:
-    """Return the places of texts and speakers, or raise a ColumnError. A table without speakers may do."""
+    """Return the places of texts and speakers, or raise a ColumnError. Only a dialogue needs speakers."""
     texts = _candidates(header, config.text_column, TEXT_COLUMNS)
-    taken = texts[0] if len(texts) == 1 else -1
-    speakers = [place for place in _candidates(header, config.speaker_column, SPEAKER_COLUMNS) if place != taken]
-    columns = tuple(
-        Column(name, tuple(row[place] for row in rows if place < len(row)))
-        for place, name in enumerate(header)
-        if name and place != taken
-    )
-    names = ", ".join([name[:40] for name in header if name][:20]) or "none"
-    if len(texts) == 1 and (len(speakers) == 1 or config.mode != "dialogue"):
-        return texts[0], speakers[0] if len(speakers) == 1 else None
     if len(texts) != 1:
-        setting, problem = "text_column", _describe_missing("texts", config.text_column, TEXT_COLUMNS)
         is_text = len(header) < 2 or path.lower().endswith((".txt", FOUNTAIN_SUFFIX))
-        remedy = f"or read plain text with --text {path}" if is_text else ""
-    else:
-        setting, problem = "speaker_column", _describe_missing("speakers", config.speaker_column, SPEAKER_COLUMNS)
-        problem += " beside that of the texts, which dialogue mode needs"
-        remedy = "or use --mode line"
-    option = setting.replace("_", "-")
-    message = f"{path} has {problem}; its columns: {names}; " + ", ".join(
-        filter(None, [f"name one with --{option}", remedy])
-    )
-    raise ColumnError(message, setting, columns) if len(header) > 1 and columns else CorpusError(message)
+        remedy = f", or read plain text with --text {path}" if is_text else ""
+        raise _unclear_column("text_column", config.text_column, header, rows, path, remedy)
+    speakers = _candidates(header, config.speaker_column, SPEAKER_COLUMNS)
+    if len(speakers) == 1 and speakers != texts:
+        return texts[0], speakers[0]
+    if config.mode == "dialogue":
+        remedy = ", or use --mode line, which needs no speakers"
+        raise _unclear_column("speaker_column", config.speaker_column, header, rows, path, remedy)
+    return texts[0], None
+
+
+def _unclear_column(
+    setting: str, chosen: str, header: Sequence[str], rows: Sequence[Sequence[str]], path: str, remedy: str
+) -> CorpusError:
+    names = ", ".join([name[:40] for name in header if name][:20]) or "none"
+    what, option = setting.removesuffix("_column"), setting.replace("_", "-")
+    problem = f"{path} has no {what} column {chosen!r}, or several; its columns: {names}"
+    message = f"{problem}; name one with --{option}{remedy}"
+    columns = tuple(Column(name, tuple(row[place] for row in rows)) for place, name in enumerate(header) if name)
+    return ColumnError(message, setting, columns) if len(columns) > 1 else CorpusError(message)
 
 
 def _candidates(header: Sequence[str], chosen: str, usual_names: Sequence[str]) -> list[int]:
@@ -167,12 +166,6 @@ def _candidates(header: Sequence[str], chosen: str, usual_names: Sequence[str]) 
 
 def _named(header: Sequence[str], names: Sequence[str]) -> list[int]:
     return [place for place, name in enumerate(header) if name.strip().casefold() in names]
-
-
-def _describe_missing(what: str, chosen: str, usual_names: Sequence[str]) -> str:
-    if chosen == usual_names[0]:
-        return f"no clear column of {what}, such as {chosen!r}"
-    return f"no column {chosen!r} of {what}"
 
 
 def _read_utterances(

@@ -142,6 +142,17 @@ CORPORA = (
     file_with("commas of a spreadsheet and an open quote", b"char;dialog,,\n" + b'SAM;well,"now, what,,\n' * 400_000),
     file_with("speakers of escape sequences", f"char,dialog\n{f'{ESCAPES[:12]},{_LINE}{chr(10)}' * 30}".encode()),
     file_with("lines with reversed direction", f"char,dialog\n\u202eSAM,\u2066{_LINE}\u202e\n".encode() * 30),
+    file_with(
+        "JSON with 100,000 keys a line", lambda: b"{%s}\n" % b",".join(b'"%d":1' % n for n in range(99_999)) * 30
+    ),
+    file_with("JSON nested deeply", b'{"text":' * 100_000 + b"\n"),
+    file_with(
+        "JSON with escapes", b'{"text":"a\\u001b[2J\\u202e line","who":"\\u001b]0;SAM\\u0007","movie":{}}\n' * 30
+    ),
+    file_with("a chat of 300,000 messages that are none", lambda: b'{"messages":[%s1]}\n' % (b"1," * 300_000) * 20),
+    file_with("a screenplay of brackets", lambda: b"\nSAM\nhere is a line\n\nSAM\n" + b"([{" * 300_000 + b"\n"),
+    file_with("a comment without an end", lambda: b"\nSAM\nhere is a line\n\nSAM\nanother\n\n/*" + b"\n/*" * 10**6),
+    file_with("a million names, no speech", lambda: b"INT. A\n\n" + b"SAM\nyes\n\n" * 9 + b"SAM\n\n" * 10**6),
     file_with("a line of a megabyte", b"char,dialog\nSAM," + b"word " * 190_000 + b"\n"),
     file_with("no word twice", lambda: b"dialog\n" + b"".join(b"word%x another%x\n" % (n, n) for n in range(300_000))),
 )
@@ -152,6 +163,11 @@ TEXT_FILES = {
     "texts/tab.csv": "char\tdialog\nSAM\tThéoden… said K\n".encode(),
     "texts/latin1.csv": 'dialog\n"il était là, déjà"\nit\x92s a road\n'.encode("latin-1"),
     "texts/escapes.csv": b'"char","dialog"\n"SAM","He said \\"no\\""\n"ROSA","a road; \\\\"\n',
+    "texts/r.csv": b'"character" "dialogue"\n"1" "SAM" "the road \\"goes\\" on"\n"2" "BEN" "a road"\n',
+    "texts/json-lines.csv": b'{"n": 1, "who": "SAM", "line": "the road"}\n\n{"who": null, "line": "on"}\n',
+    "texts/chat.csv": b'{"messages": [{"role": "user", "content": "the road"}, {"role": "assistant"}]}\n',
+    "texts/play.fountain": b"Title: A\n\nINT. B\n\n"
+    + b"SAM (V.O.) ^\n(low)\nthe *road* [[x]]\n\n@Ben\nis it the road?\n\n/* a\n*/\nCUT TO:\n\n" * 6,
     "texts/plain.txt": "\ufeffThéoden said… <unk>\r\nno\u2028yes\u0085\x0bİK\n\nthe road.\nonce\nmore\n".encode(),
     "texts/prompt": (
         "the road\r\n\u2028is \x1b[31mred\x1b]0;title\x07 \u202e\u200d漢字 İK <eos> [b]x[/b]\t" + 40 * " the road"

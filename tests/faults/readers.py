@@ -221,6 +221,7 @@ READERS = {
     "CSV dialect": Reader("texts/*.csv", _read_csv),
     "text": Reader("corpus.txt", _read_text, made.CORPORA),
     "small text": Reader("texts/plain.txt", _read_text),
+    "screenplay": Reader("texts/play.fountain", _read_text, made.CORPORA),
     "lens": Reader("texts/plain.txt", _read_lens_text, made.CORPORA),
     "prompt": Reader("texts/prompt", _read_prompt),
     "generated text": Reader("texts/prompt", _print_generated),

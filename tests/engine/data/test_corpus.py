@@ -90,9 +90,9 @@ class TestRefusals:
         ("content", "message"),
         [
             (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "has no rows"),
-            (f",char,words\n0,SAM,{LONG}\n", "no clear column of texts, such as 'dialog'; its columns: char, words"),
-            (f"text,Line\nSAM,{LONG}\n", "no clear column of texts, such as 'dialog'; its columns: text, Line"),
-            (f"char;dialog,,\nSAM;{LONG},,\n", "such as 'dialog'; its columns: char;dialog"),  # cut at commas
+            (f",char,words\n0,SAM,{LONG}\n", "no text column 'dialog', or several; its columns: char, words"),
+            (f"text,Line\nSAM,{LONG}\n", "no text column 'dialog', or several; its columns: text, Line"),
+            (f"char;dialog,,\nSAM;{LONG},,\n", "'dialog', or several; its columns: char;dialog"),  # cut at commas
             (f"First Citizen:\n{LONG}\n", "with --text-column, or read plain text with --text"),
             (f'"char" "dialog"\n"SAM" "{LONG}" "" ""\n', "line 2 has 4 fields, but the header has 2"),
             (f'{{"text": "{LONG}"}}\n{{"text": \n', "line 2 is no JSON object"), ("{}\n{}\n", "its columns: none"),
@@ -107,7 +107,7 @@ class TestRefusals:
             ("dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1), "line 2: field larger than"),
             ('dialog\n"' + ("x" * 1000 + "\n") * 1001 + '"\n', "line 2: field larger than"),
             (f"dialog,{'a' * 100_000},{'b,' * 10_000}\n{LONG}\n", "line 2 has 1 fields"),
-            (f'char,"words\n"\nSAM,{LONG}\n', "no clear column of texts"),
+            (f'char,"words\n"\nSAM,{LONG}\n', "no text column 'dialog'"),
             *((f'char,dialog\nSAM,"{LONG}\n"\nSAM,"{LONG}{end}', "line 4: unexpected end of data; close its quotes")
               for end in ("", "\n", f"\nSAM,{LONG}\n" * 2000)),
         ],

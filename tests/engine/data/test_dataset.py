@@ -276,8 +276,8 @@ MANY = r"no speaker has 10 lines in the training split: S\d has most, \d; .*min_
 @pytest.mark.parametrize(
     ("first_column", "speakers", "speaker_column", "message"),
     [
-        ("whom", ["SAM"], "char", rf"no clear column of speakers.* columns: whom, dialog, movie;.*{REMEDY}"),
-        ("char", ["SAM"], "dialog", f"no column 'dialog' of speakers beside .*{REMEDY}"),
+        ("whom", ["SAM"], "char", rf"no speaker column 'char'.* columns: whom, dialog, movie;.*{REMEDY}"),
+        ("char", ["SAM"], "dialog", f"no speaker column 'dialog'.*{REMEDY}"),
         ("char", [" "], "char", f"it names none; .*{REMEDY}"),
         ("char", [f"S{number}" for number in range(10)], "char", MANY),
     ],

@@ -105,8 +105,10 @@ async def test_columns_that_are_not_clear_are_chosen_from_their_first_rows(make_
 
         texts = {"corpus": str(corpus), "settings": "mode=dialogue"}
         await submit(pilot, lambda: "words: Never. · Use it." in options(), **texts)
+        assert "text" in text_of(pilot.app.screen.query_one(".dialog-title"))
         await pilot.press("w")
-        await until(pilot, lambda: options() == ["n: 1 · 2", "person: LUKE · BEN"])
+        await until(pilot, lambda: "speaker" in text_of(pilot.app.screen.query_one(".dialog-title")))
+        assert options()[:2] == ["n: 1 · 2", "person: LUKE · BEN"]
         await pilot.press("down", "enter")
         await until(pilot, lambda: results)
         data = results[0].config.data
