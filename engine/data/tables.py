@@ -23,7 +23,7 @@ TEXT_COLUMNS = ("dialog", "dialogue", "text", "line", "utterance", "quote")
 SPEAKER_COLUMNS = ("char", "character", "speaker", "name", "who")
 """Usual names, in any case. The first is the default, which others stand for where it is missing."""
 PREVIEW_ROWS = 3
-KEY_RECORDS, MAX_KEYS = 20, 1000  # records of JSON whose keys are the columns
+KEY_RECORDS, MAX_COLUMNS = 20, 1000  # records of JSON whose keys are the columns, and columns that are named
 
 _QUOTED_HEADER = re.compile(r'"[^"]*"(?: +"[^"]*")+\s*')  # of R, with blanks between the columns
 
@@ -52,7 +52,7 @@ def read_table(
         problem = error
     if preview and len(preview[0]) > len(header):
         header = ["", *header]
-    text, speaker = _find_columns(header, preview, path, config)
+    text, speaker = _find_columns(header[:MAX_COLUMNS], preview, path, config)
     if problem is not None:
         raise problem
     scene = header.index(config.scene_column) if config.scene_column in filter(None, header) else None
@@ -101,7 +101,7 @@ def _json_rows(stream: io.TextIOWrapper, path: str, scene_column: str) -> Iterat
     """Yield the keys of the first objects, and the values of all objects for them."""
     records = _json_records(stream, path, scene_column)
     first = list(islice(records, KEY_RECORDS))
-    keys = list(dict.fromkeys(chain.from_iterable(first)))[:MAX_KEYS]
+    keys = list(dict.fromkeys(chain.from_iterable(first)))[:MAX_COLUMNS]
     yield keys
     for record in chain(first, records):
         values = map(record.get, keys)
