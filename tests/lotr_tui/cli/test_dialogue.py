@@ -113,6 +113,11 @@ class TestAnswers:
         ids += model.tokenizer.encode(" the road").tolist()
         assert record["text"] == said_text_of(generate(TextInProgress(model, ids, SamplerSettings(), 5)))
 
+    def test_a_prompt_that_ends_in_a_name_is_continued_by_that_speaker(self, talk, model):
+        record = talk("generate", "SAM: a friend\nFRODO:", "--seed", "5")
+        ids = [*encode_turns(model.tokenizer, [Turn("SAM", "a friend")]), *encode_speaker(model.tokenizer, "FRODO")]
+        assert record["text"] == said_text_of(generate(TextInProgress(model, ids, SamplerSettings(), 5)))
+
     def test_without_a_prompt_the_speaker_opens_and_standard_input_is_not_read(self, talk, model):
         record = talk("generate", "--to", "GOLLUM", "--seed", "5", stdin=b"the road")
         assert record["text"] == answer(model, [], "GOLLUM", 5)
