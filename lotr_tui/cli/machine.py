@@ -62,6 +62,8 @@ def serve(
         needs = "serve --api needs aiohttp" if as_api else "serve needs textual-serve"
         raise InvalidInputError(f"{needs}; {install_command('api' if as_api else 'serve')}") from error
     origins = [each.rstrip("/") for each in allow_origin or ()]
+    if origins and not as_api:
+        raise InvalidInputError("--allow-origin is for --api; leave it out")
     if not all(re.fullmatch("https?://[^/]+", each) for each in origins):
         raise InvalidInputError("--allow-origin needs an origin, such as http://localhost:3000")
     for_browsers = {"--attach": attach, "--theme": theme, "--max-browsers": max_browsers} if as_api else {}

@@ -50,7 +50,7 @@ def describe_choice(pieces: Sequence[Piece], part: str, offset: int = 0, *, is_f
 
 def _describe_token(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
     text = tokenizer.tokens[id]
-    content = f" {text}".encode()
+    content = text.encode()
     if isinstance(tokenizer, ByteTokenizer) and id != EOS_ID:
         content = tokenizer.token_bytes[id]
         try:

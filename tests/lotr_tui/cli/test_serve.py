@@ -24,6 +24,7 @@ from tests.support.browser import ServeProcess
         *((["--api", f"{each}=4"], f"--api and {each} exclude") for each in ("--attach", "--max-browsers")),
         (["--api", "--theme=nord"], "--api and --theme exclude each other"),
         (["--api", "--run=missing"], "run 'missing' is neither in"),
+        (["--allow-origin=http://localhost"], "--allow-origin is for --api; leave it out"),
         (["--api", "--allow-origin=localhost"], "--allow-origin needs an origin, such as http://"),
         (["--max-browsers=0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
