@@ -74,7 +74,7 @@ class ModelLoader:
                 self.names, self._runs_dir, self._combination, on_progress=self._report, adapters=self.adapters
             )
             if self._before is not None and (vector := self._before.vector) is not None:
-                model = model.steered(vector, self._before.strengths[vector[0]])
+                model = model.steered(vector, self._before.strengths[vector[0]], self._before.steering)
             return model
         finally:
             gc.freeze()

@@ -173,15 +173,15 @@ def restore_reply(reply: Reply, session_model: models.SessionModel) -> None:
     if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:
         problems.append(f"{session_model.name} knows no speakers and cannot continue from here")
     tokens = [] if parent is None else parent.tokens[: reply.num_shared_tokens]
+    is_open = reply.tokenizer in tokenizers.OPEN_VOCABULARIES
     for token in reply.own_tokens:
         is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
         # Tokens of an open vocabulary with the same text may add another text.
-        by_text = tokenizer.token_to_id if isinstance(tokenizer, tokenizers.WordTokenizer) else {}
+        by_text = tokenizer.token_to_id if isinstance(tokenizer, tokenizers.WordTokenizer) and not is_open else {}
         if not is_same and token.text not in by_text:
             unknown.add(token.text)
         tokens.append(token if is_same else token._replace(id=by_text.get(token.text, token.id)))
     reply.tokens = tokens
-    is_open = reply.tokenizer in tokenizers.OPEN_VOCABULARIES
     if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
         problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
     elif unknown:

@@ -57,6 +57,7 @@ class SessionHeader:
     model: str
     started: Annotated[float, Meta(ge=0, le=MAX_TIME)]  # Unix time in seconds
     current_id: int | None
+    setup: settings.SessionSetup | None = None
 
     def __post_init__(self) -> None:
         settings.check_version(self.version, VERSION)
@@ -75,11 +76,13 @@ class Session:
     current_id: int | None = None  # reply that was selected last; None selects the latest
     folder: Path = field(default_factory=sessions_folder)
     problem: str = ""  # why a part of the session is not saved; empty if all of it is, or if it was deleted
+    setup: settings.SessionSetup | None = None  # None if no command brings back what it was written with
     damage: str = ""  # how many lines of the file were left out, and why; empty if all were read
 
     def __post_init__(self) -> None:
         self._open_file: tuple[IO[bytes], files.JsonLinesAppender] | None = None
         self._is_deleted = False
+        self._saved_setup = self.setup
         self._failures = settings.FailureReporter()
 
     @classmethod
@@ -108,7 +111,7 @@ class Session:
         return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
     def _header(self) -> dict[str, Any]:
-        return {"session": asdict(SessionHeader(VERSION, self.model, self.started, self.current_id))}
+        return {"session": asdict(SessionHeader(VERSION, self.model, self.started, self.current_id, self.setup))}
 
     def save(self, changed: Iterable[Reply] = (), current_id: int | None = None) -> str:
         """Save replies and which one is selected, now or the next time. Return the first of several failures, or ""."""
@@ -122,6 +125,9 @@ class Session:
         if current_id not in (None, self.current_id):
             self.current_id = current_id
             records.append(self._header())
+        elif self.setup != self._saved_setup:
+            records.append(self._header())
+        self._saved_setup = self.setup
         try:
             if self._open_file is not None and not self.path.exists():
                 self.close()
@@ -244,6 +250,7 @@ def parse_session(name: str, content: bytes) -> Session:
         session.damage = f"{what} of session {name!r} left out: {problems[0][: settings.MAX_CAUSE_LENGTH]}"
     if header is not None:
         session.model, session.started = header.model, header.started
+        session.setup = session._saved_setup = header.setup
     session.current_id = current_id if current_id in session.replies else None
     return session
 

@@ -91,6 +91,7 @@ class SessionModel:
     warning: str = ""  # line for who opens it, such as that it has learned nothing
     unsteered: "SessionModel | None" = field(default=None, compare=False)  # the same without its steering vector
     vector: tuple[str, int, Float32Array] | None = field(default=None, compare=False)  # which `with_vector` takes
+    steering: str = field(default="", compare=False)  # speaker or files that the vector was found for, as typed
     # The same model at all strengths that were used, so that one that has read a text is found again.
     _variants: dict[tuple[float, ...], "SessionModel"] = field(default_factory=dict, init=False, compare=False)
 
@@ -160,11 +161,11 @@ class SessionModel:
             self._variants[key].__dict__["_variants"] = self._variants
         return self._variants[key]
 
-    def steered(self, vector: tuple[str, int, Float32Array], strength: float) -> "SessionModel":
+    def steered(self, vector: tuple[str, int, Float32Array], strength: float, steering: str) -> "SessionModel":
         """Return the model with a steering vector: its name, its layer, and what is added there."""
         model: Any = self.model
         steered = model.with_vector(*vector).with_strengths({vector[0]: strength})
-        return replace(self, model=steered, unsteered=self, vector=vector)
+        return replace(self, model=steered, unsteered=self, vector=vector, steering=steering)
 
     def is_variant_of(self, other: "SessionModel") -> bool:
         """Return True if two models differ at most in adapters beside them, and in strengths."""
@@ -187,6 +188,16 @@ class SessionModel:
     @property
     def settings_name(self) -> str:
         return self.source or self.name
+
+    @property
+    def typed_name(self) -> str:
+        """What `/model` loads it by; empty for a combination of runs, and a run without files."""
+        if self.source or self.run is None:
+            return self.source
+        epoch = re.search(r"@([0-9]+)$", self.name)
+        if self.name != loading.model_name(self.run, int(epoch[1]) if epoch else None):
+            return ""
+        return f"{directory.bundled_runs().get(self.run) or self.run}{epoch[0] if epoch else ''}"
 
     @property
     def default_settings(self) -> ModelSettings:

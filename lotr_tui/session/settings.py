@@ -63,6 +63,21 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class SessionSetup:
+    """What a session answers with since its latest reply began, and what brings it back."""
+
+    model: str  # as `/model` loads it
+    adapters: tuple[tuple[str, Strength], ...]  # beside the model: runs as `/adapter` finds them, and strengths
+    steering: str  # as `/steer` finds it; empty without one
+    settings: ModelSettings
+    system_prompt: str
+    reply_mode: ReplyMode
+
+    def __post_init__(self) -> None:
+        check_system_prompt(self.system_prompt)
+
+
+@dataclass(frozen=True)
 class Settings:
     theme: str = "shire"  # only the app can check that the theme exists
     models: Mapping[str, ModelSettings] = field(default_factory=dict)  # by name, the latest change last

@@ -53,7 +53,7 @@ class Steering:
         for found in find_vector(self._plain.model, lines, others):
             self._fraction = found if isinstance(found, float) else 1.0
         assert isinstance(found, SteeringVector)
-        steered = self._plain.steered((name, found.layer, found.vector), self._strength)
+        steered = self._plain.steered((name, found.layer, found.vector), self._strength, self._target)
         gain, other = f"{found.gain:.2f} bits/character likelier", f"{abs(found.other_gain):.2f}"
         other += " likelier" if found.other_gain > 0 else " less likely"
         self.effect = (

@@ -1,5 +1,6 @@
 """The conversation on the screen: its transcript while it is written, and what the keys do to its replies."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,6 @@ from textual import app, containers, screen
 from engine.analysis.activations import find_attention_model
 from engine.errors import InvalidInputError, LotrError, printable
 from lotr_tui.clipboard import copy_to_clipboard
-from lotr_tui.formatting import STEERING
 from lotr_tui.screens.session import keys, transcript
 from lotr_tui.screens.session.model_slot import ModelSlot
 from lotr_tui.session import export, session_file
@@ -20,7 +20,8 @@ from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.read_text import PromptContext, find_context, to_prompt_line
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import Note
+from lotr_tui.session.settings import SessionSetup
+from lotr_tui.session.transcript import Entry, Note
 from lotr_tui.widgets.speaker_bars import name_column_width
 
 POLL_INTERVAL = 0.05  # seconds between two looks at the words that are being written
@@ -200,6 +201,7 @@ class ConversationView(containers.Vertical):
             drawn = replaced.turn.replies if is_again and replaced is not None else []
             way = settings, slot.sampler.strengths
             seed = slot.sampler.draw_seed({each.seed for each in drawn if (each.settings, each.strengths) == way})
+            self.conversation.session.setup = slot.setup
             reply = begin(Request(slot.session_model, settings, seed, context, slot.settings.best_of))
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
@@ -358,26 +360,29 @@ class ConversationView(containers.Vertical):
         self.conversation.close()
         self.conversation = new
         self.transcript.replace_entries(0, [Note(model.welcome_text(self.slot.roles.speaker)), *new.selected_replies()])
-        if new.current_reply is not None and (note := describe_missing_changes(new.current_reply, model)):
-            self.add_note(note)
+        if new.session.setup is not None:
+            self.screen.run_worker(self._restore(new, new.session.setup), exclusive=True, group="load")
         self.transcript.scroll_end(animate=False)
         self._show_notice()
         self._on_change(True)
         return True
 
-
-def describe_missing_changes(reply: Reply, model: SessionModel) -> str:
-    """Return what a restored reply was written with that the model lacks, and the commands that bring it back."""
-    missing = {name: strength for name, strength in reply.strengths.items() if name not in model.strengths}
-    commands = []
-    for name, strength in missing.items():
-        change, is_steering = name.removeprefix(STEERING), name.startswith(STEERING)
-        files = " OTHER.txt" if is_steering and "." in name else ""  # whose name only the user knows
-        again = f"/{'steer' if is_steering else 'adapter'} {change}{files}:{strength:g}"
-        commands.append(f"/model {name}" if name == reply.model else again)
-    listed = " + ".join(f"{name} {strength:.2f}" for name, strength in missing.items())
-    text = f"written by {reply.model} with {listed}, which is not in use now: {', '.join(commands)}"
-    return printable(text) if missing else ""
+    async def _restore(self, conversation: Conversation, setup: SessionSetup) -> None:
+        """Bring back what a saved session had, meanwhile shown with the model before it, and note what is missing."""
+        missing = await self.slot.restore(setup)
+        while conversation.active_reply is not None:
+            await asyncio.sleep(POLL_INTERVAL)
+        if conversation is not self.conversation:
+            return
+        model = self.slot.session_model
+        conversation.restore(model)
+        self.leave_words()
+        entries: list[Entry] = [Note(model.welcome_text(self.slot.roles.speaker))]
+        entries += conversation.selected_replies()
+        entries += [entry for entry in self.transcript.entries[1:] if isinstance(entry, Note)]
+        entries += [Note(printable(line)) for line in missing]
+        self.transcript.replace_entries(0, entries)
+        self._on_change(True)
 
 
 def create_inside_screen(model: SessionModel, text: str, names: tuple[str, ...] = ()) -> screen.Screen[None]:

@@ -1,6 +1,5 @@
 """The model of a session, the settings and roles it answers with, their line, and the next model while it is loaded."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -9,8 +8,8 @@ from textual import app, containers, style, widgets
 from textual.content import Content
 
 from engine.data.speakers import SOMEONE, STRANGER, display_name
-from engine.errors import InvalidInputError, describe_error, printable
-from engine.models.pretrained.names import SMOLLM2, is_base_stored
+from engine.errors import InvalidInputError, LotrError, describe_error, printable
+from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
 from lotr_tui.app_state import ModelFetchChanged
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import STEERING, describe_strengths, truncate
@@ -19,7 +18,7 @@ from lotr_tui.screens.session.keys import CONTROLS, find_name, find_problem
 from lotr_tui.session import cast as names
 from lotr_tui.session.cast import A_STRANGER, Roles
 from lotr_tui.session.model_loading import UPDATE_INTERVAL, GivenAdapter, ModelLoader, add_recent_model, parse_adapter
-from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, read_best_of, read_strength
+from lotr_tui.session.settings import ModelSettings, PreviewUnit, ReplyMode, SessionSetup, read_best_of, read_strength
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.slider import SamplerPanel
 
@@ -240,24 +239,78 @@ class ModelSlot:
         if new and new[0][0] in model.strengths:
             self.set_strength(" ".join(map(str, new[0])))
         else:
-            epoch = re.search(r"@[0-9]+$", model.name)
-            self.load(model.source or f"{model.run}{epoch[0] if epoch else ''}", adapters + new, model)
+            self.load(model.typed_name, adapters + new, model)
 
     async def load_with(self, loader: "ModelLoader | Steering") -> None:
-        self.loader = loader
-        timer = self._screen.set_interval(UPDATE_INTERVAL, self._on_progress)
         try:
-            session_model = await run_in_thread(loader)
+            session_model = await self._run(loader)
         except Exception as error:  # libraries for models raise errors of many types
             self._use(None, describe_error(error))
         else:
             is_told = getattr(loader, "effect", "")  # in a note about a steering
             self._use(session_model, "" if is_told else f"now using {session_model.name}")
+
+    async def _run(self, loader: "ModelLoader | Steering") -> "SessionModel":
+        """Return the model of a loader, which a thread calls while `activity` shows its progress."""
+        self.loader = loader
+        timer = self._screen.set_interval(UPDATE_INTERVAL, self._on_progress)
+        try:
+            return await run_in_thread(loader)
         finally:
             timer.stop()
             self.loader = None if self.loader is loader else self.loader
             if not is_closed(self._screen):
                 self._on_progress()
+
+    @property
+    def setup(self) -> SessionSetup | None:
+        """What answers now, to be restored with a saved session; None for a model that has no name to load it by."""
+        model = self.session_model
+        if not model.typed_name:
+            return None
+        strengths = dict(model.strengths)
+        adapters = tuple((run, strengths[name]) for name, run in model.adapters)
+        settings = replace(self.settings, strengths=strengths)
+        system_prompt = self._state.settings.current.system_prompt
+        return SessionSetup(model.typed_name, adapters, model.steering, settings, system_prompt, self.reply_mode)
+
+    async def restore(self, setup: SessionSetup) -> list[str]:
+        """Use what a saved session had. Return a line for each part that is not there, with the command for it."""
+        from engine.runs.loading import find_model
+        from lotr_tui.session.steering import Steering
+
+        missing = []
+        adapters = []
+        for run, strength in setup.adapters:
+            try:
+                find_model(run, self._state.runs_dir)
+                adapters.append((run, strength))
+            except LotrError as error:
+                missing.append(f"{error}; /adapter {run}:{strength:g} puts it beside the model again")
+        model = self.session_model
+        beside = [run for _, run in model.adapters]
+        try:
+            if (model.typed_name, beside) != (setup.model, [run for run, _ in adapters]):
+                known = (SMOLLM2, *self._state.settings.current.recent_models)
+                if is_pretrained_name(setup.model) and setup.model not in known:  # a file must not fetch a model
+                    raise InvalidInputError(f"{setup.model} was not used lately")
+                model = await self._run(ModelLoader([setup.model], self._state.runs_dir, adapters=adapters))
+        except Exception as error:  # libraries for models raise errors of many types
+            return [f"{describe_error(error)}; /model {setup.model} brings back the model of this session"]
+        if model.steering != setup.steering:
+            model = model.unsteered or model
+        if setup.steering and model.steering != setup.steering:
+            try:
+                model = await self._run(Steering(setup.steering, model))
+            except LotrError as error:
+                missing.append(f"{error}; /steer {setup.steering} steers the model again")
+        text = "" if model.is_variant_of(self.session_model) else f"now using {model.name}"
+        self._state.update_settings(models={model.settings_name: setup.settings}, system_prompt=setup.system_prompt)
+        self._use(model.with_strengths(setup.settings.strengths), text)
+        if setup.reply_mode in model.reply_modes:
+            self.reply_mode = setup.reply_mode
+            self._on_roles()
+        return missing
 
     def ask_to_fetch(self, *, at_start: bool = False) -> None:
         """Ask whether to fetch SmolLM2; when the app starts, only if it is missing, and once."""

@@ -1,5 +1,9 @@
 """Saved sessions opened from the list of sessions, and sessions of models with open vocabularies."""
 
+from pathlib import Path
+
+from engine.config import Config
+from engine.runs.loading import LoadedModel, find_model
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
@@ -7,7 +11,8 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt import PromptInput
 from tests.support import pilot as ui
 from tests.support.conversations import branch_off, only_session
-from tests.support.open_models import RecitingModel, bpe_tokenizer
+from tests.support.dialogues import with_cast
+from tests.support.open_models import RecitingModel, adapted_model, bpe_tokenizer
 
 LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
 
@@ -87,6 +92,56 @@ async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one
         assert "\n" not in ui.notices(app)  # one notice of one line
         assert len(ui.entries(app, Reply)) == 1
         assert (await ui.reply_to(pilot, "the lamp")).tokens
+
+
+async def test_opening_a_session_of_another_model_brings_back_all_that_it_had(opened, monkeypatch, tmp_path):
+    run = tmp_path / "runs" / "talk"
+    files = f"{tmp_path}/good.txt {tmp_path}/bad.txt"
+    for path, text in zip(files.split(), ("What a fine day!\n", "All is lost.\n"), strict=True):
+        Path(path).write_text(text * 9)
+    for name in ("talk", "romeo"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+
+    def load(name, runs_dir, precision, on_progress, adapters):
+        find_model(name, runs_dir)
+        assert name == str(run)
+        return LoadedModel("talk", run, Config(), adapted_model("talk", *adapters), with_cast=with_cast)
+
+    monkeypatch.setattr("engine.runs.loading.load_model_by_name", load)
+    talking = SessionModel.from_loaded(load(str(run), None, "auto", None, []))
+    commands = ["/strength talk 0.75", "/strength good.txt 0.5", "/as Frodo", "/to Gandalf", "/temperature 0.35"]
+    commands += ["/set length 5", "/set best-of 1"]
+    strengths = {"talk": 0.75, "romeo": 0.25, "steer good.txt": 0.5}
+    async with opened(session_model=talking) as (pilot, app):
+        for command, change in (("/adapter romeo:0.25", "romeo"), (f"/steer {files}", "steer good.txt")):
+            await ui.send(pilot, command)
+            await ui.until(pilot, lambda change=change: change in app.screen.slot.session_model.strengths)
+        for command in [*commands, "Where is Sam?"]:
+            await ui.send(pilot, command)
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).strengths == strengths
+        said = ui.exchange_text(app)
+        for command in ("/as me", "/to anyone", "/temperature 1"):
+            await ui.send(pilot, command)
+    run.rename(tmp_path / "talk")
+    async with opened() as (pilot, app):  # with another model, which knows no speakers
+        await open_latest_session(pilot)
+        missing = f"/model {run} brings back the model of this session"
+        await ui.until(pilot, lambda: missing in " ".join(ui.transcript_text(app).split()))
+        assert app.screen.slot.session_model.name == "bundled"
+        (tmp_path / "talk").rename(run)
+        app.screen.view.open_session(only_session(tmp_path))
+        await ui.until(pilot, lambda: app.screen.slot.session_model.strengths == strengths)
+        await ui.until(pilot, lambda: "as Frodo" in ui.text_of(app.screen.query_one("#as")))
+        assert "to Gandalf" in ui.text_of(app.screen.query_one("#to"))
+        assert app.screen.slot.sampler.settings == ui.latest_reply(app).settings
+        assert app.screen.slot.settings.best_of == 1
+        assert ui.exchange_text(app) == said
+        assert ui.latest_reply(app).session_model.strengths == strengths
+        await pilot.press("ctrl+r")
+        await ui.until_reply_ended(pilot)
+        assert len(ui.conversation_of(app).replies) == 2
 
 
 # Models of open vocabularies

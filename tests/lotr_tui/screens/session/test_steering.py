@@ -4,7 +4,6 @@ import threading
 
 from lotr_tui.session import steering
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import Note
 from tests.support import pilot as ui
 from tests.support.dialogues import with_cast
 from tests.support.networks import random_transformer
@@ -48,13 +47,8 @@ async def test_a_steered_reply_keeps_its_vector_and_reads_without_it(opened, hom
         await pilot.pause()
         restored = ui.latest_reply(app)
         assert (restored.text(), restored.strengths) == (text, {"steer Gollum": 0.5})
-        assert not restored.session_model.strengths
-        note = "written by plain with steer Gollum 0.50, which is not in use now: /steer Gollum:0.5"
-        assert note in ui.entries(app, Note)
-        await pilot.press("ctrl+r")
-        await ui.until(pilot, lambda: ui.latest_reply(app) is not restored)
-        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
-        assert ui.latest_reply(app).strengths == {}
+        await ui.until(pilot, lambda: sliders(app) == {"steer Gollum": 0.5})
+        assert restored.session_model.strengths == {"steer Gollum": 0.5}
 
 
 async def test_the_report_of_a_steering_never_stands_below_replies_that_were_written_without_it(opened, monkeypatch):

@@ -1,6 +1,7 @@
 """The strengths of adapters in the session: sliders, bars, replies, commands and saved sessions."""
 
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -94,11 +95,12 @@ async def test_a_reply_keeps_the_strength_at_which_it_began_also_in_a_saved_sess
         (path,) = (home / "sessions").glob("*.jsonl")
         await ui.send(pilot, "/strength 1.5")
         app.screen.view.open_session(path)
+        await ui.until(pilot, lambda: sliders(app) == {"film": 0.25})
         restored = ui.conversation_of(app).replies
         assert [each.session_model.strengths for each in restored.values()] == [{"film": 1}, {"film": 0.25}]
         await pilot.press("ctrl+r")
         await ui.until(pilot, lambda: len(restored) == 3 and ui.conversation_of(app).active_reply is None)
-        assert restored[2].strengths == {"film": 1.5}
+        assert restored[2].strengths == {"film": 0.25}
 
 
 async def test_commands_set_the_strength_of_each_adapter_and_refuse_others(opened):
@@ -134,7 +136,7 @@ async def test_the_footer_has_the_keys_of_the_strength_which_say_why_they_do_not
         await ui.until(pilot, lambda: "/strength needs a model with an adapter" in ui.notices(app))
 
 
-async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch, home):
+async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypatch, home, tmp_path):
     def load(name, runs_dir, precision, on_progress, adapters):
         assert name == "/runs/film"
         return LoadedModel("film", Path(name), Config(), adapted_model("film", *adapters), with_cast=with_cast)
@@ -155,9 +157,15 @@ async def test_adapters_are_put_beside_the_model_and_taken_away(opened, monkeypa
         (path,) = (home / "sessions").glob("*.jsonl")
         await ui.send(pilot, "/adapter tales off")
         await ui.until(pilot, lambda: sliders(app) == {"film": 0.5})
+        (tales := tmp_path / "runs" / "tales").mkdir(parents=True)
+        (tales / "config.json").write_text("{}")
         app.screen.view.open_session(path)
-        note = "written by film with tales 1.00, which is not in use now: /adapter tales:1"
-        assert note in ui.entries(app, Note)
+        await ui.until(pilot, lambda: sliders(app) == expected)
+        shutil.rmtree(tales)
+        await ui.send(pilot, "/adapter tales off")
+        await ui.until(pilot, lambda: sliders(app) == {"film": 0.5})
+        app.screen.view.open_session(path)
+        await ui.until(pilot, lambda: "/adapter tales:1 puts it beside the model again" in ui.transcript_text(app))
 
 
 async def test_another_adapter_keeps_a_steering_and_waits_until_it_is_found(opened, monkeypatch, tmp_path):
