@@ -1,6 +1,7 @@
 """The app: opens screens, asks before it quits, and has the keys, commands, help and themes of all screens."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ from lotr_tui.app_state import AppState, OpenSession, WatchRun
 from lotr_tui.formatting import fit_cells
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.textual_fixes import TMUX_ADVICE
 from lotr_tui.textual_fixes.app import RobustCommandPalette, TextualFixesApp
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
@@ -77,6 +79,10 @@ class LotrApp(TextualFixesApp):
         for own_theme in themes.OWN_THEMES:
             self.register_theme(own_theme)
         self._startup_notices = [settings.notice]
+        is_poor = os.environ.get("TERM") == "screen" and self.console.color_system == "standard"
+        if is_poor and not settings.current.knows_colors:
+            self._startup_notices.append(f"TERM=screen has few colours; behind tmux, {TMUX_ADVICE}")
+            self.state.update_settings(knows_colors=True)
         chosen = theme or settings.current.theme
         if chosen not in self.available_themes:
             self._startup_notices += [f"unknown theme {chosen!r} in {settings.path}; using {themes.SHIRE.name} instead"]

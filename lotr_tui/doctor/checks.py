@@ -23,6 +23,7 @@ from rich.console import Console
 from engine.errors import describe_error, install_command, printable
 from engine.storage.files import app_home
 from lotr_tui.engine_package import describe_engine_problem
+from lotr_tui.textual_fixes import TMUX_ADVICE, is_plain_tmux
 
 RUN_TIMEOUT = 60.0  # seconds, for Python while it imports torch from a network file system
 MIN_FREE_BYTES, COMFORTABLE_BYTES = 50_000_000, 1_000_000_000  # for a small run, and for a training of any preset
@@ -121,6 +122,11 @@ def check_colors() -> Finding:
         return make_finding("colours", f"none{origin}")
     if console.color_system == "truecolor":
         return make_finding("colours", f"true colour{origin}")
+    if is_plain_tmux():
+        advice = f"lotr-tui shows 256 colours in tmux; for other programs, {TMUX_ADVICE}"
+        return make_finding("colours", "16 colours by TERM=screen", advice)
+    if os.environ.get("TERM") == "screen":
+        return make_finding("colours", f"16 colours{origin}", f"behind tmux, {TMUX_ADVICE}")
     number = {"256": "256", None: "no"}.get(console.color_system, "16")
     return make_finding("colours", f"{number} colours{origin}", "set COLORTERM=truecolor if the terminal shows more")
 

@@ -30,6 +30,7 @@ from lotr_tui.widgets.screen_lines import StatusBar
 ItemT = TypeVar("ItemT", bound=RunSummary | SessionSummary)
 ROW_MARGIN = 4  # columns beside a row: the mark before it and the scroll bar after it
 NAME_WIDTHS = (16, 24, 48)  # of the names: least, kept before further columns, greatest
+TEXTS_AT_ONCE = 20  # whose texts are read before the rows that have the words are shown
 MAX_ROWS = 500  # in the list; the filter finds the others
 
 
@@ -49,6 +50,8 @@ class ListSource(Generic[ItemT]):
     delete: Callable[[ItemT], Awaitable[None]]
     export: Callable[[ItemT], object]
     max_name_length: int
+    read_text: Callable[[Path], str] | None = None  # of an item, for the filter, in a thread once words are typed
+    placeholder: str = "words that a row has"  # of the filter
 
 
 class ItemList(Vertical, Generic[ItemT]):
@@ -80,12 +83,13 @@ class ItemList(Vertical, Generic[ItemT]):
         self._shown: list[ItemT] = []
         self._sort_column = [column.name for column in source.columns].index("age")
         self._message = ""
+        self._texts: dict[Path, str] = {}  # in lower case
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
         with Horizontal(id="filter-row"):
             yield Label("filter")
-            yield LineInput(placeholder="words that a row has", id="filter", compact=True)
+            yield LineInput(placeholder=self.source.placeholder, id="filter", compact=True)
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
         yield RobustOptionList(id="rows", markup=False)
@@ -120,13 +124,28 @@ class ItemList(Vertical, Generic[ItemT]):
         self.query_one("#filter-row").set_class(bool(event.value), "-active")
         self.show_message("")  # an older one is not about these rows
         self.update_rows()
+        if event.value and not self._texts and self.source.read_text is not None:
+            self._read_texts(self.source.read_text)
+
+    @work(exclusive=True, group="texts")
+    async def _read_texts(self, read: Callable[[Path], str]) -> None:
+        for start in range(0, len(self.items), TEXTS_AT_ONCE):
+            paths = [item.path for item in self.items[start : start + TEXTS_AT_ONCE]]
+            self.show_message(f"reading the {self.source.heading}: {start:,} of {len(self.items):,} …")
+            texts = await run_in_thread(lambda paths=paths: {path: read(path).lower() for path in paths})
+            if is_closed(self):
+                return
+            self._texts.update(texts)
+            self.update_rows()
+        self.show_message("")
 
     def update_rows(self, path: Path | None = None) -> None:
         """Show the rows that match the filter, and select the item of a path, or the same one as before."""
         source, options, selected = self.source, self.query_one("#rows", OptionList), self.selected
         path = path or (selected.path if selected else None)
         words = self.query_one("#filter", Input).value.lower().split()
-        matching = [item for item in self.items if all(word in source.searched(item).lower() for word in words)]
+        texts = [f"{source.searched(item).lower()} {self._texts.get(item.path, '')}" for item in self.items]
+        matching = [item for item, text in zip(self.items, texts, strict=True) if all(word in text for word in words)]
         matching.sort(key=lambda item: item.name.lower())
         matching.sort(key=source.columns[self._sort_column].sort_key)
         self._shown = matching[:MAX_ROWS]

@@ -296,6 +296,15 @@ def load_session(path: Path) -> Session:
         raise SessionError(f"session {path.stem!r} cannot be read: {settings.os_error_reason(error)}") from error
 
 
+def read_text(path: Path) -> str:
+    """Return what was said in a session, to search it; empty for one that cannot be read."""
+    try:
+        replies = load_session(path).replies.values()
+    except SessionError:
+        return ""
+    return "\n".join(f"{reply.prompt or ''} {reply.reply_text()}" for reply in replies)
+
+
 @dataclass
 class SessionSummary:
     name: str

@@ -87,6 +87,7 @@ class Settings:
     recent_models: tuple[str, ...] = ()  # by others, the latest first
     first_model: Literal["", "smollm2", "lstm"] = ""  # answer to the question of the first start; empty before it
     preview_unit: PreviewUnit = "word"
+    knows_colors: bool = False  # True once a terminal of few colours was told how it gets more
     keymap: Mapping[str, str] = field(default_factory=dict)  # keys by binding id, as for `App.set_keymap`: "ctrl+l,f5"
     export_folder: str = ""  # absolute path of the last export; empty before the first one
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from textual import actions, await_complete, command, dom, events, widgets, work
+from textual import actions, await_complete, command, constants, dom, events, widgets, work
 from textual._context import active_message_pump
 from textual.app import App
 from textual.css.query import NoMatches
@@ -11,7 +11,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.errors import NoWidget
 from textual.widget import Widget
 
-from lotr_tui.textual_fixes import is_served
+from lotr_tui.textual_fixes import is_plain_tmux, is_served
 from lotr_tui.textual_fixes.terminal import ContinuableLinuxDriver
 
 
@@ -19,6 +19,11 @@ class TextualFixesApp(App[None]):
     """Textual app that exits promptly, ignores keys of removed widgets, and can be stopped and continued."""
 
     failure: Exception | None = None  # the first that ended the app
+
+    def __init__(self) -> None:
+        if constants.COLOR_SYSTEM == "auto" and is_plain_tmux():
+            constants.COLOR_SYSTEM = "256"  # type: ignore[misc]
+        super().__init__()
 
     def get_driver_class(self) -> type[Any]:
         if is_served():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
@@ -130,6 +130,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._num_applied = len(view.applied_commands)
         self._was_controlled = False  # whether keys acted on the training when it was last shown
         self._is_outdated = False
+        self._question: Dialog[Any] | None = None  # about the running training, asked last
         self._tiles, self._chart = panes.MetricTiles(id="tiles"), panes.TrainingChart(id="chart")
         self._samples, self._words = panes.SampleTimeline(id="samples"), panes.ChangedWords(id="words")
         self._log = panes.LogPane(id="log")
@@ -201,6 +202,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         if self._was_controlled != self._can_control:
             self._was_controlled = self._can_control
             self.refresh_bindings()
+            if self._question is not None and self._question is self.app.screen:
+                self._question.dismiss(None)
+                self.notify("The training has ended meanwhile; nothing was changed.")
         self._show_status()
         self._show_problem()
         self.query_one(panes.TrainingMetrics).show(view)
@@ -355,13 +359,14 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             submit=lambda texts: ControlCommand("prompt", " ".join(texts["prompt"].split())),
             verb="use",
         )
+        self._question = dialog
         self.app.push_screen(dialog, self._request)
 
     def action_stop_training(self) -> None:
         question = "Stop the training? The best model so far is kept."
         if self.view.best and not self.view.best.step:
             question = "Stop the training? It has learned nothing yet: the best model is that of step 0."
-        confirm(self.app, question, lambda: self._request(ControlCommand("stop")))
+        self._question = confirm(self.app, question, lambda: self._request(ControlCommand("stop")))
 
     # Navigation
 

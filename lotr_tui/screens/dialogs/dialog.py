@@ -190,14 +190,18 @@ class ConfirmDialog(Dialog[bool]):
         super().__init__(question, answers=[("yes", True), ("no", False)], highlighted=int(not enter_confirms))
 
 
-def confirm(app: App[Any], question: str, on_yes: Callable[[], object], *, enter_confirms: bool = True) -> None:
+def confirm(
+    app: App[Any], question: str, on_yes: Callable[[], object], *, enter_confirms: bool = True
+) -> ConfirmDialog:
     """Ask a question, and call `on_yes` if the user confirms."""
 
     def on_answer(is_confirmed: bool | None) -> None:
         if is_confirmed:
             on_yes()
 
-    app.push_screen(ConfirmDialog(question, enter_confirms=enter_confirms), on_answer)
+    dialog = ConfirmDialog(question, enter_confirms=enter_confirms)
+    app.push_screen(dialog, on_answer)
+    return dialog
 
 
 class HelpScreen(TextualFixesScreen, ModalScreen[None]):

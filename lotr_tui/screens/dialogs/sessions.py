@@ -72,6 +72,8 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
                 delete=self._delete,
                 export=self._export,
                 max_name_length=session_file.MAX_NAME_LENGTH,
+                read_text=session_file.read_text,
+                placeholder="words of a row or its conversation",
             )
         )
 

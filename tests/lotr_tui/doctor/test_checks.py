@@ -67,6 +67,8 @@ class TestMachine:
             (checks.check_colors, {"TERM": "xterm", "COLORTERM": "truecolor"}, "ok", "true colour"),
             (checks.check_colors, {"TERM": "xterm", "NO_COLOR": "1"}, "ok", "none, NO_COLOR=1"),
             (checks.check_colors, {"TERM": "xterm-256color"}, "warning", "256 colours"),
+            (checks.check_colors, {"TERM": "screen"}, "warning", "16 colours"),
+            (checks.check_colors, {"TERM": "screen", "TMUX": "/tmp/1"}, "warning", "16 colours by TERM=screen"),
             (checks.check_encoding, TERMINAL, "ok", "UTF-8 (LANG=en_GB.UTF-8)"),
             (checks.check_encoding, {"LANG": "C"}, "warning", "LANG=C"),
             (checks.check_clipboard, {"TERM": "xterm-256color", "VTE_VERSION": "7600"}, "warning", "ignores"),

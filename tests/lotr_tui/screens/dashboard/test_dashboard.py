@@ -169,6 +169,20 @@ async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_
         assert job.stopped.wait(1)
 
 
+async def test_a_question_about_a_training_that_has_ended_meanwhile_closes_with_a_note(opened):
+    all_events = [*training_events(2), finished(make_decoder())]
+    job = FakeJob(all_events).release(len(all_events) - 1)
+    async with opened((80, 24), job=job, notifications=True) as (pilot, app):
+        await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.evaluations)
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        job.ends = True
+        job.release()
+        await until(pilot, lambda: not isinstance(app.screen, ConfirmDialog))
+        await until(pilot, lambda: "has ended meanwhile" in notices(app))
+        assert not job.commands
+
+
 # Attached
 
 

@@ -45,6 +45,17 @@ async def test_latest_session_is_first_and_damage_is_shown(make_host, sessions_d
         assert len(rows(pilot)) == 1
 
 
+async def test_the_filter_finds_what_was_said(make_host, sessions_dir):
+    save_replies(
+        sessions_dir, saved_reply(), saved_reply(1, 0, 2, prompt="Do you know Lórien?", text="the golden wood")
+    )
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        await show(pilot, SessionsScreen(None, sessions_dir))
+        await pilot.press("slash", *"golden LÓRIEN")
+        await until(pilot, lambda: [row.split()[0] for row in rows(pilot)] == ["bilbo"])
+        assert message(pilot) == ""
+
+
 async def test_sessions_are_opened_and_the_current_one_is_not(make_host, sessions_dir, tmp_path):
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, SessionsScreen(None, sessions_dir))
