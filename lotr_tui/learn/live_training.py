@@ -154,14 +154,14 @@ def load_character() -> Loading[Character]:
     scenes = (pair for scene in dataset.splits.train.scenes() for pair in pairwise(scene))
     chosen = islice((pair for pair in scenes if pair[1].speaker == CHARACTER), NUM_LINES)
     ids = [id for pair in chosen for id in (*encode_turns(tokenizer, pair), *tokenizer.encode(SCENE_END))]
-    text, valid = np.array(ids, np.int32), dataset.valid[:NUM_VALID_TOKENS]
+    text = np.array(ids, np.int32)
     model = replace(base.config, lora_rank=16, lora_dropout=0.0)
     config = replace(PRESETS["lora"], data=read_config(run).data, model=model).with_values(
         init=SMOLLM2, schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0,
-        keep_epoch_checkpoints=False, sample_prompt=QUESTIONS[0],
+        keep_epoch_checkpoints=False, sample_prompt=QUESTIONS[0], max_eval_tokens=NUM_VALID_TOKENS,
     )  # fmt: skip
     parts = {name: read_text(run / name).encode() for name in (CAST_FILE, DIALOGUE_FILE, WHO_FILE)}
-    source = TrainingInput(replace(dataset, train=text, valid=valid, cast=(CHARACTER,)), base=base)
+    source = TrainingInput(replace(dataset, train=text, cast=(CHARACTER,)), base=base)
     return Character(config, source, read_dialogue_parts(run), base_files(base, model) | parts)
 
 

@@ -75,6 +75,7 @@ def test_the_character_brings_the_files_of_a_run_that_keeps_the_adapter(tmp_path
     character, _ = run_to_end(live_training.load_character())
     assert {"base.json", "cast.json", "dialogue.json", "who.json"} <= set(character.files)
     assert (character.config.training.init, character.config.data.tokenizer) == ("smollm2", "pretrained")
+    assert character.config.training.max_eval_tokens  # a part of the split, whose characters are not counted
 
 
 def test_stopped_and_failed_trainings_remove_their_folders(short_config, temporary, monkeypatch):
