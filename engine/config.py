@@ -40,8 +40,8 @@ class DataConfig(_Section):
 
     corpus: str = setting(BUNDLED, "path of the training text; 'bundled' is the dialogues shipped with lotr-tui")
     corpus_format: Literal["csv", "text"] = setting("csv", "csv: one utterance per row; text: one utterance per line")
-    text_column: str = setting("dialog", "CSV column with the utterances")
-    speaker_column: str = setting("char", "CSV column with the speakers; may be missing")
+    text_column: str = setting("dialog", "column with the utterances; dialog: or dialogue, text, line …")
+    speaker_column: str = setting("char", "column with the speakers; char: or character, speaker …")
     valid_corpus: str = setting("", "path of a validation text; needs test_corpus, and corpus is then not split")
     test_corpus: str = setting("", "path of a test text; needs valid_corpus")
     tokenizer: TokenizerName = setting(

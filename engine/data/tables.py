@@ -36,7 +36,9 @@ def read_table(
     A table whose columns are not clear raises a ColumnError, and another text a CorpusError, also while it is read.
     """
     csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
-    first = next((line for line in stream if line.strip()), "")[:MAX_LINE_CHARACTERS]
+    first = next((line for line in stream if line.strip()), "")
+    if len(first) > MAX_LINE_CHARACTERS:
+        raise CorpusError(f"{path} has a first line of {len(first):,} characters, which is no header; use another file")
     stream.seek(0)
     if first.lstrip().startswith("{"):
         form, rows = JSON_LINES, _json_rows(stream, path, config.scene_column)
