@@ -18,6 +18,7 @@ from engine.errors import RunError
 from engine.models import dialogue, numpy_transformer
 from engine.models import weights as layout
 from engine.models.pretrained import base, chat, gguf_file
+from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory, loading
 from engine.storage import files, tensor_file
 
@@ -129,6 +130,20 @@ def _network_settings(config: ModelConfig, vocabulary_size: int) -> dict[str, An
         "pad_token_id": None,
         "dtype": "float32",
     }
+
+
+def export_peft(run_dir: Path, folder: Path) -> None:
+    """Write the best adapter of a run for PEFT, in single precision, also if the run has it in 8 bits."""
+    files.check_new_folder(folder)
+    config = directory.read_config(run_dir).model
+    if not config.lora_rank:
+        raise RunError(f"run {run_dir.name!r} is no adapter; --peft exports runs of `lotr-tui finetune`")
+    adapter = loading.read_adapter(run_dir, config, None)
+    tensors = {name: tensor_file.to_float32(tensor) for name, tensor in adapter.items()}
+    reference = directory.read_json(loading.BaseReference, run_dir / BASE_FILE)
+    settings = loading.base_files(reference, config)[directory.ADAPTER_CONFIG_FILE]
+    content = loading.serialize_adapter(tensors, run_dir)
+    files.write_folder(folder, {directory.ADAPTER_CONFIG_FILE: settings, directory.ADAPTER_FILE: content})
 
 
 def export_gguf(run_dir: Path, file: Path, matrix_type: Literal["f16", "q8_0"] = "f16") -> None:

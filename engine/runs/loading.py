@@ -230,7 +230,7 @@ def _find_weights(run_dir: Path, best_file: str, epoch: int | None) -> Path:
     return run_dir / (best_file if epoch is None else f"{directory.EPOCHS_DIR}/{epoch}.safetensors")
 
 
-def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
+def base_files(base: "Base | BaseReference", config: ModelConfig) -> dict[str, bytes]:
     """Return name and content of the files of a new run that starts from `base`."""
     contents: dict[str, Any] = {names.BASE_FILE: asdict(BaseReference(base.name, base.sha256))}
     if config.lora_rank:

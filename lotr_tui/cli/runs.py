@@ -25,6 +25,7 @@ STOP_TIMEOUT, STOP_POLL_INTERVAL = 20.0, 0.1  # seconds to wait for the training
 STYLES: dict[run_list.Role, str] = {"heading": "bold", "best": "bold green", "better": "green"}
 STYLES |= {"worse": "red", "muted": "dim"}
 HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
+PEFT_HELP = "Write the adapter of a run, without its base, into a new folder for PEFT."
 GGUF_HELP = "Write a Transformer, with its adapter merged, into a new file for llama.cpp and Ollama."
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
 EXAMPLES = "lotr-tui runs compare my-run other-run\nlotr-tui runs export my-run --csv tables"
@@ -323,6 +324,7 @@ def runs_export(
     csv: Annotated[Path | None, option("--csv DIR", "Write one CSV table per kind of event.")] = None,
     tensorboard: Annotated[Path | None, option("--tensorboard DIR", "Write logs for TensorBoard.")] = None,
     hugging_face: Annotated[Path | None, option("--hf DIR", HF_HELP)] = None,
+    peft: Annotated[Path | None, option("--peft DIR", PEFT_HELP)] = None,
     gguf: Annotated[Path | None, option("--gguf FILE", GGUF_HELP)] = None,
     gguf_type: Annotated[Literal["f16", "q8_0"] | None, option("--type f16|q8_0", TYPE_HELP)] = None,
     tracker: Annotated[
@@ -332,9 +334,10 @@ def runs_export(
 ) -> None:
     """Export the metrics or the model of a run for other programs."""
     path = directory.resolve_run(run, runs_dir).absolute()
-    targets = [target for target in (csv, tensorboard, hugging_face, gguf) if target is not None]
+    targets = [target for target in (csv, tensorboard, hugging_face, peft, gguf) if target is not None]
     if len(targets) + (tracker is not None) != 1:
-        raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log TRACKER")
+        options = "--csv DIR, --tensorboard DIR, --hf DIR, --peft DIR, --gguf FILE and --log TRACKER"
+        raise InvalidInputError(f"give one of {options}")
     if gguf_type is not None and gguf is None:
         raise InvalidInputError("--type belongs to --gguf FILE")
     from engine.runs import export  # imports gguf, which the list of runs does not need
@@ -344,6 +347,8 @@ def runs_export(
         _send_to_tracker(path, tracker)
     elif hugging_face is not None:
         export.export_hugging_face(path, hugging_face.absolute())
+    elif peft is not None:
+        export.export_peft(path, peft.absolute())
     elif gguf is not None:
         export.export_gguf(path, gguf, gguf_type or "f16")
     elif csv is not None:

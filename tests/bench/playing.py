@@ -50,7 +50,10 @@ def measure_pretrained(options):
     yield from compare(*names, "s", runs["lens"], runs["forward"])
     yield milliseconds("branch 200 tokens back, to its first token", runs["branch"])
     yield milliseconds("the same token at the end", runs["advance"])
-    runs = [call("speeds", "decoder_speeds", find_smollm2())[0] for _ in range(options.repeat)]
+    runs = [
+        call("speeds", "decoder_speeds", find_smollm2())[0] | call("speeds", "llama_cpp_speeds", find_smollm2())[0]
+        for _ in range(options.repeat)
+    ]
     for key in runs[0]:
         yield Figure(f"{key}, one core", "tokens/s", tuple(run[key] for run in runs))
         if (ours := f"ours {key.split()[-1]}") in runs[0] and key != ours:

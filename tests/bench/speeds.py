@@ -177,6 +177,9 @@ def write_random_gpt(path):
     save_file(weights, Path(path, "model.safetensors"))
 
 
+SMOLLM2_TEXT = "The road went down from the hill to the river, and the travellers followed it in silence. " * 80
+
+
 def _read_smollm2(name):
     """Return SmolLM2 in 8 bits, the seconds to load it, the model of transformers in fp32, and tokens of a text."""
     import transformers
@@ -186,8 +189,7 @@ def _read_smollm2(name):
     model = base.decoder(int8=True)
     seconds = time.perf_counter() - started
     module = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32").eval()
-    text = "The road went down from the hill to the river, and the travellers followed it in silence. " * 80
-    return model, seconds, module, model.tokenizer.encode(text).tolist()
+    return model, seconds, module, model.tokenizer.encode(SMOLLM2_TEXT).tolist()
 
 
 def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back=200):
@@ -237,51 +239,67 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
 
 
 def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
-    """Return tokens per second of SmolLM2 on one core, in 8 bits, in transformers and in llama.cpp if that is there."""
+    """Return tokens per second of SmolLM2 on one core, in 8 bits and in transformers."""
     import torch
 
     torch.set_num_threads(1)
     model, _, module, ids = _read_smollm2(name)
-
-    def speed(prepare, advance):
-        """Return the median of five times, each of which continues a text of its own."""
-        speeds = []
-        for _ in range(5):
-            state, started = prepare(), time.process_time()
-            for token in ids[:num_tokens]:
-                state = advance(state, token)
-            speeds.append(num_tokens / (time.process_time() - started))
-        return statistics.median(speeds)
 
     def in_batch(states):
         for token in ids[:10]:
             states = [state for _, state in model.advance_batch(states, [token] * len(states))]
         return 10 * len(states)
 
-    peer = None
-    if find_spec("llama_cpp"):
-        from llama_cpp import Llama
-
-        peer = Llama(name.removeprefix("gguf:"), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
     speeds = {"reading 512 tokens": tokens_per_second(lambda: advance_tokens(model, model.start(), ids[:512]) and 512)}
     for context in contexts:
         before = ids[:context]
-        speeds[f"ours {context}"] = speed(
-            lambda before=before: advance_tokens(model, model.start(), before)[1], lambda *pair: model.advance(*pair)[1]
+        speeds[f"ours {context}"] = _decoder_speed(
+            ids[:num_tokens],
+            lambda before=before: advance_tokens(model, model.start(), before)[1],
+            lambda *pair: model.advance(*pair)[1],
         )
         with torch.inference_mode():
-            speeds[f"transformers {context}"] = speed(
+            speeds[f"transformers {context}"] = _decoder_speed(
+                ids[:num_tokens],
                 lambda before=before: module(torch.tensor([before])).past_key_values,
                 lambda cache, token: module(torch.tensor([[token]]), past_key_values=cache).past_key_values,
-            )
-        if peer is not None:
-            speeds[f"llama.cpp {context}"] = speed(
-                lambda before=before: (peer.reset(), peer.eval(before)), lambda _, token: peer.eval([token])
             )
     for count in (8, 16):
         states = [advance_tokens(model, model.start(), ids[start : start + 200])[1] for start in range(count)]
         speeds[f"{count} texts at once"] = tokens_per_second(partial(in_batch, states))
     return speeds
+
+
+def llama_cpp_speeds(name, contexts=(200, 800), num_tokens=50):
+    """Return tokens per second of llama.cpp on one core; nothing if it is not installed.
+
+    It has a process of its own: beside numkong, it ends by an illegal instruction where the processor has AMX tiles.
+    """
+    if not find_spec("llama_cpp"):
+        return {}
+    from llama_cpp import Llama
+
+    ids = read_base(name).tokenizer.encode(SMOLLM2_TEXT).tolist()
+    peer = Llama(name.removeprefix("gguf:"), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
+    return {
+        f"llama.cpp {context}": _decoder_speed(
+            ids[:num_tokens],
+            lambda before=ids[:context]: (peer.reset(), peer.eval(before)),
+            lambda _, token: peer.eval([token]),
+        )
+        for context in contexts
+    }
+
+
+def _decoder_speed(tokens, prepare, advance):
+    """Return the median of five speeds, each of which continues a text of its own."""
+    speeds = []
+    for _ in range(5):
+        state, started = prepare(), time.process_time()
+        for token in tokens:
+            state = advance(state, token)
+        speeds.append(len(tokens) / (time.process_time() - started))
+    return statistics.median(speeds)
 
 
 def adapter_speeds(context=200, num_tokens=50):

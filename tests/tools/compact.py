@@ -25,7 +25,8 @@ MAX_EVENTS = {Step: 200, Sampled: 50}
 
 def write_compact_copy(run_dir, folder):
     config = directory.read_config(run_dir)
-    names = (directory.CONFIG_FILE, BASE_FILE, directory.ADAPTER_CONFIG_FILE, TOKENIZER_FILES[config.data.tokenizer])
+    # Without the configuration that PEFT reads: it would take the 8 bits of an adapter for its numbers.
+    names = (directory.CONFIG_FILE, BASE_FILE, TOKENIZER_FILES[config.data.tokenizer])
     names = (*names, CAST_FILE, directory.DIALOGUE_FILE, directory.WHO_FILE)
     contents = {name: file.read_bytes() for name in names if (file := run_dir / name).is_file()}
     contents |= {name: thin_events(run_dir / name) for name in (directory.METRICS_FILE, directory.SAMPLES_FILE)}

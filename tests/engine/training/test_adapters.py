@@ -22,13 +22,14 @@ from engine.models.pretrained.names import BASE_FILE
 from engine.presets import PRESETS
 from engine.runs import directory
 from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE, RESUME_FILE
-from engine.runs.export import export_gguf, export_hugging_face
+from engine.runs.export import export_gguf, export_hugging_face, export_peft
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.job import WHOLE_MODEL_LR, TrainingInput, configure, default_preset, prepare_job, resume_job
 from engine.training.trainer import Trainer
 from tests.support.pretrained import CONTEXT_SIZE, save_model
 from tests.support.random_dialogues import write_distinct_dialogues
 from tests.support.training import events_of, weights_equal, weights_of
+from tests.tools.compact import write_compact_copy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 pytest.importorskip("transformers")
@@ -171,7 +172,18 @@ def test_peft_loads_the_run_with_the_same_log_probabilities(trained, base):
     check_log_probs(trained[0], model)
 
 
-def check_log_probs(run, model):
+def test_peft_refuses_an_adapter_in_8_bits_and_loads_its_export(trained, base, tmp_path):
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    compact = tmp_path / "compact"
+    write_compact_copy(trained[0], compact)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        peft.PeftModel.from_pretrained(model, compact)
+    export_peft(compact, tmp_path / "exported")
+    check_log_probs(compact, peft.PeftModel.from_pretrained(model, tmp_path / "exported"), tolerance=1e-3)
+
+
+def check_log_probs(run, model, tolerance=2e-3):
     """Check that a model of transformers predicts as the run, whose adapter is stored in half precision."""
     decoder = load_model_by_name(str(run), precision="fp32").decoder
     tokenizer = decoder.tokenizer
@@ -180,7 +192,7 @@ def check_log_probs(run, model):
     with torch.no_grad():
         rows = torch.log_softmax(model.eval()(torch.from_numpy(tokens)[None]).logits[0], -1)
     expected = rows[np.arange(len(ids)), tokens[1:]].numpy()
-    np.testing.assert_allclose(score_sequence(decoder, ids), expected, atol=2e-3)
+    np.testing.assert_allclose(score_sequence(decoder, ids), expected, atol=tolerance)
 
 
 MESSAGES = [

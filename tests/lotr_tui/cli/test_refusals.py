@@ -67,7 +67,7 @@ OPTIONS = [
     ("search --minutes 1 --resume nothing", "there is no search 'nothing'"), ("train --init", "--init needs a value"),
     ("train --resume r --preset tiny", "omit --preset"), ("train --restart", "--restart belongs to --resume RUN"),
     ("runs compare r", "runs compare needs two different runs, and got only r; name another one, see `lotr-tui runs`"),
-    ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log"),
+    ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR, --peft DIR, --gguf FILE and --log"),
     ("runs export r --csv tables --type f16", "--type belongs to --gguf FILE"),
     ("runs export r --gguf r.gguf", "run 'r' has architecture=lstm, which llama.cpp does not have"),
     ("fetch tales --mirror https://a.org --from .", "use one of the two"), ("runs rm bundled --yes", "bundled model"),
