@@ -13,7 +13,7 @@ from lotr_tui.session.read_text import NextTokenContext, TextReader, read_next_t
 
 
 class Piece(NamedTuple):
-    """What one token adds to a text; before the first one who says it, and after the last one why it ends."""
+    """The text that one token adds; the speaker before the first token, or the reason of the end after the last."""
 
     text: str = ""
     token: dict[str, Any] | None = None  # log-probabilities, in the form of a chat

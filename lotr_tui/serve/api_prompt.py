@@ -1,4 +1,4 @@
-"""Texts that a model reads before its answer to a request of the API, and what is left out of a long chat."""
+"""Texts that a model reads before its answer to a request of the API, and the removal of a chat's oldest messages."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -21,7 +21,7 @@ NEUTRAL: dict[str, object] = dict.fromkeys(("frequency_penalty", "presence_penal
 NEUTRAL |= {"logit_bias": {}, "n": 1, "best_of": 1, "suffix": "", "tools": [], "response_format": {"type": "text"}}
 StopText = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 TemplateRole = Literal["system", "user", "assistant"]
-# A model is told what a tool has found, but knows no tools.
+# A model reads the result of a tool as a message of the user.
 TEMPLATE_ROLES: dict[str, TemplateRole] = {"developer": "system", "tool": "user"}
 TEMPLATE_ROLES |= {"system": "system", "user": "user", "assistant": "assistant"}
 NumTop = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
