@@ -95,7 +95,7 @@ class Corpus:
     file_ends: tuple[int, ...]  # number of lines up to the end of each file: one to split, or three that are splits
     num_rows: int  # number of rows before the clean-up
     encoding: str
-    separator: str  # name of the CSV separator; "none" for another text, which may be told in brackets
+    separator: str  # name of the CSV separator; "none" for another text, with its kind in brackets
     sha256: str  # hash of the files, which shows later whether a model was trained on this text
 
 

@@ -47,7 +47,7 @@ def read_table(
         form, rows = SEPARATORS[separator], _csv_rows(stream, content, path, separator, first)
     header = next(rows, [])
     preview: list[list[str]] = []
-    problem: CorpusError | None = None  # of the first rows; that of the columns comes before it
+    problem: CorpusError | None = None  # in the first rows; a problem with the columns is raised first
     try:
         preview.extend(islice(rows, PREVIEW_ROWS))
     except CorpusError as error:
@@ -78,7 +78,7 @@ def _csv_rows(stream: io.TextIOWrapper, content: bytes, path: str, separator: st
     has_escapes = separator == " " or re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", content)
     reader = csv.reader(stream, delimiter=separator, escapechar="\\" if has_escapes else None, strict=True)
     names_rows = first.lstrip().startswith('"') or separator == "\t"  # R numbers the rows, without a name in the header
-    line, num_rows, num_fields = 1, 0, 0  # the first line of the row, and what was read before it
+    line, num_rows, num_fields = 1, 0, 0  # line where the row begins, rows before it, and fields of a row
     try:
         for row in reader:
             if len(row) > 1 or "".join(row).strip():

@@ -344,7 +344,7 @@ class TrainingOptions:
 
 
 def ask_for_columns(data: DataConfig) -> DataConfig:
-    """Return `data` with the columns that the person at the terminal chooses, where those of its table are not clear.
+    """Return `data` with the columns that the person at the terminal chooses if its table leaves them open.
 
     Without a terminal, reading the table raises the error.
     """
