@@ -18,6 +18,8 @@ CAST_FILE = "cast.json"
 MAX_CAST_SIZE = 10_000
 SOMEONE = "SOMEONE"  # last member of every cast, for speakers who are not in it and for lines without a speaker
 STRANGER = "STRANGER"  # speaker of the lines of a user who has chosen no name
+BEST_KNOWN = ("GANDALF", "FRODO", "SAM", "GOLLUM")
+MAX_INTRODUCED_SPEAKERS = 4  # the best known, or those with most lines in the training text
 SMALL_WORDS = frozenset(["a", "an", "and", "at", "by", "de", "for", "from", "in", "of", "on", "the", "to", "with"])
 """Words of a name that are not written with a capital, unless they begin it."""
 
@@ -79,6 +81,18 @@ def first_to_answer(cast: Sequence[str]) -> str:
     """Return who answers until someone is named: Gandalf, or else the first of a cast who is no stranger."""
     names = [name for name in cast if name not in (STRANGER, SOMEONE)] or cast
     return "GANDALF" if "GANDALF" in names else names[0]
+
+
+def best_known_first(cast: Sequence[str]) -> list[str]:
+    """Return the people of a cast, without strangers: who answers first, then the best known, then in its order."""
+    names = [name for name in cast if name not in (STRANGER, SOMEONE)] or list(cast)
+    best_known = [name for name in BEST_KNOWN if name in names]
+    return list(dict.fromkeys([first_to_answer(names), *best_known, *names]))
+
+
+def introduced_speakers(cast: Sequence[str]) -> list[str]:
+    """Return the members of a cast whom the first line of a session names."""
+    return best_known_first(cast)[:MAX_INTRODUCED_SPEAKERS]
 
 
 def find_member(canonical: str, cast: Sequence[str]) -> str | None:

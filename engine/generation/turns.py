@@ -8,16 +8,19 @@ import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.data.scripts import Turn, encode_speaker, encode_turns, parse_line, utterance_mask
-from engine.data.speakers import find_speaker
+from engine.data.speakers import find_speaker, introduced_speakers
 from engine.data.tokenizers import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation.generate import DecoderState, Done, TextInProgress, TokenEvent, generate, generate_batch, prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.models.base import LanguageModel, LogProbs, advance_batch, predict_one_by_one
-from engine.models.dialogue import DialogueModel
+from engine.models.dialogue import DialogueModel, DialogueState
 
 MAX_HISTORY_TOKENS = 128  # before a turn, for the repetition penalty
 SPEAKER_STREAM = 1  # keeps the noise of a speaker independent of the noise of the words
+ANSWERING_TEMPERATURE = 0.3  # of the choice of who answers: someone who is called by name nearly always does
+# Factors of the probability that people answer a user: of those of the talk so far, and of the best known of the cast.
+TALK_WEIGHT, INTRODUCED_WEIGHT = 8.0, 4.0
 NUM_ANSWERS = 8
 MAX_ANSWERS = 64
 NUM_SCORED_TOKENS = 10  # at the start of an answer
@@ -53,6 +56,27 @@ def next_speaker_probs(
     probs: Float64Array = np.exp(log_probs - log_probs.max())
     probs /= probs.sum()
     return sorted(map(SpeakerProb, names, probs.tolist()), key=lambda speaker: -speaker.prob)
+
+
+def answerer_probs(
+    model: DialogueModel, state: DecoderState, names: Sequence[str], temperature: float | None = ANSWERING_TEMPERATURE
+) -> list[SpeakerProb]:
+    """Return who of `names` speaks next in a talk with a user, likeliest first; it is drawn from these probabilities.
+
+    Who was in the talk comes before the best known of the cast, and these before others. With a temperature of None
+    there is no user, and only the turn model counts.
+    """
+    speakers = next_speaker_probs(model, state, names)
+    if temperature is None:
+        return speakers
+    said: DialogueState = state.model_state
+    weights = dict.fromkeys(introduced_speakers(model.cast), INTRODUCED_WEIGHT)
+    weights |= {model.cast[index]: TALK_WEIGHT for index, _ in said.turns.last_lines}
+    weighted = np.array([speaker.prob * weights.get(speaker.name, 1.0) for speaker in speakers])
+    probs = (weighted / weighted.max()) ** (1 / temperature)
+    probs /= probs.sum()
+    answerers = [replace(speaker, prob=prob) for speaker, prob in zip(speakers, probs.tolist(), strict=True)]
+    return sorted(answerers, key=lambda speaker: -speaker.prob)
 
 
 def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:

@@ -325,7 +325,8 @@ def answer(
     likeliest = conversation.next_speaker_probs(model, state)
     if name is None:
         names = answering_cast(model.cast, listener or "", turns[-1].text if turns else "")
-        name = next(each.name for each in likeliest if each.name in names)
+        likeliest = conversation.answerer_probs(model, state, names)
+        name = likeliest[0].name
     share = next((each.prob for each in likeliest if each.name == name), None)
     history = scripts.encode_turns(model.tokenizer, turns)[-conversation.MAX_HISTORY_TOKENS :]
     if not (request.as_json or request.jsonl):

@@ -22,10 +22,19 @@ from lotr_tui.session.session_model import SessionModel, default_num_answers, fi
 
 STOP_TIMEOUT = 0.5  # seconds that `close` waits for the generating thread, which may still be reading a long prompt
 MAX_TOKENS = 50_000  # of a full conversation: about 400 turns, each with the eight answers that were drawn for it
-ANSWERING_TEMPERATURE = 0.3  # at most, of the choice of who answers: someone who is called by name nearly always does
-# The speaker that the model chooses, the choice among several answers, all of them (the best first), the state before
+# Who may speak and who does, the choice among several answers, all of them (the best first), the state before
 # the first token, each token, and the end.
-GenerationEvent = turns.SpeakerProb | turns.AnswerChosen | list[turns.Answer] | DecoderState | TokenEvent | Done
+
+
+@dataclass(frozen=True)
+class SpeakerChosen:
+    """The probabilities of who speaks, likeliest first, and who was drawn from them; None if the user has chosen."""
+
+    probs: Sequence[turns.SpeakerProb]
+    drawn: turns.SpeakerProb | None
+
+
+GenerationEvent = SpeakerChosen | turns.AnswerChosen | list[turns.Answer] | DecoderState | TokenEvent | Done
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ class Conversation:
             request = replace(request, session_model=source.session_model)
         branch = self._new_reply(request, speaker=speaker, **fields)
         branch.speaker_prob = source.speaker_prob if speaker == source.speaker else None
+        branch.speaker_probs = source.speaker_probs
         branch.prompt_ids, branch.num_reread_tokens = parent.prompt_ids, parent.num_reread_tokens
         branch.attach(parent)
         return branch
@@ -283,8 +293,10 @@ class Conversation:
         model = reply.session_model.model
         if isinstance(event, Done):
             reply.reason, reply.tokens_per_second = event.reason, event.tokens_per_second
-        elif isinstance(event, turns.SpeakerProb):
-            reply.speaker, reply.speaker_prob = event.name, event.prob
+        elif isinstance(event, SpeakerChosen):
+            reply.speaker_probs = event.probs
+            if event.drawn is not None:
+                reply.speaker, reply.speaker_prob = event.drawn.name, event.drawn.prob
         elif isinstance(event, turns.AnswerChosen):
             reply.seed = event.seed
         elif isinstance(event, list):
@@ -342,12 +354,13 @@ class Conversation:
             return
         if candidates:
             assert isinstance(model, DialogueModel), "a model with a cast"
-            if not name:
-                temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
-                probs = turns.next_speaker_probs(model, state, candidates)
-                chosen = turns.sample_speaker(probs, model.cast, temperature, seed)
-                yield chosen
-                name = chosen.name
+            probs = turns.answerer_probs(model, state, candidates, reply.answering_temperature)
+            temperature = settings.temperature
+            if reply.prompt and temperature > 0:
+                temperature = 1.0  # the probabilities have one already
+            drawn = turns.sample_speaker(probs, model.cast, temperature, seed)
+            yield SpeakerChosen(probs, None if name else drawn)
+            name = name or drawn.name
             text = turns.begin_turn(model, state, name, settings, seed, before.ids[-turns.MAX_HISTORY_TOKENS :])
         else:
             is_dialogue, is_first = reply.reply_mode == "conversation", reply.starts_line(len(reply.tokens))

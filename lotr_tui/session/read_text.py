@@ -18,7 +18,7 @@ from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import JOINERS
 from lotr_tui.session import session_model as models
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
-from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
+from lotr_tui.session.reply import Reply, answering_temperature, chat_messages, encode_lines, encode_said
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 CHUNK_TOKENS = 32  # that the model reads at once; a cancellation waits for the end of such a chunk
@@ -48,6 +48,7 @@ class NextTokenContext:
     reopens_last_word: bool = False  # True if the next token may begin with the end of the text
     is_first_token: bool = True  # True if the next token is the first of a reply or of a line, which it cannot end
     candidates: tuple[str, ...] = ()  # of whom one says the next line, after the text; empty inside of a line
+    answering_temperature: float | None = turns.ANSWERING_TEMPERATURE  # see `turns.answerer_probs`
     speaker: str = ""  # who says the next line; empty for the likeliest of `candidates`
     speakers: Sequence[turns.SpeakerProb] = ()  # who may say it, likeliest first
     state: DecoderState | None = field(default=None, compare=False)
@@ -295,7 +296,8 @@ def find_turn(session_model: models.SessionModel, line: str, context: PromptCont
     last_speaker = "" if line or previous is None else previous.speaker
     text = replace(context, reply_mode="conversation").text_before_reply(session_model.model, line)
     candidates = tuple(turns.without_last_speaker(names, last_speaker))
-    return replace(text, candidates=candidates, speaker=context.roles.speaker)
+    temperature = answering_temperature(line, previous)
+    return replace(text, candidates=candidates, answering_temperature=temperature, speaker=context.roles.speaker)
 
 
 def read_next_token(
@@ -305,7 +307,7 @@ def read_next_token(
     state = reader.read(text, cancelled)
     if state is not None and text.candidates:
         assert isinstance(text.model, DialogueModel), "only a model with a cast has turns"
-        probs = turns.next_speaker_probs(text.model, state, text.candidates)
+        probs = turns.answerer_probs(text.model, state, text.candidates, text.answering_temperature)
         text = replace(text.begin_line(text.speaker or probs[0].name), speakers=probs)
         state = reader.read(text, cancelled)
     return None if state is None else replace(text, state=state)

@@ -15,7 +15,7 @@ from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import PromptError
 from engine.generation.generate import END_OF_TEXT, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
-from engine.generation.turns import MAX_ANSWERS
+from engine.generation.turns import ANSWERING_TEMPERATURE, MAX_ANSWERS, SpeakerProb
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, reads_line_ends
@@ -101,6 +101,7 @@ class Reply:
         self.read_only_reason = ""  # why `session_model` cannot continue this reply; empty if it can
         self.is_generating = False
         self.failure = ""
+        self.speaker_probs: Sequence[SpeakerProb] = ()  # that the speaker was drawn from, while the session lasts
 
     def attach(self, parent: "Reply | None", edited: "Reply | None" = None) -> None:
         """Join the tree: the turn that answers `parent`, or without a prompt the turn of `parent` as a branch.
@@ -135,6 +136,11 @@ class Reply:
     def is_chat(self) -> bool:
         """True for an answer in a conversation with a model that knows no speakers but has a chat template."""
         return not self.speaker and answers_by_template(self.session_model.model, self.reply_mode)
+
+    @property
+    def answering_temperature(self) -> float | None:
+        """Temperature of the choice of who says the reply, see `turns.answerer_probs`."""
+        return answering_temperature(self.prompt or "", self.turn.previous_reply)
 
     @property
     def starts_turn(self) -> bool:
@@ -237,6 +243,14 @@ class Reply:
         while (turn := path[-1].next_turn) is not None:
             path.append(turn.selected_reply)
         return path
+
+
+def answering_temperature(line: str, previous: Reply | None) -> float | None:
+    """Return the temperature of the choice of who answers a line, or without one goes on; None where no user talks."""
+    if line:
+        return ANSWERING_TEMPERATURE
+    is_talk = previous is not None and any(reply.prompt for reply in previous.path())
+    return 1.0 if is_talk else None
 
 
 def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:

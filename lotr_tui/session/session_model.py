@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.config import BUNDLED
 from engine.data.arrays import Float32Array
-from engine.data.speakers import display_name, first_to_answer
+from engine.data.speakers import MAX_INTRODUCED_SPEAKERS, display_name, introduced_speakers
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
@@ -37,8 +37,6 @@ NUM_SLOW_ANSWERS = 4  # that a slow model draws to choose from by default, which
 NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
 """Log-probabilities of a state whose own were evicted, or that has read nothing; reading a token computes new ones."""
 EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")  # suggested if the model knows all their words
-MAX_INTRODUCED_SPEAKERS = 4  # the best known, or those with most lines in the training text
-OPENING_NAMES = ("GANDALF", "FRODO", "SAM", "GOLLUM")
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
 
 
@@ -230,17 +228,11 @@ class SessionModel:
             return f"{text}; without a chat template, this model continues texts." if self.source else f"{text}."
         if speaker:
             return f"Say hello to {display_name(speaker)}. With /to anyone, the model chooses who answers."
-        first, *others = map(display_name, self.introduced_speakers())
+        first, *others = map(display_name, introduced_speakers(self.cast))
         if not others:
             return f"Say hello to {first}."
         more = " and others" if len(answering_cast(self.cast, "")) > MAX_INTRODUCED_SPEAKERS else ""
         return f"Say hello to {first}. {', '.join(others)}{more} can answer too."
-
-    def introduced_speakers(self) -> list[str]:
-        """Return the members of the cast whom the welcome line names: who answers first, then the best known."""
-        names = answering_cast(self.cast, "")
-        best_known = [name for name in OPENING_NAMES if name in names]
-        return list(dict.fromkeys([first_to_answer(names), *best_known, *names]))[:MAX_INTRODUCED_SPEAKERS]
 
 
 def load_session_model(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from textual.binding import Binding, BindingType
 
-from engine.data.speakers import SOMEONE, STRANGER, display_name, find_speaker
+from engine.data.speakers import best_known_first, display_name, find_speaker
 from engine.errors import InvalidInputError, printable, suggest_nearest
 from engine.models.pretrained.names import BASE_FILE
 from engine.storage.files import default_runs_dir
@@ -281,7 +281,7 @@ def complete_command(
         return Completion(hint="No such command; begin with // to send it as text")
     if model is not None and (problem := find_problem(command.name, model)):
         return Completion(hint=problem)
-    people = [display_name(name) for name in (() if model is None else model.cast) if name not in (STRANGER, SOMEONE)]
+    people = [] if model is None or not model.cast else [display_name(name) for name in best_known_first(model.cast)]
     choices_of: dict[str, Collection[str]] = {
         "as": [*people, A_STRANGER],
         "to": [*people, "anyone"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from textual import app, containers, style, widgets
 from textual.content import Content
 
-from engine.data.speakers import SOMEONE, STRANGER, display_name
+from engine.data.speakers import SOMEONE, best_known_first, display_name
 from engine.errors import InvalidInputError, LotrError, describe_error, printable
 from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
 from lotr_tui.app_state import ModelFetchChanged
@@ -52,7 +52,7 @@ class ModelSlot:
         self._state = screen.state
         self.reply_mode: ReplyMode = "continue"
         self.pace = pace  # of replies, in words per second; 0 is no limit
-        self.speaker_probs: Sequence[SpeakerProb] = ()  # of who answers the draft, likeliest first
+        self.speaker_probs: Sequence[SpeakerProb] = ()  # that *who answers* shows, likeliest first
         self.answerer = ""  # whose line the bars begin
         self._name = ""  # of the model in the settings
         self.preview_unit: PreviewUnit = "word"  # of what can come next
@@ -120,7 +120,7 @@ class ModelSlot:
                 lambda text: self.set_roles(None if text is None else roles._replace(system_prompt=text)),
             )
             return
-        people = [name for name in cast if name not in (STRANGER, SOMEONE)]
+        people = best_known_first(cast)
         probs = {speaker.name: speaker.prob for speaker in self.speaker_probs}
         app.push_screen(CastDialog(cast, [*people, SOMEONE], people, roles, probs, column), self.set_roles)
 

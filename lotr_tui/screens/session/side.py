@@ -14,7 +14,7 @@ from rich.style import Style
 from textual import app, containers, events
 from textual.strip import Strip
 
-from engine.data.speakers import display_name
+from engine.data.speakers import display_name, introduced_speakers
 from engine.data.tokenizers import EOS, UNK
 from engine.errors import LotrError
 from engine.generation.complete_words import word_around
@@ -56,6 +56,7 @@ class SidePane(containers.Vertical):
         self._inspection = Preview(self, reader, lambda *shown: self.next.inspect(shown[-1]), number, number, pause=0)
         self._shown_text: tuple[NextTokenContext, PreviewUnit] | None = None  # with the unit of the bars
         self._updated_at = 0.0  # when the bars were asked for
+        self._answer: Reply | None = None  # whose speaker is shown, until the next line is typed
         self._is_opening = False  # before anything is said or typed, when the people of the welcome line are shown
 
     def compose(self) -> app.ComposeResult:
@@ -72,9 +73,12 @@ class SidePane(containers.Vertical):
         self._updated_at = time.monotonic()
         self._is_opening = conversation.current_reply is None and not draft.strip()
         if self._is_opening and not context.roles.speaker and slot.session_model.cast:
-            first = slot.session_model.introduced_speakers()[0]
+            first = introduced_speakers(slot.session_model.cast)[0]
             context = replace(context, roles=context.roles._replace(speaker=first))
         latest = conversation.active_reply or conversation.current_reply
+        is_edited = bool(draft.strip()) and conversation.active_reply is None
+        self._answer = None if is_edited else latest
+        self.show_who()
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
             text = read_text.find_context(slot.session_model, latest, draft, context)
         if text is None:
@@ -87,6 +91,9 @@ class SidePane(containers.Vertical):
     def follow_reply(self, draft: str, *, ended: bool) -> None:
         """Show what can come next less often than words arrive, and once the reply has ended."""
         active = self._view.conversation.active_reply
+        if active is not None and active.speaker and not active.tokens:
+            self._answer = active
+            self.show_who()
         if active is not None and not active.tokens:
             self._updated_at = time.monotonic()  # the first word is painted before the bars are computed
             if self._slot.session_model.is_slow:
@@ -95,10 +102,15 @@ class SidePane(containers.Vertical):
             self.show_next(draft)
 
     def show_who(self) -> None:
-        model, probs = self._slot.session_model, self._slot.speaker_probs
+        """Show who answers the typed line, or who could have said the reply that is written or was the last."""
+        model, answer = self._slot.session_model, self._answer
+        if answer is not None and answer.speaker:
+            said = SpeakerProb(answer.speaker, answer.speaker_prob or 1.0)  # all that a saved session has
+            self._slot.speaker_probs = answer.speaker_probs or [said]
+        probs = self._slot.speaker_probs
         if self._is_opening and model.cast:
             by_name = {speaker.name: speaker for speaker in probs}
-            probs = [by_name[name] for name in model.introduced_speakers() if name in by_name]
+            probs = [by_name[name] for name in introduced_speakers(model.cast) if name in by_name]
         if probs:
             self.who.show(probs)
 
@@ -106,8 +118,10 @@ class SidePane(containers.Vertical):
         if (context, probs.candidate_unit) != self._shown_text:  # a temperature key changes the probabilities alone
             self._shown_text = context, probs.candidate_unit
             if context.speakers:
-                self._slot.speaker_probs, self._slot.answerer = context.speakers, context.speaker
-                self.show_who()
+                self._slot.answerer = context.speaker
+                if self._answer is None:
+                    self._slot.speaker_probs = context.speakers
+                    self.show_who()
             is_answer = context.is_chat and context.is_first_token
             speaker = self._slot.session_model.label if is_answer else display_name(context.speaker)
             last_text, ends_text = context.last_text(probs.candidate_unit), reads_line_ends(context.model)

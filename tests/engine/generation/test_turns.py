@@ -19,6 +19,7 @@ from engine.generation.turns import (
     NUM_SCORED_TOKENS,
     SpeakerProb,
     TurnStart,
+    answerer_probs,
     begin_turn,
     generate_scene,
     next_speaker_probs,
@@ -34,6 +35,7 @@ from tests.support.sampling import said_text_of, script_of
 
 MODEL = DialogueModel(LSTM, CAST, TURN_MODEL)
 SETTINGS = SamplerSettings(temperature=1.0, max_tokens=6)
+ANYONE = [name for name in CAST if name not in ("STRANGER", "SOMEONE")]
 TURNS = (Turn("FRODO", "oak elm"), Turn("SAM", "fir"))
 
 
@@ -44,6 +46,26 @@ def scene(seed=1, num_turns=5, **arguments):
 
 def starts_of(events):
     return [event for event in events if isinstance(event, TurnStart)]
+
+
+class TestAnswers:
+    def test_who_was_in_the_talk_answers_before_the_best_known_and_these_before_others(self):
+        state = read_turns(MODEL, [Turn("STRANGER", "oak"), Turn("GOLLUM", "fir"), Turn("STRANGER", "elm")])
+        raw = {each.name: each.prob for each in next_speaker_probs(MODEL, state, CAST)}
+        factors = dict.fromkeys(("GANDALF", "FRODO", "SAM"), 4.0) | {"GOLLUM": 8.0}
+        weighted = {name: (prob * factors.get(name, 1.0)) ** (1 / 0.3) for name, prob in raw.items() if name in ANYONE}
+        expected = {name: weight / sum(weighted.values()) for name, weight in weighted.items()}
+        answerers = answerer_probs(MODEL, state, ANYONE)
+        assert {each.name: each.prob for each in answerers} == pytest.approx(expected)
+        assert answerers == sorted(answerers, key=lambda each: -each.prob)
+        assert answerer_probs(MODEL, state, ANYONE, None) == next_speaker_probs(MODEL, state, ANYONE)
+
+    def test_they_are_drawn_from_the_probabilities_that_are_shown(self):
+        probs = [SpeakerProb("SAM", 0.6), SpeakerProb("FRODO", 0.3), SpeakerProb("GOLLUM", 0.1)]
+        drawn = Counter(sample_speaker(probs, CAST, 1.0, seed).name for seed in range(1500))
+        assert {name: number / 1500 for name, number in drawn.items()} == pytest.approx(
+            {each.name: each.prob for each in probs}, abs=0.04
+        )
 
 
 class TestScenes:

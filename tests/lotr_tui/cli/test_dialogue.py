@@ -9,7 +9,7 @@ from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn, encode_speaker, encode_turns, turn_text
 from engine.generation.generate import Done, TextInProgress, generate
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import TurnStart, begin_turn, generate_scene, next_speaker_probs, read_turns
+from engine.generation.turns import TurnStart, answerer_probs, begin_turn, generate_scene, read_turns
 from engine.runs.loading import load_model
 from tests.support.commands import json_output, run_here
 from tests.support.files import KNOWN_WORDS
@@ -125,12 +125,12 @@ class TestAnswers:
 
     def test_the_likeliest_speaker_answers_where_nobody_is_named(self, lotr, talk, run, model):
         state = read_turns(model, [Turn("SAM", "the road")])
-        probs = {item.name: item.prob for item in next_speaker_probs(model, state)}
-        expected = max(("FRODO", "GOLLUM", "KING OF THE DEAD"), key=lambda name: probs[name])
+        likeliest = answerer_probs(model, state, ("FRODO", "GOLLUM", "KING OF THE DEAD"))[0]
+        expected = likeliest.name
         for option in (["--as", "SAM"], ["--as", "SAM", "--reply"], ["--as", "SAM", "--best-of", "2"]):
             record = talk("generate", "the road", *option)
             assert record["speaker"] == expected
-            assert record["probability"] == pytest.approx(probs[expected])
+            assert record["probability"] == pytest.approx(likeliest.prob)
         done = lotr("generate", "SAM: the road", "--reply", "--run", run)
         assert done.stderr.startswith(f"{expected} answers, the likeliest speaker (")
 

@@ -22,7 +22,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.generation.generate import TextInProgress, generate, prefill
-from engine.generation.turns import begin_turn, next_speaker_probs
+from engine.generation.turns import answerer_probs, begin_turn
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.serve import api, api_prompt
 from lotr_tui.serve.access import AccessGuard
@@ -86,7 +86,7 @@ async def test_a_conversation_is_a_script_in_which_the_likeliest_speaker_answers
         {"role": "user", "content": [{"type": "text", "text": "FRODO: Give it"}, {"type": "text", "text": "to me!"}]},
     ]
     state = prefill(MODEL.model, encode_turns(MODEL.model.tokenizer, lines))
-    name = next_speaker_probs(MODEL.model, state, ("GANDALF", "GOLLUM"))[0].name
+    name = answerer_probs(MODEL.model, state, ("GANDALF", "GOLLUM"))[0].name
     async with serve() as (client, _):
         answer = (await client.chat.completions.create(model="scenes", messages=messages, seed=2)).choices[0].message
         assert (answer.content, answer.name) == (line_of(lines, name, 2), name.capitalize())

@@ -6,7 +6,7 @@ import pytest
 from engine.data.scripts import Turn, encode_speaker
 from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from engine.generation.generate import TextInProgress, next_token_probs, prefill, prefill_prompt
-from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
+from engine.generation.turns import answerer_probs, begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_one_by_one
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.process import Cancellation
@@ -74,7 +74,7 @@ def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_a
             reader, find_turn(session_model, text[:end], PromptContext("conversation", previous, Roles("FRODO")))
         ).speakers
         state = read_turns(model, [*before, Turn("FRODO", text[:end])])
-        expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
+        expected = answerer_probs(model, state, ("GANDALF", "GOLLUM"))
         assert [each.name for each in speakers] == [each.name for each in expected]
         assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
 

@@ -9,7 +9,7 @@ from engine.errors import InvalidInputError, PromptError
 from engine.generation import turns as engine_turns
 from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import begin_turn, next_speaker_probs
+from engine.generation.turns import begin_turn
 from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.transcript import reply_figures
 from tests.support.conversations import SETTINGS, finish_reply, finish_scene, request, written
@@ -71,9 +71,11 @@ def test_context_of_an_answer_is_the_script_up_to_the_name_of_its_speaker(conver
 def test_model_chooses_who_answers_by_the_seed(conversation, session_model, seed):
     reply = say(conversation, session_model, "where is frodo", "", seed=seed)
     model = session_model.model
-    probs = next_speaker_probs(model, engine_turns.read_turns(model, [Turn("STRANGER", "where is frodo")]), ANSWERING)
-    expected = engine_turns.sample_speaker(probs, model.cast, SETTINGS.temperature, seed)
+    state = engine_turns.read_turns(model, [Turn("STRANGER", "where is frodo")])
+    probs = engine_turns.answerer_probs(model, state, ANSWERING)
+    expected = engine_turns.sample_speaker(probs, model.cast, 1.0, seed)
     assert (reply.speaker, reply.speaker_prob) == (expected.name, expected.prob)
+    assert reply.speaker_probs == probs
     assert text_of(reply) == generated_text(reply)
     assert f" · {expected.name.title()} by the model, {100 * expected.prob:.0f} % · " in reply_figures(reply)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from textual.widgets import Input
 
+from lotr_tui.formatting import format_percent
 from lotr_tui.screens.dialogs.questions import SamplerDialog
 from lotr_tui.screens.session.keys import parse_scene
 from lotr_tui.screens.session.side import WhoAnswersBars
@@ -172,6 +173,29 @@ async def test_best_of_has_one_name_in_its_label_the_command_and_the_dialog_of_a
         assert app.screen.query_one(SamplerPanel).settings.top_k == 7
         await run(pilot, "/set best-of auto")
         assert labels(app)[-1] == "best of auto"
+
+
+async def test_who_answers_shows_what_the_reply_was_drawn_from_until_the_next_line_is_typed(opened):
+    def shown(app):
+        return [(line.split()[0], line.split()[-2]) for line in who_answers(app)[1:]]
+
+    async with opened(session_model=dialogue_session_model(), size=SIZE) as (pilot, app):
+        ui.conversation_of(app).pace = 20
+        await run(pilot, "/set best-of 1")
+        await ui.send(pilot, "the lamp was lit")
+        await ui.until(pilot, lambda: len(ui.latest_reply(app).tokens) > 1)
+        reply = ui.latest_reply(app)
+        expected = [(each.name.capitalize(), format_percent(each.prob).split()[0]) for each in reply.speaker_probs]
+        assert reply.speaker_prob in [each.prob for each in reply.speaker_probs]
+        await ui.until(pilot, lambda: shown(app) == expected)
+        ui.conversation_of(app).pace = 0
+        await ui.until_reply_ended(pilot)
+        await pilot.pause()
+        assert shown(app) == expected
+        await pilot.press(*"gollum, where")
+        await ui.until(pilot, lambda: [name for name, _ in shown(app)] == ["Gollum"])
+        await pilot.press("ctrl+u")
+        await ui.until(pilot, lambda: shown(app) == expected)
 
 
 async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(opened):
