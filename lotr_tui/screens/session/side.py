@@ -78,7 +78,8 @@ class SidePane(containers.Vertical):
         latest = conversation.active_reply or conversation.current_reply
         is_edited = bool(draft.strip()) and conversation.active_reply is None
         self._answer = None if is_edited else latest
-        self.show_who()
+        if self._answer is not None:
+            self.show_who()
         with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
             text = read_text.find_context(slot.session_model, latest, draft, context)
         if text is None:

@@ -48,7 +48,7 @@ def starts_of(events):
     return [event for event in events if isinstance(event, TurnStart)]
 
 
-class TestAnswers:
+class TestAnswerers:
     def test_who_was_in_the_talk_answers_before_the_best_known_and_these_before_others(self):
         state = read_turns(MODEL, [Turn("STRANGER", "oak"), Turn("GOLLUM", "fir"), Turn("STRANGER", "elm")])
         raw = {each.name: each.prob for each in next_speaker_probs(MODEL, state, CAST)}
