@@ -88,6 +88,16 @@ class AdaptedModel(LanguageModel, Protocol):
         """Read only the last token of a text again, such as at other strengths than before; `state` has read one."""
 
 
+@runtime_checkable
+class LimitedModel(LanguageModel, Protocol):
+    """A model that predicts from a window of at most `context_size` tokens."""
+
+    context_size: int
+
+    def with_context_size(self, context_size: int) -> Self:
+        """Return the same model with a smaller window."""
+
+
 def strengths_of(model: LanguageModel) -> Mapping[str, float]:
     """Return the strengths of the changes of a model; none of a model without changes."""
     return model.strengths if isinstance(model, AdaptedModel) else {}

@@ -426,6 +426,12 @@ class DialogueModel:
     def strengths(self) -> Mapping[str, float]:
         return base.strengths_of(self.model)
 
+    def with_context_size(self, context_size: int) -> Self:
+        """Return the same model with a smaller window, if its network has one."""
+        if not isinstance(self.model, base.LimitedModel):
+            return self
+        return self._with(self.model.with_context_size(context_size))
+
     def with_strengths(self, strengths: Mapping[str, float]) -> Self:
         return self._with(self.model.with_strengths(strengths)) if isinstance(self.model, base.AdaptedModel) else self
 

@@ -215,6 +215,11 @@ class NumpyTransformer:
         model._strengths = self._strengths | {name: 0.0}
         return model.with_strengths({})
 
+    def with_context_size(self, context_size: int) -> Self:
+        model = copy.copy(self)
+        model.context_size = context_size
+        return model
+
     @cached_property
     def is_slow(self) -> bool:
         # Reading a token delays the keyboard, so screens read in a thread.

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from rich.progress import TaskID, TaskProgressColumn
@@ -16,6 +16,7 @@ from engine.data import corpus, dataset, scripts, speakers
 from engine.data.tokenizers import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
 from engine.models import base, ngram
+from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs import combine, directory, loading
 from lotr_tui.cli import console, main
@@ -91,10 +92,14 @@ def evaluate(
         runs[0] = replace(runs[0], decoder=change_strength(runs[0].decoder, runs[0].name, strength))
     if against is not None and (runs[0].path, runs[0].epoch) == (runs[1].path, runs[1].epoch):
         raise InvalidInputError(f"--against {against} is the model {runs[0].name} itself; name another one")
+    context_notes = list[str]()
+    if is_comparison:
+        runs, context_notes = _use_one_context(runs)
     combiners = [combine.ModelCombiner([each]) for each in runs] if is_comparison else [combine.ModelCombiner(runs)]
     combined = combine.CombinationOptions(**vars(combination), dynamic=dynamic)
     split_or_path = split if text is None else text
     content, is_script, source, notes = _read_common_text(combiners, split, text)
+    notes += context_notes
     if by_speaker:
         script = content if is_script else scripts.script_text(scripts.read_scenes(content))
         _print_by_speaker(combiners[0], combined, script, split_or_path, as_json=as_json)
@@ -154,6 +159,21 @@ def evaluate(
         _print_changes(f"{title} most", changes, console.report_names([each.name for each in models]))
     for note in notes:
         print(printable(note))
+
+
+def _use_one_context(runs: Sequence[loading.LoadedModel]) -> tuple[list[loading.LoadedModel], list[str]]:
+    """Return the models with the smallest context of them, and a note: more context alone makes a text cheaper."""
+    networks = [each.decoder.model if isinstance(each.decoder, DialogueModel) else each.decoder for each in runs]
+    sizes = [each.context_size if isinstance(each, base.LimitedModel) else 0 for each in networks]
+    limits = set(sizes) - {0}
+    if len(limits) < 2:
+        return list(runs), []
+    smallest = min(limits)
+    limited = []
+    for each, size in zip(runs, sizes, strict=True):
+        decoder: Any = each.decoder
+        limited.append(replace(each, decoder=decoder.with_context_size(smallest)) if size > smallest else each)
+    return limited, [f"context: {smallest:,} tokens for all, the smallest of these models"]
 
 
 def _print_start(source: str, names: Sequence[str]) -> None:

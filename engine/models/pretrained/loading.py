@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -157,6 +157,11 @@ class PretrainedModel:
         has_attention = CROPPED_LAYERS.issuperset(getattr(config, "layer_types", None) or ())
         is_standard = module._supports_default_dynamic_cache() and not module._is_stateful
         self.has_cache = self._cache_name in arguments and has_attention and is_standard
+
+    def with_context_size(self, context_size: int) -> Self:
+        model = copy(self)
+        model.context_size = context_size
+        return model
 
     def start(self) -> PretrainedState:
         from transformers import DynamicCache

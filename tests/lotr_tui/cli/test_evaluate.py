@@ -12,6 +12,7 @@ from engine.presets import PRESETS
 from engine.runs.directory import read_config
 from tests.support.commands import json_output, run_here
 from tests.support.files import sentences, write_csv, write_run
+from tests.support.open_models import bpe_tokenizer, write_transformer_run
 from tests.support.random_dialogues import write_dialogue_run
 
 OPEN = ["subword_embeddings=no", "punctuation=no"]
@@ -210,6 +211,19 @@ class TestSeveralModels:
         assert lines[8].split()[:2] == ["bpe", "bpe"]
         short = lotr("eval", "words", "bpe", "--text", "-", stdin=b"The miller sells.")
         assert "the text is too short for a confidence interval" in short.stdout
+
+    def test_transformers_are_compared_with_the_smallest_context(self, home, lotr, score, tmp_path):
+        (tmp_path / "text.txt").write_text(TEXT)
+        for name, context_size in (("short", 12), ("long", 48)):
+            write_transformer_run(home / "runs" / name, bpe_tokenizer(), context_size=context_size)
+        text = ("--text", "text.txt")
+        alone = [score(name, *text)["bits_per_character"] for name in ("short", "long")]
+        assert alone[0] != pytest.approx(alone[1], abs=1e-3)
+        for arguments in (("long", "short"), ("long", "--against", "short")):
+            record = score(*arguments, *text)
+            bits = [model["bits_per_character"] for model in record["texts"][0]["models"]]
+            assert bits == pytest.approx([alone[0]] * 2, abs=1e-5)
+            assert "context: 12 tokens for all, the smallest of these models" in record["notes"]
 
     def test_words_that_differ_most_are_listed_with_the_bits_of_both_models(self, lotr, score, refused, tmp_path):
         (tmp_path / "text.txt").write_text("the miller sells\nseven lanterns before sunrise\n")
