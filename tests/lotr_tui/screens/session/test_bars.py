@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from lotr_tui.screens.session.side import TokenBars
 from lotr_tui.session.read_text import NextTokenContext
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support import pilot as ui
 from tests.support.app import ThemedApp
 from tests.support.models import TokenByTokenModel
@@ -158,11 +158,12 @@ class SlowModel(TokenByTokenModel):
     def __init__(self):
         super().__init__(open_model(character_tokenizer()))
         self.threads = set()
+        self.may_read = threading.Event()
 
     def advance(self, state, token):
         self.threads.add(threading.current_thread().name)
         if threading.current_thread().name == "next-words":
-            time.sleep(0.02)
+            self.may_read.wait(20)
         return super().advance(state, token)
 
 
@@ -170,9 +171,10 @@ async def test_slow_search_blocks_nothing_and_ends_with_the_next_key(opened):
     model = SlowModel()
     async with opened(session_model=SessionModel("slow", "", model)) as (pilot, app):
         await pilot.press(*"Where is")
-        started = time.monotonic()
-        await pilot.press(*" the")
-        assert time.monotonic() - started < 1
+        await ui.until(pilot, lambda: "next-words" in model.threads)
+        await pilot.press(*" the")  # while the search for the words after "is" waits
+        assert app.screen.query_one("#prompt", PromptInput).value == "Where is the"
+        model.may_read.set()
         await ui.until(pilot, lambda: 'after "the"' in ui.bars_text(app))
         assert "next-words" in model.threads
         await ui.press_letter(pilot, "u")
