@@ -153,14 +153,17 @@ class TrainingFollower:
 
     def follow(self, message: TrainingChanged) -> None:
         """Report a failure of the training of this process, and offer its latest model."""
+        from engine.events import Evaluated
         from lotr_tui.session.session_model import SessionModel
 
         view = message.view
         if view.failure:
             self._note(f"training failed: {view.failure}")
         model = SessionModel.from_training(view, message.events, self._screen.state.runs_dir)
-        if model and view.epoch and self._attached is None:  # at epoch 0, nothing has been learned
-            what = f"{model.name} is trained" if view.finished else f"epoch {view.epoch:.0f}"
+        # The view may be further than these events.
+        epoch = max((each.epoch for each in message.events if isinstance(each, Evaluated)), default=0.0)
+        if model and (epoch or view.finished) and self._attached is None:  # at epoch 0, nothing has been learned
+            what = f"{model.name} is trained" if view.finished else f"epoch {epoch:.0f}"
             what = model.warning or what
             talk = partial(self._use, model, f"now talking to {model.name}: {model.description}")
             self.offer = f"{what}: talk to it · enter", talk
