@@ -124,8 +124,6 @@ class LotrApp(TextualFixesApp):
     def on_mount(self) -> None:
         for notice in filter(None, self._startup_notices):
             self.notify(notice, severity="warning", markup=False)
-        if keymap := self.state.settings.current.keymap:
-            self.set_keymap(dict(keymap))
         job = self.state.job
         if job is not None and (self.terminal_closed or not self._exit_requested):
             self.state.launch(lambda: job, job.run.path if job.is_resume else None)
@@ -194,7 +192,7 @@ class LotrApp(TextualFixesApp):
         if self.is_running:
             asyncio.get_running_loop().call_soon_threadsafe(self.exit)
 
-    # Palette, help and keymap
+    # Palette and help
 
     def action_command_palette(self) -> None:
         if not isinstance(self.screen, AppCommandPalette):
@@ -219,11 +217,10 @@ class LotrApp(TextualFixesApp):
             self.push_screen(HelpScreen(groups))
 
     def get_key_display(self, binding: Binding) -> str:
-        keys = self.state.settings.current.keymap.get(binding.id or "")
-        if keys is None and binding.key_display:
+        if binding.key_display:
             return binding.key_display
         display = super().get_key_display
-        return " ".join(display(binding.with_key(key.strip(), None)) for key in (keys or binding.key).split(","))
+        return " ".join(display(binding.with_key(key.strip(), None)) for key in binding.key.split(","))
 
     # Themes
 

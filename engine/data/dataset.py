@@ -21,7 +21,6 @@ from engine.data.tokenizers import EOS_ID, UNK_ID, Punctuation, PunctuationIds, 
 from engine.errors import ConfigError, CorpusError
 
 ALPHABET_SAMPLE_LINES = 200  # number of lines in which unreadable letters are counted
-NUM_MOST_FREQUENT = 20
 HASH_SLOTS = 2**19
 MIN_LOOKUP_BATCH = 1_000
 _HASH_SHIFT = np.uint64(65 - HASH_SLOTS.bit_length())
@@ -45,8 +44,6 @@ class CorpusStats(NamedTuple):
 
     num_tokens: int
     num_distinct_tokens: int
-    most_frequent: tuple[tuple[str, int], ...]
-    longest_line_index: int  # index of the first line in the corpus that has most tokens
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
         if mode == "dialogue":
             splits = [np.sort(split[[bool(lines.texts[line]) for line in split]]) for split in splits]
         encoded = [encode_open(lines, split, tokenizer, mode) for split in splits]
-        stats = _count_tokens(encoded, corpus.source, tokenizer.tokens, tokenizer if mode == "dialogue" else None)
+        stats = _count_tokens(encoded, corpus.source, len(tokenizer), tokenizer if mode == "dialogue" else None)
     else:
         encoded, stats, tokenizer = _encode_words(corpus, splits, config)
     train, valid, test = encoded
@@ -268,7 +265,7 @@ def _encode_words(
         for split in splits
     ]
     words = [token.decode() for token in indexer.ids]
-    stats = _count_tokens(encoded, source, words)
+    stats = _count_tokens(encoded, source, len(words))
     counts = chunked_bincount(encoded[0].ids, len(words))
     counts[[UNK_ID, EOS_ID]] = 0
     frequent = np.flatnonzero(counts >= min_count).tolist()
@@ -353,20 +350,12 @@ def _encode(
 
 
 def _count_tokens(
-    splits: Sequence[EncodedSplit], source: str, tokens: Sequence[str], script: Tokenizer | None = None
+    splits: Sequence[EncodedSplit], source: str, vocabulary_size: int, script: Tokenizer | None = None
 ) -> CorpusStats:
     for split, name in zip(splits, ("training", "validation", "test"), strict=True):
         if not len(split.lines):
             raise CorpusError(f"{source}: the {name} split has no word; use more text or another --split-seed")
     texts = [split.ids[utterance_mask(script, split.ids)] if script else split.ids for split in splits]
-    counts = np.add.reduce([chunked_bincount(ids, len(tokens)) for ids in texts])
+    counts = np.add.reduce([chunked_bincount(ids, vocabulary_size) for ids in texts])
     counts[EOS_ID] = 0
-    lengths = np.concatenate([np.diff(split.offsets) for split in splits])
-    indices = np.concatenate([split.lines for split in splits])
-    most_frequent = np.argsort(-counts, kind="stable")[:NUM_MOST_FREQUENT].tolist()
-    return CorpusStats(
-        num_tokens=int(counts.sum()),
-        num_distinct_tokens=int(np.count_nonzero(counts)),
-        most_frequent=tuple((tokens[id], int(counts[id])) for id in most_frequent),
-        longest_line_index=int(indices[lengths == lengths.max()].min()),
-    )
+    return CorpusStats(num_tokens=int(counts.sum()), num_distinct_tokens=int(np.count_nonzero(counts)))

@@ -1,14 +1,14 @@
 """Summary of a dataset, as `lotr-tui data info` shows it: its splits, its speakers, and who speaks after whom."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.corpus import Line, Lines
+from engine.data.corpus import Lines
 from engine.data.dataset import CorpusSplits, Dataset
 from engine.data.tokenizers import EOS_ID
 
-MAX_PAIRS = 20  # number of pairs of speakers in a summary
 MAX_NEXT_SPEAKERS = 3  # number of next speakers that a summary names for a speaker
 _WORD_BYTES = bytes(b if b >= 128 or chr(b).isalnum() or chr(b) == "'" else ord(" ") for b in range(256))
 """The UTF-8 bytes of words: letters, digits, apostrophes and all beyond ASCII; the others are spaces."""
@@ -22,15 +22,6 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
-class SpeakerPair:
-    """Two speakers, and how often a line of the second one comes after a line of the first one in the same scene."""
-
-    speaker: str
-    next_speaker: str
-    count: int
-
-
-@dataclass(frozen=True)
 class SpeakerSummary:
     name: str
     num_lines: int
@@ -41,7 +32,7 @@ class SpeakerSummary:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Summary of a dataset. Speakers and pairs are sorted by their numbers of lines, most lines first."""
+    """Summary of a dataset. Speakers are sorted by their numbers of lines, most lines first."""
 
     num_rows: int
     num_lines: int
@@ -51,18 +42,13 @@ class DatasetSummary:
     cast: tuple[str, ...]
     num_scenes: int
     speakers: tuple[SpeakerSummary, ...]
-    speaker_pairs: tuple[SpeakerPair, ...]
-    longest_line: Line
-    longest_line_tokens: int
-    most_frequent: tuple[tuple[str, int], ...]
     splits: dict[str, SplitSummary]  # "train", "valid" and "test"
 
 
 def summarize_dataset(dataset: Dataset) -> DatasetSummary:
     """Count the lines, tokens and speakers of a dataset."""
     lines, stats, unk_id = dataset.corpus.lines, dataset.stats, dataset.tokenizer.unk_id
-    longest, pairs = lines[stats.longest_line_index], count_pairs(lines)
-    speakers, splits = summarize_speakers(lines, pairs), {}
+    splits = {}
     for name, part in zip(CorpusSplits._fields, dataset.split_lines, strict=True):
         ids = getattr(dataset, name)
         num_tokens = int(np.count_nonzero(ids != EOS_ID))
@@ -76,34 +62,30 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         vocabulary_size=len(dataset.tokenizer),
         cast=dataset.cast,
         num_scenes=len(np.unique(lines.scene_ids)),
-        speakers=speakers,
-        speaker_pairs=tuple(pairs[:MAX_PAIRS]),
-        longest_line=longest,
-        longest_line_tokens=len(dataset.tokenizer.encode(longest.text)),
-        most_frequent=stats.most_frequent,
+        speakers=summarize_speakers(lines),
         splits=splits,
     )
 
 
-def count_pairs(lines: Lines) -> list[SpeakerPair]:
-    """Return the pairs of speakers of neighbouring lines of a scene, most frequent first, then in file order."""
+def count_pairs(lines: Lines) -> Iterator[tuple[str, str, int]]:
+    """Yield a speaker, the one of the next line of the scene, and how often that occurs, most frequent first."""
     names, speakers, scenes = lines.speaker_names, lines.speaker_ids.astype(np.int64), lines.scene_ids
     is_pair = (scenes[1:] == scenes[:-1]) & (speakers[1:] > 0) & (speakers[:-1] > 0)
     codes, counts = np.unique((speakers[:-1] * len(names) + speakers[1:])[is_pair], return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    pairs = zip(codes[order].tolist(), counts[order].tolist(), strict=True)
-    return [SpeakerPair(names[code // len(names)], names[code % len(names)], count) for code, count in pairs]
+    for code, count in zip(codes[order].tolist(), counts[order].tolist(), strict=True):
+        yield names[code // len(names)], names[code % len(names)], count
 
 
-def summarize_speakers(lines: Lines, pairs: list[SpeakerPair]) -> tuple[SpeakerSummary, ...]:
-    """Count the lines and words of each speaker of `lines`, most lines first, given the pairs of all speakers."""
+def summarize_speakers(lines: Lines) -> tuple[SpeakerSummary, ...]:
+    """Count the lines and words of each speaker of `lines`, most lines first."""
     names, speakers = lines.speaker_names, lines.speaker_ids
     num_lines = np.bincount(speakers, minlength=len(names))
     words = [len(text.encode().translate(_WORD_BYTES).split()) for text in lines.texts] if any(names) else None
     num_words = np.bincount(speakers, words, len(names))
     following: dict[str, list[tuple[str, int]]] = {name: [] for name in names}
-    for pair in pairs:
-        following[pair.speaker].append((pair.next_speaker, pair.count))
+    for speaker, next_speaker, count in count_pairs(lines):
+        following[speaker].append((next_speaker, count))
     return tuple(
         SpeakerSummary(
             name,

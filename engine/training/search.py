@@ -175,14 +175,6 @@ class Search:
         complete = [record for record in self.records() if record.state == "complete"]
         return min(complete, key=lambda record: record.valid_perplexity or math.inf, default=None)
 
-    def importances(self) -> dict[str, float]:
-        """Return the importance of each setting (PED-ANOVA), highest first; {} with too few complete trials."""
-        complete = [record for record in self.records() if record.state == "complete"]
-        if len(complete) < NUM_RANDOM_TRIALS or len(self.plan.distributions) < 2:
-            return {}
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
-
     def run(
         self, budget: Budget, num_jobs: int, cancelled: Callable[[], bool]
     ) -> Generator[tuple[TrialRecord, float], None, EndReason]:

@@ -21,10 +21,9 @@ from engine.storage.files import absolute_path
 from engine.training.job import configure
 from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
-from lotr_tui.formatting import plural, truncate
+from lotr_tui.formatting import plural
 
-MAX_SPEAKERS, MAX_CAST, MAX_PAIRS = 10, 30, 10  # in the tables of a corpus, without and with a cast
-MAX_LINE_WIDTH = 160
+MAX_SPEAKERS, MAX_CAST = 10, 30  # in the tables of a corpus, without and with a cast
 KAGGLE_DATASET, KAGGLE_FILE = "paultimothymooney/lord-of-the-rings-data", "lotr_scripts.csv"
 LINE_BYTES = 20_000_000  # after which a line reports a download where there is no terminal
 CORPUS_HELP = "Table (CSV, TSV, JSON lines), plain text or script (.txt), or screenplay (.fountain)."
@@ -47,7 +46,6 @@ for name, group in (("data", data_commands), ("fetch", fetch_commands)):
 def data_info(
     *,
     path: Annotated[Path, option("FILE", CORPUS_HELP)],
-    plain: Annotated[bool, option("--plain", "Read as plain text, whatever the file name.", main.DATA)] = False,
     text_column: main.TextColumnOption = None,
     speaker_column: main.SpeakerColumnOption = None,
     tokenizer: main.TokenizerOption = None,
@@ -60,14 +58,12 @@ def data_info(
 ) -> None:
     """Describe a corpus, its speakers, and the splits that a training would make of it."""
     has_columns = text_column is not None or speaker_column is not None
-    if plain and has_columns:
-        raise InvalidInputError("--plain reads lines without columns; leave out --text-column and --speaker-column")
     given = {"text_column": text_column, "speaker_column": speaker_column, "tokenizer": tokenizer, "mode": mode}
     numbers = {"vocabulary_size": vocabulary_size, "split_seed": split_seed}
     values = {name: value for name, value in (given | {"split": split} | numbers).items() if value is not None}
     corpus = str(absolute_path(path))  # so that no file name means the bundled corpus
     corpus_format = "csv" if has_columns else detect_format(corpus)
-    values |= {"corpus": corpus, "corpus_format": "text" if plain else corpus_format}
+    values |= {"corpus": corpus, "corpus_format": corpus_format}
     config = configure(Config(), lambda config: config.with_values(*assignments or [], **values))
     print_data_summary(main.ask_for_columns(config.data), as_json=as_json)
 
@@ -91,11 +87,6 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
     if summary.cast:
         speakers += f", of whom {len(summary.cast) - 1:,} with at least {plural(config.min_speaker_lines, 'line')}"
         speakers += " in train are the cast"
-    longest = f"{summary.longest_line_tokens} {unit}: {truncate(printable(summary.longest_line.text), MAX_LINE_WIDTH)}"
-    pairs = ", ".join(
-        f"{display_name(pair.next_speaker)} after {display_name(pair.speaker)} {pair.count:,}"
-        for pair in summary.speaker_pairs[:MAX_PAIRS]
-    )
     rows = [
         ("format", f"{corpus.encoding}, separator: {corpus.separator}"),
         ("rows", f"{summary.num_rows:,}"),
@@ -105,9 +96,6 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         ("mode", f"{dataset.mode}, split by {config.split}, split seed {config.split_seed}"),
         ("scenes", f"{summary.num_scenes:,}, of {config.scene_lines} lines or fewer"),
         ("speakers", speakers),
-        ("longest line", longest),
-        ("most frequent", ", ".join(f"{text.replace(' ', '·')} {count:,}" for text, count in summary.most_frequent)),
-        ("who follows", pairs),
     ]
     for name, value in rows:
         if value:

@@ -138,7 +138,6 @@ def _status_rows(view: training_view.TrainingView, state: str) -> list[tuple[str
 def stop(
     run: main.RunArgument = "latest",
     checkpoint: Annotated[bool, option("--checkpoint", "Save and continue, instead of stopping.")] = False,
-    no_wait: Annotated[bool, option("--no-wait", "Return without waiting for the training.")] = False,
     runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Ask a running training to save and stop."""
@@ -146,7 +145,7 @@ def stop(
     before = _saved_file(path)
     locked_run.send_command(path, control.ControlCommand("checkpoint" if checkpoint else "stop"))
     deadline = time.monotonic() + STOP_TIMEOUT
-    while not no_wait and directory.lock_owner(path) and not (checkpoint and _saved_file(path) != before):
+    while directory.lock_owner(path) and not (checkpoint and _saved_file(path) != before):
         if time.monotonic() > deadline:
             raise LotrError(
                 f"run {path.name} has not {'saved' if checkpoint else 'stopped'} within {STOP_TIMEOUT:.0f} s; it does "
@@ -155,9 +154,7 @@ def stop(
         time.sleep(STOP_POLL_INTERVAL)
     resume = f"; resume it: lotr-tui train --resume {directory.run_word(path)}" if _saved_file(path) else ""
     message = f"has stopped{resume}"
-    if no_wait:
-        message = f"was asked to save{'' if checkpoint else ' and stop'}"
-    elif checkpoint:
+    if checkpoint:
         message = "is saved" if directory.lock_owner(path) else "has ended"
     print(printable(f"run {path.name} {message}"))
 

@@ -385,11 +385,11 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
     if broken_pipe:
         raise broken_pipe
     best, states = search.best(), Counter(record.state for record in search.records())
-    seconds, importances = time.monotonic() - start_time, search.importances()
+    seconds = time.monotonic() - start_time
     command = None if best is None else format_train_command(search.plan.config.with_values(**best.settings))
     if as_json:
         facts: dict[str, Any] = {"event": "summary", "search": str(search.path), "reason": reason, "trials": states}
-        facts |= {"best": None if best is None else asdict(best), "importances": importances, "command": command}
+        facts |= {"best": None if best is None else asdict(best), "command": command}
         console.print_json({**facts, "seconds": seconds})
     elif best is not None:
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
@@ -400,10 +400,7 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
             figures = str(record.number), _format_perplexity(record.valid_perplexity), format_duration(record.seconds)
             rows.append([*figures, *(_format_value(record.settings[name]) for name in names)])
         console.print_table(["trial"], ["valid", "time", *names], rows)
-        if importances:
-            shares = ", ".join(f"{name} {format_percent(share)}" for name, share in importances.items())
-            print(f"\nimportance for validation: {shares}")
-        print(f"train with the best settings:\n  {command}")
+        print(f"\ntrain with the best settings:\n  {command}")
         if reason != "exhausted":
             print(f"continue the search:\n  {_resume_command(search, budget.seconds)}", flush=True)
     exit_code = exit_code or int(reason == "failures")

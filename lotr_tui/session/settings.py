@@ -18,7 +18,7 @@ from engine.generation.settings import SamplerSettings
 from engine.storage import files
 from lotr_tui.formatting import describe_scale
 
-VERSION = 4  # of the settings; earlier ones had the settings of the models in common
+VERSION = 5  # of the settings
 MAX_PACE = 1000.0
 MAX_STRENGTH = 1.5  # of a change of a model, such as an adapter: 0 is the model as it came, 1 as trained
 MAX_ANSWERS = 64  # drawn for a turn; the engine has the same limit, in a module that imports numpy
@@ -88,7 +88,6 @@ class Settings:
     first_model: Literal["", "smollm2", "lstm"] = ""  # answer to the question of the first start; empty before it
     preview_unit: PreviewUnit = "word"
     knows_colors: bool = False  # True once a terminal of few colours was told how it gets more
-    keymap: Mapping[str, str] = field(default_factory=dict)  # keys by binding id, as for `App.set_keymap`: "ctrl+l,f5"
     export_folder: str = ""  # absolute path of the last export; empty before the first one
 
     def __post_init__(self) -> None:
@@ -103,11 +102,6 @@ class Settings:
         is_valid = all(name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in names)
         if not is_valid or len(self.models) > MAX_MODELS or len(self.recent_models) > MAX_RECENT_MODELS:
             raise InvalidInputError("models and recent_models are not the names of models; leave them empty")
-        for binding, keys in self.keymap.items():
-            names = [key.strip() for key in keys.split(",")]
-            if not binding or not all(name and name.isprintable() and " " not in name for name in names):
-                use = "use names like ctrl+l, separated by commas"
-                raise InvalidInputError(f"keymap: keys {keys!r} of {binding!r} are not valid; {use}")
 
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
@@ -115,7 +109,7 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> "Settings":
         """Read a settings file, or raise an InvalidInputError; missing fields take their defaults."""
-        return decode_versioned(cls, text, VERSION, gone="baseline_run")
+        return decode_versioned(cls, text, VERSION)
 
     def changed(self, changes: Mapping[str, Any]) -> "Settings":
         """Return the settings after changes; of `models`, the changed ones become the latest."""
@@ -310,16 +304,12 @@ def os_error_reason(error: BaseException | None) -> str:
     return (cause.strerror if isinstance(cause, OSError) else None) or "unknown error"
 
 
-def decode_versioned(type_: type[T], text: str, version: int, gone: str = "") -> T:
-    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError.
-
-    A field that is `gone` since other releases wrote it is left out.
-    """
+def decode_versioned(type_: type[T], text: str, version: int) -> T:
+    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError."""
     record = files.parse_json(text)
     if not isinstance(record, dict):
         raise InvalidInputError("expected an object of JSON")
     check_version(record.pop("version", None), version)
-    record.pop(gone, None)
     return files.decode(type_, record)
 
 

@@ -200,7 +200,7 @@ def make_home(home):
     commands = ({"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"})
     (run_dir / COMMANDS_FILE).write_bytes(b"".join(json.dumps(command).encode() + b"\n" for command in commands))
     store = SettingsStore()
-    store.change(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
+    store.change(pace=5.0)
     store.save()
     progress = ProgressStore()
     progress.add(done="tokens", last="counting")

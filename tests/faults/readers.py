@@ -165,7 +165,6 @@ def _read_search(home, path):
     search = Search.open(SEARCH, None)
     try:
         json.dumps([asdict(record) for record in search.records()], allow_nan=False)
-        search.importances()
     finally:
         search.close()
 

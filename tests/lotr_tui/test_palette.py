@@ -1,4 +1,4 @@
-"""The command palette, the keymap, the themes, the settings file of the app, and the help."""
+"""The command palette, the themes, the settings file of the app, and the help."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ SIZE = (80, 24)
 
 def settings_file(folder, **values):
     path = folder / "settings.json"
-    path.write_text(json.dumps({"version": 4, **values}))
+    path.write_text(json.dumps({"version": 5, **values}))
     return path
 
 
@@ -56,11 +56,10 @@ def palette_lines(palette):
     return [commands.render_line(y).text.strip() for y in range(commands.size.height)]
 
 
-async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_keys(opened, tmp_path):
-    settings_file(tmp_path, keymap={"session.temperatures": "alt+l,alt+g"})
+async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_keys(opened):
     async with opened(SIZE) as (pilot, app):
         session = app.screen
-        for key in ("", "alt+l", "c", "l", "ctrl+t", "ctrl+o"):
+        for key in ("", "t", "c", "l", "ctrl+t", "ctrl+o"):
             if key:
                 await pilot.press("ctrl+g", key)
                 await until(pilot, lambda: app.screen is not session)
@@ -75,8 +74,6 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
             if key:
                 app.pop_screen()
                 await until(pilot, lambda: app.screen is session)
-        await pilot.press("t")
-        assert app.screen is session  # the keymap has replaced the key
         await pilot.resize_terminal(60, 20)
         await pilot.press("f1")
         await until(pilot, lambda: screen_name(app) == "HelpScreen")
@@ -124,7 +121,7 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
 
 
 async def test_an_unknown_theme_is_named(make_app, tmp_path):
-    settings_file(tmp_path, keymap={"sing": "f9"}, theme="mordor")
+    settings_file(tmp_path, theme="mordor")
     async with make_app().run_test(size=SIZE) as pilot:
         await until(pilot, lambda: notices(pilot.app).count("unknown theme 'mordor' in ") == 1)
         assert pilot.app.theme == "shire"

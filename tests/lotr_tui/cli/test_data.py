@@ -29,13 +29,12 @@ def script(tmp_path):
 
 
 class TestInfo:
-    def test_speakers_scenes_and_pairs(self, info, script):
+    def test_speakers_and_scenes(self, info, script):
         row = info(script, *DIALOGUE)
         assert (row["mode"], row["split"], row["num_lines"], row["num_scenes"]) == ("dialogue", "scenes", 160, 40)
         assert row["cast"] == ["SAM", "FRODO", "MERRY", "SOMEONE"]
         frodo = {"name": "FRODO", "num_lines": 40, "num_words": 160, "num_followed": 40}
         assert row["speakers"][1] == frodo | {"next_speakers": [["SAM", 40]]}
-        assert row["speaker_pairs"][0] == {"speaker": "SAM", "next_speaker": "FRODO", "count": 40}
         changed = info(script, "--set", "scene_lines=2", "--set", "min_speaker_lines=40", *DIALOGUE)
         assert (changed["num_scenes"], changed["cast"]) == (80, ["SAM", "SOMEONE"])
 
@@ -43,7 +42,7 @@ class TestInfo:
         row = info(lotr_csv)
         assert (row["encoding"], row["separator"], row["split_seed"]) == ("UTF-8", "comma", 1234)
         shown = lotr("data", "info", lotr_csv).stdout
-        assert all(text in shown for text in ("2,390", "1,644", "23,615", "879", "the 1,138", "142 words"))
+        assert all(text in shown for text in ("2,390", "1,644", "23,615", "879"))
         assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
         assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
 
@@ -52,7 +51,6 @@ class TestInfo:
         for row in (
             r"scenes +40, of 20 lines or fewer",
             r"speakers +3, of whom 3 with at least 10 lines in train are the cast",
-            r"who follows +Frodo after Sam 40, ",
             r"Sam +80 +240 +Frodo 50, Merry 50",
             r"Frodo +40 +160 +Sam 100",
         ):
@@ -60,12 +58,10 @@ class TestInfo:
         shown = lotr("data", "info", script, *DIALOGUE, "--set", "min_speaker_lines=40").stdout
         assert re.search(r"^2 others +80 +200", shown, re.MULTILINE)
 
-    def test_plain_text_is_told_by_name_or_option_and_a_column_means_csv(self, info, lotr, tmp_path):
-        for name in ("a.txt", "a.dat"):
-            (tmp_path / name).write_text("\n".join(sentences(60)))
+    def test_plain_text_is_told_by_name_and_a_column_means_csv(self, info, lotr, tmp_path):
+        (tmp_path / "a.txt").write_text("\n".join(sentences(60)))
         row = info("a.txt")
         assert (row["separator"], row["num_lines"]) == ("none", 60)
-        assert info("a.dat", "--plain")["num_tokens"] == row["num_tokens"]
         assert "who speaks next" not in lotr("data", "info", "a.txt").stdout
         write_csv(tmp_path / "b.txt", sentences(60), columns=("whom", "what"))
         row = info("b.txt", "--text-column", "what")

@@ -174,13 +174,6 @@ class TestStop:
             assert done.stdout == "run r has stopped; resume it: lotr-tui train --resume r\n"
             writer.kill()
 
-    def test_no_wait_returns_at_once(self, lotr, make_run):
-        run = make_run("r", EVENTS, lock=True)
-        requests = run.commands.read
-        assert lotr("stop", "r", "--no-wait").stdout == "run r was asked to save and stop\n"
-        assert lotr("stop", "r", "--no-wait", "--checkpoint").stdout == "run r was asked to save\n"
-        assert requests() == [ControlCommand("stop"), ControlCommand("checkpoint")]
-
 
 class TestRemoveAndRename:
     def test_rm_asks_for_confirmation(self, lotr, make_run):

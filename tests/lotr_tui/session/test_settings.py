@@ -20,7 +20,6 @@ model_settings = st.builds(ModelSettings, sampler_settings, st.integers(0, 64), 
 settings = st.builds(
     Settings, theme=names, models=st.dictionaries(names, model_settings, max_size=3), pace=st.floats(0, 1000),
     reply_mode=st.sampled_from(["conversation", "continue", "reply"]), preview_unit=st.sampled_from(["word", "token"]),
-    keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
 )  # fmt: skip
 
@@ -56,19 +55,15 @@ def test_each_model_has_settings_of_its_own_and_the_latest_are_kept(home):
 
 
 def record(**changes):
-    return json.dumps({"version": 4, **asdict(Settings()), **changes})
-
-
-def test_settings_of_the_release_before_keep_all_that_is_still_there():
-    assert Settings.from_json(record(pace=5.0, baseline_run="lstm")) == Settings(pace=5.0)
+    return json.dumps({"version": 5, **asdict(Settings()), **changes})
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("[1]", "expected an object"), ("[" * 100_000, "not valid JSON"),
-        ('{"version": 2, "pace": NaN}', "not valid JSON"), ('{"pace": 25}', "version"), (record(version=5), "newer"),
-        (record(version=3), "written by an older lotr-tui (format 3); use that release to read it"),
+        ('{"version": 2, "pace": NaN}', "not valid JSON"), ('{"pace": 25}', "version"), (record(version=6), "newer"),
+        (record(version=4), "written by an older lotr-tui (format 4); use that release to read it"),
         (record(way="reply"), "unknown field 'way'"), (record(pace=-1), "pace -1.0 is out of range"),
         (record(export_folder="/a\x1b[2J"), "is not an absolute path"), (record(theme="\x1b[31m"), "theme"),
         (record(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
@@ -76,7 +71,6 @@ def test_settings_of_the_release_before_keep_all_that_is_still_there():
         (record(models={"a": {"best_of": 65}}), "best-of 65 is out of range"),
         (record(models={"a": {"sampler": {"temperature": 3}}}), "temperature 3"),
         (record(models={"a": {"sampler": {"charm": 1}}}), "unknown field 'models.a.sampler.charm'"),
-        (record(keymap={"session.stop": "ctrl+x,,"}), "keys 'ctrl+x,,' of 'session.stop'"),
     ],
 )  # fmt: skip
 def test_damaged_or_foreign_file_is_set_aside_and_reported_in_one_line(home, content, message):
@@ -96,9 +90,9 @@ def test_damaged_or_foreign_file_is_set_aside_and_reported_in_one_line(home, con
 def test_file_of_a_newer_version_written_during_the_session_is_set_aside(home):
     store = SettingsStore()
     update_settings(store, theme="nord")
-    settings_file().write_text(record(version=5))
+    settings_file().write_text(record(version=6))
     assert "newer" in update_settings(store, theme="gruvbox")
-    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 5
+    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 6
     assert SettingsStore().current.theme == "gruvbox"
 
 
@@ -131,7 +125,7 @@ def test_full_disk_is_reported_once_until_a_write_succeeds(home):
         assert "File too large" in update_settings(store, theme="nord")
 
 
-@pytest.mark.parametrize("changes", [{"pace": float("nan")}, {"pace": 1e6}, {"theme": ""}, {"keymap": {"a": " "}}])
+@pytest.mark.parametrize("changes", [{"pace": float("nan")}, {"pace": 1e6}, {"theme": ""}])
 def test_invalid_value_is_refused_and_changes_nothing(home, changes):
     store = SettingsStore()
     with pytest.raises(InvalidInputError):
