@@ -265,14 +265,6 @@ def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
     return base.for_scripts() if mode == "dialogue" else base
 
 
-def check_weights_file(run_dir: Path, config: ModelConfig, num_tokens: int) -> None:
-    """Raise a RunError if the best weights of a run are missing or damaged."""
-    if config.lora_rank:
-        read_adapter(run_dir, config, None)
-    else:
-        tensor_file.open_weights(run_dir / directory.MODEL_FILE, weights.weight_shapes(config, num_tokens))
-
-
 def serialize_best(run_dir: Path, config: ModelConfig, best: Mapping[str, Float32Array]) -> bytes:
     """Return the content of the file of the best weights of a run."""
     if config.lora_rank:

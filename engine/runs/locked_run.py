@@ -107,46 +107,34 @@ def reopen_run(run_dir: Path) -> LockedRun:
     return LockedRun(run_dir, config, lock, commands)
 
 
-def restart_run(run: LockedRun) -> None:
-    """Let the training of a run begin again; one that cannot raises a RunError."""
-    _check_initial_weights(run)
-    metrics = files.JsonLinesAppender(run.path / directory.METRICS_FILE)
-    metrics.append(events.event_to_dict(events.Resume(0)))  # then a resume needs no second permission
-    metrics.close()
-    (run.path / directory.RESUME_FILE).unlink(missing_ok=True)
-
-
-def check_checkpoint(run: LockedRun) -> None:
-    """Raise a RunError if a run has no checkpoint, and its training cannot begin again or has a trained model."""
+def prepare_resume(run: LockedRun, *, restart: bool) -> None:
+    """Raise a RunError if a resume would replace a trained model, which needs `restart`, or cannot begin again."""
     file = run.path / directory.RESUME_FILE
-    try:
-        tensor_file.TensorFile(file).check_bytes()
-        return
-    except FileNotFoundError:
-        problem = "is missing"
-        current = directory.drop_superseded(directory.read_events(run.path / directory.METRICS_FILE, subsample=True))
-        evaluated = [event for event in current if isinstance(event, (events.Evaluated, events.Checkpointed))]
-        # Without events, the step of the model is unknown.
-        is_trained = not current or any(event.step for event in evaluated)
-        if not (is_trained and any((run.path / name).exists() for name in directory.WEIGHT_FILES)):
-            _check_initial_weights(run)
+    name = run.path.name
+    if not restart:
+        try:
+            tensor_file.TensorFile(file).check_bytes()
             return
-    except (OSError, RunError):
-        problem = "is damaged or not a checkpoint"
-    raise RunError(
-        f"{file} {problem}, so run {run.path.name!r} can only begin again: add --restart, which replaces its model; or "
-        f"keep it, and start from it with --init {run.path.name}"
-    )
-
-
-def _check_initial_weights(run: LockedRun) -> None:
-    """Raise a RunError if the weights that the training of a run starts from are not there any more."""
+        except FileNotFoundError:
+            recorded = directory.read_events(run.path / directory.METRICS_FILE, subsample=True)
+            current = directory.drop_superseded(recorded)
+            steps = {event.step for event in current if isinstance(event, events.Evaluated)}
+            has_model = any((run.path / file_name).exists() for file_name in directory.WEIGHT_FILES)
+            problem = "is missing" if has_model and steps != {0} else ""
+        except (OSError, RunError):
+            problem = "is damaged or not a checkpoint"
+        if problem:
+            raise RunError(
+                f"{file} {problem}, so run {name!r} can only begin again: add --restart, which replaces its model; "
+                f"or keep it, and start from it with --init {name}"
+            )
     init = run.config.training.init
     if init and not is_pretrained_name(init) and not (run.path / directory.INITIAL_FILE).exists():
         raise RunError(
-            f"run {run.path.name!r} cannot begin again: its initial weights were deleted after its first checkpoint; "
-            f"train a new run with --init {init}"
+            f"run {name!r} cannot begin again: its initial weights were deleted after its first checkpoint; train a "
+            f"new run with --init {init}"
         )
+    file.unlink(missing_ok=True)
 
 
 def _take_lock(run_dir: Path) -> IO[bytes]:

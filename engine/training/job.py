@@ -355,9 +355,8 @@ def resume_job(
             f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
         )
     locked = locked_run.reopen_run(run_dir)
-    prepare = locked_run.restart_run if restart else locked_run.check_checkpoint
     try:
-        prepare(locked)
+        locked_run.prepare_resume(locked, restart=restart)
     except BaseException:
         locked.lock.close()
         raise

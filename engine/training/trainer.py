@@ -27,6 +27,7 @@ from engine.models.base import LanguageModel, score_sequence
 from engine.runs import directory, loading
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.runtime.process import return_freed_memory
+from engine.storage.tensor_file import TensorFile
 from engine.training import TrainingInput, optim
 from engine.training.state import ResumeCheckpoint, TrainerState, plan_memory, prepare_device
 
@@ -328,11 +329,10 @@ def train(
     *,
     is_resume: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
-    run_dir: Path | None = None,
 ) -> Iterator[events.TrainingEvent]:
     """Train from `checkpoint`, or else from `source`, and yield every event; the last one is `Finished`.
 
-    After a resume, a damaged model in `run_dir` is replaced by the best one of the checkpoint.
+    A damaged model beside the checkpoint is replaced by the best one of the checkpoint.
     Only the main process of a `distributed` training yields reports, validations and checkpoints. A loss that is not
     finite, or the end of another process, raises a TrainingError.
     """
@@ -380,10 +380,10 @@ def train(
     )
     if checkpoint is not None:
         checkpoint.restore(state)
-    if is_resume or checkpoint is not None:
-        yield events.Resume(0 if checkpoint is None else state.progress.step + 1)
-    if checkpoint is not None and run_dir is not None:
-        yield from _restore_model(state, run_dir)
+        yield events.Resume(state.progress.step + 1)
+        yield from _restore_model(state, checkpoint.path.parent)
+    elif is_resume:
+        yield events.Resume(0)
     reason = yield from trainer.fit(commands or CommandQueue())
     assert state.best_weights is not None
     state.network.load_weights(state.best_weights)
@@ -413,13 +413,13 @@ def train(
 
 
 def _restore_model(state: TrainerState, run_dir: Path) -> Iterator[events.TrainingEvent]:
+    assert state.best_weights is not None
+    file = directory.ADAPTER_FILE if state.config.model.lora_rank else directory.MODEL_FILE
     try:
-        loading.check_weights_file(run_dir, state.config.model, len(state.dataset.tokenizer))
-    except RunError as error:
-        yield events.Warned(f"{error}; it is written again from {directory.RESUME_FILE}")
-        assert state.best_weights is not None
+        TensorFile(run_dir / file).check_bytes()
+    except (OSError, RunError):
+        yield events.Warned(f"{run_dir / file} is missing or damaged, and is written again from the checkpoint")
         content = loading.serialize_best(run_dir, state.config.model, state.best_weights)
-        file = directory.ADAPTER_FILE if state.config.model.lora_rank else directory.MODEL_FILE
         yield events.Snapshot(state.progress.best_step, content, file)
 
 
@@ -434,14 +434,7 @@ def train_run(
         source = _read_source(config, dataset, run_dir, checkpoint)
         try:
             yield from train(
-                config,
-                source,
-                run_dir.name,
-                commands,
-                checkpoint,
-                is_resume=is_resume,
-                distributed=context,
-                run_dir=run_dir,
+                config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context
             )
         finally:
             return_freed_memory()

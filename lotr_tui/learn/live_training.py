@@ -3,9 +3,11 @@
 import json
 import math
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, count, islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -212,20 +214,18 @@ class LiveTraining:
         return SessionModel.from_loaded(load_model(self.run))
 
     def _write_run(self, runs_dir: Path) -> Path:
-        view, latest = self.view, self.view.evaluations[-1]
-        assert view.started is not None
-        assert view.finished is not None
+        started = self.view.started
+        *earlier, latest = self.view.evaluations
+        finished = self.view.finished
+        assert started is not None
         assert latest.model is not None
-        stem = f"learn-{'lstm' if self.character is None else CHARACTER.lower()}"
-        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-        name = next(each for each in names if not (runs_dir / each).exists())
-        files = {} if self.character is None else self.character.files
+        assert finished is not None
+        files = None if self.character is None else self.character.files
+        name = time.strftime("learn-%Y%m%d-%H%M%S")
         run = create_run(self.config, latest.model.tokenizer, name, runs_dir, contents=files)
-        evaluations = [replace(event, is_best=event is latest) for event in view.evaluations]
-        finished = replace(view.finished, reason="done", run=name, valid_perplexity=latest.valid_perplexity)
-        recorded: list[TrainingEvent] = [replace(view.started, run=name), *evaluations, *view.samples, finished]
-        for _ in record_events(run, iter(recorded)):
-            pass
+        finished = replace(finished, reason="done", run=name, valid_perplexity=latest.valid_perplexity)
+        recorded: list[TrainingEvent] = [replace(started, run=name), *earlier, replace(latest, is_best=True), finished]
+        deque(record_events(run, iter(recorded)), maxlen=0)
         return run.path
 
     def scale_lr(self, scale: float) -> None:

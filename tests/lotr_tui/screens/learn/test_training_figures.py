@@ -277,7 +277,7 @@ async def test_answers_at_each_strength_are_judged_the_best_does_the_task_and_p_
         await until_done(pilot)
         await pilot.press("p")
         await until(pilot, lambda: played)
-        assert (played[0].name, set(played[0].strengths.values())) == ("learn-gollum", {1.25})
+        assert set(played[0].strengths.values()) == {1.25}
         ids = np.arange(3, 20, dtype=np.int32)
         scores = [score_sequence(network.with_strengths({"adapter": each}), ids) for each in (0.0, 1.25)]
         errors = [np.abs(score_sequence(played[0].model, ids) - each).mean() for each in scores]
@@ -285,6 +285,7 @@ async def test_answers_at_each_strength_are_judged_the_best_does_the_task_and_p_
         assert errors[1] < errors[0] / 5
         (run,) = list_runs(tmp_path / "runs")
         assert (run.state, run.valid_perplexity) == ("finished", figure.training.view.evaluations[-1].valid_perplexity)
+        assert played[0].run == run.path
         assert figure.training.save(tmp_path / "runs").run == run.path  # it is kept once
 
 
