@@ -77,12 +77,12 @@ def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderStat
     return DecoderState(*advance_tokens(model, initial_state.model_state, ids)) if len(ids) else initial_state
 
 
-def prefill_prompt(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
+def prefill_prompt(model: LanguageModel, ids: Sequence[int]) -> DecoderState:
     """Read a prompt, and return the state to continue it from: see `reopen_last_word`."""
     if not isinstance(model.tokenizer, ByteTokenizer):
-        return prefill(model, ids, initial_state)
+        return prefill(model, ids)
     first = last_word_start(model.tokenizer, ids)
-    states = [prefill(model, ids[:first], initial_state)]
+    states = [prefill(model, ids[:first])]
     for token in ids[first:]:
         states.append(prefill(model, [token], states[-1]))
     return reopen_last_word(model.tokenizer, ids[first:], states)

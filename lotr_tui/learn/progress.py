@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from engine.errors import InvalidInputError, RunError
-from engine.storage.files import app_home, lock_file, read_limited, write_atomically
-from lotr_tui.session.settings import FailureReporter, decode_versioned, os_error_reason, quarantine_file
+from engine.errors import RunError
+from engine.storage.files import app_home, lock_file, write_atomically
+from lotr_tui.session.settings import FailureReporter, os_error_reason, read_versioned
 
 VERSION = 1
 MAX_PROGRESS_BYTES = 100_000
@@ -94,11 +94,4 @@ class ProgressStore:
             return notice
 
     def _read(self) -> tuple[Progress | None, str]:
-        try:
-            return decode_versioned(Progress, read_limited(self.path, MAX_PROGRESS_BYTES).decode(), VERSION), ""
-        except FileNotFoundError:
-            return None, ""
-        except OSError as error:
-            return None, f"{self.path} cannot be read: {os_error_reason(error)}; the class begins again"
-        except (ValueError, InvalidInputError) as error:
-            return None, f"{quarantine_file(self.path, error)}; the class begins again"
+        return read_versioned(Progress, self.path, VERSION, MAX_PROGRESS_BYTES, "the class begins again")

@@ -211,7 +211,7 @@ def is_line_mode(run: Path) -> bool:
 class ModelChoice:
     """A model by others, or one that can be built from a run."""
 
-    kind: Literal["run", "kneser-ney", "mixture"]
+    kind: Literal["run", "kneser-ney"]
     run: str  # name in the runs directory, path of a run, "bundled", or name of a model by others
     epoch: int | None = None  # saved epoch of the run's model; None is the best one
 
@@ -219,13 +219,12 @@ class ModelChoice:
     def name(self) -> str:
         run = printable(short_name(self.run))
         model = run if self.epoch is None else f"{run}@{self.epoch}"
-        return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
+        return model if self.kind == "run" else "Kneser-Ney"
 
     @property
     def loading_message(self) -> str:
         """Text shown while the model is being built."""
-        weights = ", then choosing the weights on validation" if self.kind == "mixture" else ""
-        return "loading …" if self.kind == "run" else f"counting the n-grams of the training text{weights} …"
+        return "loading …" if self.kind == "run" else "counting the n-grams of the training text …"
 
 
 def load_kneser_ney(run: Path) -> ngram.KneserNey:
@@ -241,10 +240,8 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> session_mod
     if choice.kind == "run":
         return session_model.SessionModel.from_loaded(loaded)
     combiner = combine.ModelCombiner([loaded])
-    if choice.kind == "mixture":
-        model, description = combiner.combine(combine.CombinationOptions(mixture=True))
-    else:
-        model, description = combiner.kneser_ney, f"{combiner.kneser_ney.order}-gram counts"
-    description += f" · valid {evaluation.evaluate(model, combiner.dataset.valid).perplexity:.1f}"
+    model = combiner.kneser_ney
+    perplexity = evaluation.evaluate(model, combiner.dataset.valid).perplexity
+    description = f"{model.order}-gram counts · valid {perplexity:.1f}"
     corpus = loaded.config.data.corpus
     return session_model.SessionModel(choice.name, description, loaded.with_cast(model), corpus, loaded.path)

@@ -106,11 +106,6 @@ class Settings:
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Settings":
-        """Read a settings file, or raise an InvalidInputError; missing fields take their defaults."""
-        return decode_versioned(cls, text, VERSION)
-
     def changed(self, changes: Mapping[str, Any]) -> "Settings":
         """Return the settings after changes; of `models`, the changed ones become the latest."""
         changed = changes.get("models", {})
@@ -202,15 +197,7 @@ class SettingsStore:
             return notice
 
     def _read(self) -> tuple[Settings | None, str]:
-        """Return the settings in the file, None if there are none, and a line for the user."""
-        try:
-            return Settings.from_json(files.read_limited(self.path, MAX_SETTINGS_BYTES).decode()), ""
-        except FileNotFoundError:
-            return None, ""
-        except OSError as error:
-            return None, f"{self.path} cannot be read: {os_error_reason(error)}; the defaults are used"
-        except (ValueError, InvalidInputError) as error:
-            return None, f"{quarantine_file(self.path, error)}; the defaults are used"
+        return read_versioned(Settings, self.path, VERSION, MAX_SETTINGS_BYTES, "the defaults are used")
 
 
 # Prompts
@@ -304,13 +291,23 @@ def os_error_reason(error: BaseException | None) -> str:
     return (cause.strerror if isinstance(cause, OSError) else None) or "unknown error"
 
 
-def decode_versioned(type_: type[T], text: str, version: int) -> T:
-    """Read an object of JSON with a `version`; another version, and a wrong field, raise an InvalidInputError."""
-    record = files.parse_json(text)
-    if not isinstance(record, dict):
-        raise InvalidInputError("expected an object of JSON")
-    check_version(record.pop("version", None), version)
-    return files.decode(type_, record)
+def read_versioned(type_: type[T], path: Path, version: int, max_bytes: int, instead: str) -> tuple[T | None, str]:
+    """Read an object of JSON with a `version`, missing fields of which take their defaults; None without a file.
+
+    The line for the user says why a file cannot be read, and what happens `instead`. A damaged one is set aside.
+    """
+    try:
+        record = files.parse_json(files.read_limited(path, max_bytes).decode())
+        if not isinstance(record, dict):
+            raise InvalidInputError("expected an object of JSON")
+        check_version(record.pop("version", None), version)
+        return files.decode(type_, record), ""
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"{path} cannot be read: {os_error_reason(error)}; {instead}"
+    except (ValueError, InvalidInputError) as error:
+        return None, f"{quarantine_file(path, error)}; {instead}"
 
 
 class FormatVersionError(InvalidInputError):

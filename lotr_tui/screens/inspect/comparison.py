@@ -256,7 +256,7 @@ class SideBySideScreen(ColumnsScreen):
 
     @property
     def _base_run(self) -> str:
-        """Run that the baseline and the mixture belong to."""
+        """Run that the baseline belongs to."""
         run = self.session_model.run
         return LSTM if run is None else bundled_runs().get(run) or str(run)
 
@@ -273,10 +273,8 @@ class SideBySideScreen(ColumnsScreen):
         for speaker in (*self._ranking, *others):
             prob = f"{format_percent(speaker.prob):>8} likely to answer" if speaker.prob else ""
             rows.append((f"{display_name(speaker.name):{SPEAKER_WIDTH}}{prob}".rstrip(), speaker))
-        mixture = ModelChoice("mixture", base)
         baseline = f"Kneser-Ney, counted on the training text of {printable(Path(base).name)}"
         rows.append((baseline, ModelChoice("kneser-ney", base)))
-        rows.append((f"{mixture.name}, weights chosen on validation", mixture))
         if run is not None and (epochs := list_epoch_checkpoints(run)):
             unit = LossUnit.of(summarize_run(run))
             for epoch, perplexity in epochs.items():

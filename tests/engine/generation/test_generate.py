@@ -25,7 +25,6 @@ from engine.generation.generate import (
     generate,
     generate_batch,
     prefill,
-    prefill_prompt,
     sampling_probs,
 )
 from engine.generation.settings import SamplerSettings
@@ -87,7 +86,6 @@ class TestInputs:
         assert np.array_equal(prefill(model, ()).log_probs, model.advance((), EOS_ID)[0])
         parts = prefill(MODEL, [6, 7], prefill(MODEL, [5]))
         assert np.array_equal(prefill(MODEL, [5, 6, 7]).log_probs, parts.log_probs)
-        assert np.array_equal(prefill_prompt(MODEL, [7], prefill(MODEL, [5, 6])).log_probs, parts.log_probs)
         assert prefill(MODEL, [], parts) is parts
 
     def test_a_kept_state_can_be_continued_again_and_each_token_comes_with_the_state_after_it(self):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,10 @@ settings = st.builds(
 
 @given(settings)
 def test_encoded_settings_are_decoded_unchanged(original):
-    assert Settings.from_json(original.to_json()) == original
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "settings.json"
+        path.write_text(original.to_json())
+        assert SettingsStore(path).current == original
 
 
 def test_next_session_reads_the_last_change_of_each_setting(home):
