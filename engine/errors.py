@@ -2,10 +2,8 @@
 
 import shlex
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-MAX_CELL_CHARACTERS = 30  # of a cell that shows what is in its column
 MAX_MESSAGE_LENGTH = 2_000  # maximum characters of an error message, which may quote a value from a file
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}  # controls, marks that can reverse the text, surrogates, unassigned
@@ -88,28 +86,15 @@ class CorpusError(InvalidInputError):
     """Error for a text that cannot be read, or is too small to train on."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """Column of a table: its name, and the cells of the first rows."""
-
-    name: str
-    cells: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Return a line that shows a person what is in the column."""
-        cells = (printable(cell[:MAX_CELL_CHARACTERS]) for cell in self.cells)
-        return f"{printable(self.name[:MAX_CELL_CHARACTERS])}: {' · '.join(cells)}"
-
-
 class ColumnError(CorpusError):
     """Error for a table of which several columns, or none, may have the texts or the speakers."""
 
-    def __init__(self, message: str, setting: str, columns: tuple[Column, ...]) -> None:
-        """Keep the name of the setting that would choose one of `columns`."""
+    def __init__(self, message: str, setting: str, answers: Sequence[tuple[str, str]]) -> None:
+        """Keep the setting that would choose a column, and for each column what is in it, and its name."""
         super().__init__(message)
         self.setting = setting
-        self.columns = columns
-        self.question = f"Which column has the {setting.removesuffix('_column')} of each row?"
+        self.answers = answers
+        self.question = f"Which is the {setting.replace('_', ' ')}?"
 
 
 class ConfigError(InvalidInputError):

@@ -17,17 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
+from engine.data import scripts
 from engine.data.arrays import Int32Array
-from engine.data.screenplays import FOUNTAIN_SUFFIX, is_screenplay, read_screenplay
-from engine.data.scripts import SAMPLE_LINES, Turn, read_utterances
+from engine.data.scripts import FOUNTAIN_SUFFIX, Turn
 from engine.data.speakers import JOINED, SOMEONE, normalize_speaker
-from engine.data.tables import MAX_LINE_CHARACTERS, read_table
+from engine.data.tables import MAX_LINE_CHARACTERS, check_line_lengths, read_table
 from engine.data.tokenizers import OPEN_VOCABULARIES
-from engine.errors import ColumnError, ConfigError, CorpusError
-from engine.storage.files import absolute_path, assets_dir, read_head, read_limited
+from engine.errors import ConfigError, CorpusError
+from engine.storage.files import absolute_path, assets_dir, read_limited
 
 MAX_CORPUS_BYTES = 1_000_000_000
-HEAD_BYTES = 1_000_000  # that show what a corpus is, before all of it is read
 SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
 CODECS = {"UTF-8": "utf-8-sig", "Windows-1252": "cp1252"}  # the latter contains Latin-1
 
@@ -162,43 +161,30 @@ def read_corpus(config: DataConfig) -> Corpus:
     )
 
 
-def names_speakers(corpus: str) -> bool:
-    """Return True if the beginning of a corpus says who speaks each line; False also for no such file."""
-    if corpus == BUNDLED:
-        return True
-    try:
-        _read_head(DataConfig(corpus, detect_format(corpus), mode="dialogue"))
-    except CorpusError:
-        return False
-    return True
+def check_columns(config: DataConfig) -> None:
+    """Raise a ColumnError if a table does not say where its texts or speakers are; a CorpusError for no such file."""
+    if config.corpus != BUNDLED:
+        path = absolute_path(Path(config.corpus))
+        _read_rows(TextFile.read(path), str(path), config)
 
 
 def detect_format(corpus: str) -> Literal["csv", "text"]:
     """Return the format of a corpus by its name; a .txt file is a table if it has clear columns."""
-    if not corpus.lower().endswith((".txt", FOUNTAIN_SUFFIX)):
-        return "csv"
-    try:
-        _read_head(DataConfig(corpus, mode="dialogue"))
-    except CorpusError:
-        return "text"
+    if corpus.lower().endswith((".txt", FOUNTAIN_SUFFIX)):
+        try:
+            check_columns(DataConfig(corpus, mode="dialogue"))
+        except CorpusError:
+            return "text"
     return "csv"
 
 
-def check_columns(config: DataConfig) -> None:
-    """Raise a ColumnError if the beginning of a table does not say where the texts or the speakers are."""
-    if config.corpus != BUNDLED:
-        try:
-            _read_head(config)
-        except ColumnError:
-            raise
-        except CorpusError:  # which the whole file raises again
-            pass
-
-
-def _read_head(config: DataConfig) -> str:
-    """Return the name of the separator, after a check of the beginning of the corpus of `config`."""
-    path = absolute_path(Path(config.corpus))
-    return _read_rows(TextFile.read(path, only_head=True), str(path), config)[0]
+def names_speakers(corpus: str) -> bool:
+    """Return True if a corpus says who speaks each line; False also for no such file."""
+    try:
+        check_columns(DataConfig(corpus, detect_format(corpus), mode="dialogue"))
+    except CorpusError:
+        return False
+    return True
 
 
 def repair_dialogue(line: str) -> str:
@@ -218,10 +204,10 @@ class TextFile(NamedTuple):
     sha256: str
 
     @classmethod
-    def read(cls, path: Path, max_bytes: int = MAX_CORPUS_BYTES, *, only_head: bool = False) -> "TextFile":
-        """Read a file or its head and detect the encoding, or raise a CorpusError if it is not a text."""
+    def read(cls, path: Path, max_bytes: int = MAX_CORPUS_BYTES) -> "TextFile":
+        """Read a file and detect its encoding, or raise a CorpusError if it is not a text."""
         try:
-            content = read_head(path, HEAD_BYTES) if only_head else read_limited(path, max_bytes)
+            content = read_limited(path, max_bytes)
         except FileNotFoundError as error:
             raise CorpusError(f"{path} does not exist; check the path") from error
         except (OSError, ValueError) as error:  # missing permissions, a name that is too long or has a zero byte
@@ -245,26 +231,20 @@ def read_whole_text(path: Path, max_bytes: int = MAX_CORPUS_BYTES) -> str:
     return text
 
 
-def check_line_lengths(lines: Iterable[str], source: str) -> None:
-    """Raise a CorpusError if a line of the text `source` is too long."""
-    if max(map(len, lines), default=0) > MAX_LINE_CHARACTERS:
-        problem = f"a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
-        raise CorpusError(f"{source} has {problem}")
-
-
 def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[tuple[str, str, int]]]:
     # The name of the separator, and the rows before the clean-up.
     if config.corpus_format == "csv":
         return read_table(file.stream, file.content, path, config)
     lines: Iterator[str] = (line for block in file.stream for line in block.splitlines())
-    beginning = list(islice(lines, SAMPLE_LINES))
+    beginning = list(islice(lines, scripts.SAMPLE_LINES))
     lines = chain(beginning, lines)
-    is_dialogue, is_fountain = config.mode == "dialogue", path.lower().endswith(FOUNTAIN_SUFFIX)
-    if is_fountain or (config.mode != "stream" and is_screenplay(beginning, needs_scenes=not is_dialogue)):
-        return "none (screenplay)", read_screenplay(lines)
+    is_dialogue = config.mode == "dialogue"
+    is_fountain = path.lower().endswith(FOUNTAIN_SUFFIX)
+    if is_fountain or (config.mode != "stream" and scripts.is_screenplay(beginning, needs_scenes=not is_dialogue)):
+        return "none (screenplay)", scripts.read_screenplay(lines)
     if not is_dialogue:
         return "none", _read_plain_text(lines)
-    utterances = read_utterances(lines)
+    utterances = scripts.read_utterances(lines)
     if utterances is None:
         raise CorpusError(
             f"{path} has no speakers, which dialogue mode needs: lines of the form 'NAME: text', or 'NAME:' or 'NAME' "

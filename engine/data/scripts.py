@@ -5,6 +5,7 @@ with its line end, and an empty line are encoded separately, so that their token
 
 Files by others, such as plays and transcripts, are read in the style that their beginning shows. A name begins its
 line and ends with a colon. Every word of it begins with a capital or a digit, except for small words such as "of".
+In a screenplay, a name in capitals stands alone above its speech (https://fountain.io/syntax).
 """
 
 import re
@@ -32,6 +33,7 @@ MIN_UPPER_FRACTION = 0.9  # Only names in capitals count if this fraction of the
 MIN_CHAT_FRACTION = 0.5  # A script is a chat, with names in any case, if this fraction of its lines has a name,
 MIN_LOWER_FRACTION = 0.5  # and more than this fraction of the names begins with a small letter.
 MIN_GAP_FRACTION = 0.95  # Only names after an empty line count if this fraction of them follows one.
+MIN_SPEECH_FRACTION = 0.03  # A text is a screenplay if this fraction of its lines has a name that spoke before.
 MIN_SPACED_FRACTION = 0.8  # Empty lines separate speeches, not scenes, if this fraction of the names follows one.
 
 _HEAD = re.compile(r"(?:[^:(\[]+|\([^()]*\)|\[[^\[\]]*\]|[(\[])*")  # up to the first colon outside of brackets
@@ -39,9 +41,12 @@ _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
 # Letters, digits, hyphens, apostrophes, slashes and ampersands. A period ends at most three letters or a title, as in
 # "MRS." and "Capt.", or separates letters, as in "V.O."; after a longer word it ends a sentence.
 _NAME_WORD = re.compile(
-    r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.|"
+    r"#?[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.|"
     r"(?i:asst|brig|capt|cmdr|comdr|corp|insp|lieut|messrs|mlle|mmes|pres|prof|sergt|supt)\."
 )
+FOUNTAIN_SUFFIX = ".fountain"
+_SCENE_HEADING = re.compile(r"(?:INT|EXT|EST|I/E)[./ ]|\.(?!\.)", re.IGNORECASE)
+_DIRECTIONS = re.compile(r"\([^()]*\)|\[\[?[^\[\]]*\]\]?|[*_~]")  # in brackets, and marks of emphasis
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,33 @@ def named_line(text: str, style: ScriptStyle) -> NamedLine | None:
     if named is None or named.case > style.case or (named.text and style.names_stand_alone):
         return None
     return named
+
+
+def read_screenplay(lines: Iterable[str]) -> Iterator[Utterance]:
+    """Yield the speeches of a screenplay, which end at an empty line; all else is left out."""
+    style = ScriptStyle(names_stand_alone=True, case=NameCase.UPPER, names_follow_gaps=True, scene_gap=1)
+    section, is_comment = 0, False
+    for _, group in groupby(map(str.strip, lines), key=bool):
+        head, *parts = group
+        speech = " ".join(_DIRECTIONS.sub("", " ".join(parts)).split())
+        if is_comment or head.startswith("/*"):
+            is_comment = "*/" not in " ".join([head, *parts])
+        elif _SCENE_HEADING.match(head):
+            section += 1
+        elif speech:
+            if head.startswith("@"):  # a name in any case
+                head = head[1:].upper()
+            if named := named_line(f"{head.removesuffix('^').strip()}:", style):
+                yield Utterance(speech, normalize_speaker(named.name), section)
+
+
+def is_screenplay(lines: Sequence[str], *, needs_scenes: bool) -> bool:
+    """Return True if a text that begins with `lines` is a screenplay, with headings of scenes if it needs them."""
+    speeches = list(read_screenplay(lines))
+    speakers = {speech.speaker for speech in speeches}
+    has_scenes = any(speech.section for speech in speeches)
+    names_return = len(speeches) - len(speakers) > MIN_SPEECH_FRACTION * len(lines)  # as no title does
+    return names_return and (has_scenes or not needs_scenes)
 
 
 def read_scenes(script: str) -> list[list[Turn]]:

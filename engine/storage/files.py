@@ -70,13 +70,6 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def read_head(path: Path, num_bytes: int) -> bytes:
-    """Read the first bytes of a regular file; of a longer file, up to the last line end among them."""
-    with os.fdopen(open_regular_file(path), "rb") as file:
-        content = file.read(num_bytes)
-    return content if len(content) < num_bytes else content[: content.rfind(b"\n") + 1]
-
-
 def parse_json(content: bytes | str) -> Any:
     """Parse JSON without NaN and infinity; other content raises an InvalidInputError."""
     try:

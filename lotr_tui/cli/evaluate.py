@@ -12,7 +12,7 @@ from rich.progress import TaskID, TaskProgressColumn
 from engine.analysis import evaluation as scoring
 from engine.analysis.speakers import evaluate_by_speaker
 from engine.analysis.token_scores import WordChange, most_changed_words
-from engine.data import corpus, dataset, scripts, speakers
+from engine.data import corpus, dataset, scripts, speakers, tables
 from engine.data.tokenizers import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
 from engine.models import base, ngram
@@ -192,7 +192,7 @@ def _read_common_text(
         if path == "-":
             text = console.read_text("-", "--text", "", -1).removeprefix("\ufeff")
             text = text.replace("\r\n", "\n").replace("\r", "\n")
-            corpus.check_line_lengths(text.split("\n"), "standard input")
+            tables.check_line_lengths(text.split("\n"), "standard input")
         else:
             text = corpus.read_whole_text(Path(path))
         has_dialogue = any(combiner.runs[0].config.data.mode == "dialogue" for combiner in combiners)

@@ -356,11 +356,11 @@ def ask_for_columns(data: DataConfig) -> DataConfig:
             break
         except ColumnError as error:
             print(error.question, file=sys.stderr)
-            for number, column in enumerate(error.columns, 1):
-                print(f"{number:3}  {column}", file=sys.stderr)
-            number = typer.prompt(f"Column, 1 to {len(error.columns)}", type=int, err=True)
-            if 1 <= number <= len(error.columns):
-                data = replace(data, **{error.setting: error.columns[number - 1].name})
+            for number, (shown, _) in enumerate(error.answers, 1):
+                print(f"{number:3}  {shown}", file=sys.stderr)
+            number = typer.prompt(f"Column, 1 to {len(error.answers)}", type=int, err=True)
+            if 1 <= number <= len(error.answers):
+                data = replace(data, **{error.setting: error.answers[number - 1][1]})
     return data
 
 

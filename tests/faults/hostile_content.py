@@ -149,7 +149,6 @@ CORPORA = (
     file_with(
         "JSON with escapes", b'{"text":"a\\u001b[2J\\u202e line","who":"\\u001b]0;SAM\\u0007","movie":{}}\n' * 30
     ),
-    file_with("a chat of 300,000 messages that are none", lambda: b'{"messages":[%s1]}\n' % (b"1," * 300_000) * 20),
     file_with("a screenplay of brackets", lambda: b"\nSAM\nhere is a line\n\nSAM\n" + b"([{" * 300_000 + b"\n"),
     file_with("a comment without an end", lambda: b"\nSAM\nhere is a line\n\nSAM\nanother\n\n/*" + b"\n/*" * 10**6),
     file_with("a million names, no speech", lambda: b"INT. A\n\n" + b"SAM\nyes\n\n" * 9 + b"SAM\n\n" * 10**6),
@@ -165,7 +164,6 @@ TEXT_FILES = {
     "texts/escapes.csv": b'"char","dialog"\n"SAM","He said \\"no\\""\n"ROSA","a road; \\\\"\n',
     "texts/r.csv": b'"character" "dialogue"\n"1" "SAM" "the road \\"goes\\" on"\n"2" "BEN" "a road"\n',
     "texts/json-lines.csv": b'{"n": 1, "who": "SAM", "line": "the road"}\n\n{"who": null, "line": "on"}\n',
-    "texts/chat.csv": b'{"messages": [{"role": "user", "content": "the road"}, {"role": "assistant"}]}\n',
     "texts/play.fountain": b"Title: A\n\nINT. B\n\n"
     + b"SAM (V.O.) ^\n(low)\nthe *road* [[x]]\n\n@Ben\nis it the road?\n\n/* a\n*/\nCUT TO:\n\n" * 6,
     "texts/plain.txt": "\ufeffThéoden said… <unk>\r\nno\u2028yes\u0085\x0bİK\n\nthe road.\nonce\nmore\n".encode(),

@@ -148,19 +148,11 @@ class NewTrainingDialog(Dialog[NewTraining]):
         try:
             self.dismiss(await run_in_thread(_read_fields, self._preset, stripped, self._runs_dir))
         except ColumnError as error:
-            self._ask_for_column(error)
-
-    def _ask_for_column(self, error: ColumnError) -> None:
-        """Show the columns of a table with their first rows, and add the chosen one to the settings."""
-
-        def use(name: str | None) -> None:
+            name = await self.app.push_screen_wait(Dialog[str](error.question, answers=error.answers))
             if name is not None:
                 settings = self.query_one("#settings", Input)
-                settings.value = f"{settings.value} {error.setting}={shlex.quote(name)}".strip()
+                settings.value += f" {error.setting}={shlex.quote(name)}"
                 self.action_submit()
-
-        answers = [(str(column), column.name) for column in error.columns]
-        self.app.push_screen(Dialog[str](error.question, answers=answers), use)
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:

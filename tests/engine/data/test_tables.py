@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.config import DataConfig
 from engine.data.corpus import check_columns, detect_format, names_speakers, read_corpus
-from engine.errors import Column, ColumnError, CorpusError
+from engine.errors import ColumnError, CorpusError
 
 ROWS = [
     ("THREEPIO", 'They shut down the "main" reactor; we are lost.'),
@@ -38,10 +38,6 @@ def json_lines(rows):
     return "".join(json.dumps({"n": n, "who": who, "quote": text}) + "\n" for n, (who, text) in enumerate(rows))
 
 
-def chat(rows):
-    return json.dumps({"messages": [{"role": who, "content": text} for who, text in rows]}) + "\n"
-
-
 def fountain(rows):
     speeches = (f"{who} (CONT'D)\n(beeping)\n{text}\n\nHE walks off.\n\n" for who, text in rows)
     return "Title: A\nAuthor: B\n\nINT. SHIP - DAY\n\nA door opens.\n\n" + "".join(speeches)
@@ -56,7 +52,6 @@ FORMS = {
     "semicolon.csv": lambda rows: of_python(";", rows, ("NAME", "Utterance")),
     "tab.tsv": lambda rows: of_python("\t", rows, ("char", "line")),
     "lines.jsonl": json_lines,
-    "chat.jsonl": chat,
     "play.fountain": fountain,
 }
 
@@ -110,7 +105,7 @@ def test_columns_that_are_not_clear_are_shown_with_their_first_rows(tmp_path):
         ) as caught:
             check_columns(config)
         assert caught.value.setting == setting
-        assert caught.value.columns[0] == Column("n", ("1", "2"))
+        assert caught.value.answers[0] == ("n: 1 · 2", "n")
         config = replace(config, **{setting: column})
     check_columns(config)
 

@@ -136,7 +136,7 @@ async def test_settings_are_completed_and_explained(make_host, tmp_path):
 async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same_texts(opened, tmp_path):
     """An error in the corpus is found after the dialog is closed, since reading the corpus takes a while."""
     corpus = tmp_path / "own.csv"
-    corpus.write_text("nonsense\n")
+    corpus.write_text("dialog\nshort\n")
     texts = {"corpus": str(corpus), "run": "mine", "settings": "seed=7"}
     async with opened((80, 24)) as (pilot, app):
         await open_dialog(pilot, "ctrl+t", NewTrainingDialog)
