@@ -33,8 +33,6 @@ def suggest_nearest(name: str, names: Iterable[str], cutoff: float = 0.65) -> st
     import difflib
 
     known = list(names)
-    if len(name) > 3 * max(map(len, known), default=0):  # no name is close, and a comparison would take long
-        return "."
     matches = [each for each in known if name and each.startswith(name)]
     matches = matches or difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {matches[0]}?" if matches else "."

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -59,13 +58,8 @@ def serve(
         if not as_api:
             from lotr_tui.serve import server
     except ImportError as error:
-        needs = "serve --api needs aiohttp" if as_api else "serve needs textual-serve"
-        raise InvalidInputError(f"{needs}; {install_command('api' if as_api else 'serve')}") from error
-    origins = [each.rstrip("/") for each in allow_origin or ()]
-    if origins and not as_api:
-        raise InvalidInputError("--allow-origin is for --api; leave it out")
-    if not all(re.fullmatch("https?://[^/]+", each) for each in origins):
-        raise InvalidInputError("--allow-origin needs an origin, such as http://localhost:3000")
+        extra = "api" if as_api else "serve"
+        raise InvalidInputError(f"serve needs the package {error.name}; {install_command(extra)}") from error
     for_browsers = {"--attach": attach, "--theme": theme, "--max-browsers": max_browsers} if as_api else {}
     excluded = [name for name, value in for_browsers.items() if value is not None]
     if excluded or (attach is not None and run):
@@ -80,14 +74,14 @@ def serve(
     arguments += [] if theme is None else ["--theme", theme]
     listening, address = access.bind(host, port, public=public)
     port = listening.getsockname()[1]
-    guard = access.AccessGuard([host, *(allow_host or [])], public=public, is_for_browsers=not as_api)
+    guard = access.AccessGuard([host, *(allow_host or [])], public=public)
     report = partial(print, flush=True)
     logging.getLogger().addHandler(access.ErrorLog(report))
     with listening:
         if as_api:
             from lotr_tui.serve.api import ApiServer  # imports numpy
 
-            api = ApiServer(ModelLoader(run or (), runs_dir)(), guard, origins)
+            api = ApiServer(ModelLoader(run or (), runs_dir)(), guard, allow_origin or ())
             name, *people = api.speakers
             application, names = api.make_application(), ", ".join(each.rpartition("/")[2] for each in people)
             names = printable(f"{name}{names and f', {name}/NAME with one of these names: {names}'}")

@@ -18,13 +18,12 @@ from aiohttp import web
 from engine.errors import InvalidInputError, describe_error, printable
 
 TOKEN_PARAMETER, TOKEN_BYTES = "token", 32
+API_PATH = "/v1/"  # its clients send the token in a header only, since addresses are logged
 WEBSOCKET_PATH = "/ws"
 ACCESS_TIMEOUT, POLL_INTERVAL = 10.0, 1.0  # seconds in which a connection must have sent a request with the token
 MAX_STRANGERS = 128  # connections without the token
 ERROR_INTERVAL, MAX_ERROR_CHARACTERS = 1.0, 200  # fewest seconds between two lines about errors, and their length
-LINGERING_TIME = 1.0  # seconds in which the rest of a refused body is read, so that its client reads the answer
 _REMEDY = "use the URL and the token that `lotr-tui serve` has printed"
-_API_REMEDY = "send the token that `lotr-tui serve --api` has printed, as Authorization: Bearer TOKEN"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
@@ -62,14 +61,10 @@ def bind(host: str, port: int, *, public: bool) -> tuple[socket.socket, str]:
 class AccessGuard:
     """Check of every request: the host, the origin of a websocket, and the token, or the cookie of the first page."""
 
-    def __init__(self, names: Iterable[str] = (), *, public: bool = False, is_for_browsers: bool = True) -> None:
-        """Allow `names` beside the loopback hosts; with `public` also every IP address and the name of this machine.
-
-        Programs that are no browsers send the token in a header only: URLs are logged.
-        """
+    def __init__(self, names: Iterable[str] = (), *, public: bool = False) -> None:
+        """Allow `names` beside the loopback hosts; with `public` also every IP address and the name of this machine."""
         self._names = {name.lower().rstrip(".") for name in names} | {"localhost", "127.0.0.1", "::1"}
         self._public = public
-        self._is_for_browsers = is_for_browsers
         if public:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -108,8 +103,7 @@ class AccessGuard:
         """Refuse a request before anything else happens, and add the security headers to every answer."""
         try:
             if reason := self._refusal(request):
-                remedy = _REMEDY if self._is_for_browsers else _API_REMEDY
-                forbidden = web.HTTPForbidden(text=f"403 forbidden: {reason}; {remedy}\n")
+                forbidden = web.HTTPForbidden(text=f"403 forbidden: {reason}; {_REMEDY}\n")
                 forbidden.force_close()
                 raise forbidden
             self._admitted.add(request.protocol)
@@ -132,7 +126,7 @@ class AccessGuard:
         given, secret = None, self.token
         if scheme.lower() == "bearer":
             given = key.strip()
-        elif self._is_for_browsers:
+        elif not request.path.startswith(API_PATH):
             given = request.query.get(TOKEN_PARAMETER)
             if given is None:
                 given, secret = request.cookies.get(self._cookie), self._session
@@ -172,9 +166,7 @@ class ErrorLog(logging.Handler):
 
 def make_runner(application: web.Application) -> web.AppRunner:
     """Return the runner of an application, which never decompresses a body: a small one can become very large."""
-    return web.AppRunner(
-        application, access_log=None, shutdown_timeout=1.0, auto_decompress=False, lingering_time=LINGERING_TIME
-    )
+    return web.AppRunner(application, access_log=None, shutdown_timeout=1.0, auto_decompress=False)
 
 
 async def serve_until_signal(

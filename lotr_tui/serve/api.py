@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -21,17 +20,9 @@ from lotr_tui.session.read_text import TextReader
 from lotr_tui.session.session_model import SessionModel
 
 MAX_BODY_BYTES = 1 << 20
-MAX_UNREAD_BYTES = 1 << 20  # of a stream, which wait for the client while its text is written
-MAX_WAIT = 10.0  # seconds that an answer waits for a client that does not read; then the text is dropped
-MAX_KNOWN_ANSWERS = 1000  # whose speakers are known when a client sends them back
+MAX_UNREAD_BYTES = 8 << 20  # of a stream, which wait for the client; one that reads even more slowly is disconnected
 NEAREST_MODEL = 0.85  # similarity of a wrong name to the right one
-CODES = {404: "unknown_url", 405: "method_not_supported"}
-DROPPED_HEADER = "X-Lotr-Tui-Dropped-Messages"
-CROSS_ORIGIN = {
-    "Access-Control-Allow-Headers": "authorization, *",
-    "Access-Control-Expose-Headers": DROPPED_HEADER,
-    "Vary": "Origin",
-}
+CROSS_ORIGIN = {"Access-Control-Allow-Headers": "authorization, *", "Vary": "Origin"}
 
 
 class UnknownModelError(InvalidInputError):
@@ -47,8 +38,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPForbidden as error:
         status, code, message = 401, "invalid_api_key", str(error.text).removeprefix("403 forbidden: ")
     except web.HTTPException as error:
-        status, code = error.status, CODES.get(error.status)
-        message = f"{request.method} {request.path}: {error.reason}"
+        status, message = error.status, f"{request.method} {request.path}: {error.reason}"
     except UnknownModelError as error:
         status, code, message = 404, "model_not_found", str(error)
     except LotrError as error:
@@ -58,36 +48,18 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     return web.json_response({"error": record}, status=status)
 
 
-class Client:
-    """The client of a request, to which an answer is streamed. It may read slowly, but not for ever."""
-
-    def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
-        self._request = request
-        kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        self.response = web.StreamResponse(headers={**kind, **headers})
-        self._patience = MAX_WAIT
-        if request.transport is not None:
-            request.transport.set_write_buffer_limits(MAX_UNREAD_BYTES)
-
-    def is_gone(self) -> bool:
-        transport = self._request.transport
-        return transport is None or transport.is_closing()
-
-    async def send(self, event: object) -> None:
-        """Send an event, and wait if too many are unread. A client that is waited for too long is disconnected."""
-        data = event if isinstance(event, bytes) else msgspec.json.encode(event)
-        started_at = time.monotonic()
-        with suppress(ConnectionResetError):  # the client has left
-            try:
-                async with asyncio.timeout(self._patience):
-                    if not self.response.prepared:  # at the first token: errors before it have a status
-                        await self.response.prepare(self._request)
-                    await self.response.write(b"data: " + data + b"\n\n")
-                    await self._request.writer.drain()
-            except TimeoutError:
-                if self._request.transport is not None:
-                    self._request.transport.abort()
-        self._patience -= time.monotonic() - started_at
+async def send(request: web.Request, stream: web.StreamResponse, event: object) -> None:
+    """Send a part of an answer, and do not wait for a client that reads slowly: others wait for the model."""
+    transport = request.transport
+    if transport is None:
+        return
+    if transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+        transport.abort()
+    with suppress(ConnectionResetError):  # the client has left
+        if not stream.prepared:  # at the first token: errors before it have a status
+            transport.set_write_buffer_limits(2 * MAX_UNREAD_BYTES)
+            await stream.prepare(request)
+        await stream.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
 
 
 class ApiServer:
@@ -102,7 +74,6 @@ class ApiServer:
         self._reader = TextReader()
         self._reading = asyncio.Lock()  # of one request
         self._turn = asyncio.Lock()  # to write one text
-        self._answers = deque[tuple[str, str]](maxlen=MAX_KNOWN_ANSWERS)  # texts, and who has said them
         names = sorted(answering_cast(model.cast, ""))
         cast = {speakers.display_name(each).lower().replace(" ", "-"): each for each in names}
         self.speakers = {model.name: "", **{f"{model.name}/{slug}": name for slug, name in cast.items()}}  # by model
@@ -127,8 +98,7 @@ class ApiServer:
     async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
         origin = request.headers.get("Origin")
         if origin in self._origins:
-            response.headers.update(CROSS_ORIGIN)
-            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers.update({"Access-Control-Allow-Origin": origin, **CROSS_ORIGIN})
 
     async def _handle_models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": [self._describe_model(name) for name in self.speakers]})
@@ -149,13 +119,11 @@ class ApiServer:
         return speaker
 
     async def _handle_text(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise web.HTTPUnsupportedMediaType(reason="the body is compressed, send it as it is")
         is_chat = request.path.endswith("/chat/completions")
         asked = read_request(await request.read(), is_chat, self._model.default_settings.sampler)
         speaker = self._find_speaker(asked.model)
         async with self._reading:
-            prompts = await asyncio.to_thread(read_prompts, self._model, asked, speaker, dict(self._answers))
+            contexts, num_dropped = await asyncio.to_thread(read_prompts, self._model, asked, speaker)
         part = "text"
         if is_chat:
             part = "delta" if asked.stream else "message"
@@ -163,35 +131,29 @@ class ApiServer:
         now = time.time_ns()
         record: dict[str, Any] = {"id": f"{kind}-{now}", "object": f"{kind}.chunk" if part == "delta" else kind}
         record |= {"created": now // 10**9, "model": asked.model, "seed": asked.seed}
-        headers = dict[str, str]()
-        if num_dropped := sum(prompt.num_dropped for prompt in prompts):
+        if num_dropped:
             record["lotr_tui"] = {"dropped_messages": num_dropped}
-            headers[DROPPED_HEADER] = str(num_dropped)
-        client = Client(request, headers)
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        is_gone = getattr(request.transport, "is_closing", lambda: True)
         choices = list[dict[str, Any]]()
-        num_read = sum(len(prompt.context.ids) for prompt in prompts)
+        num_read = sum(len(context.ids) for context in contexts)
         num_written = 0
-        for index, prompt in enumerate(prompts):
+        for index, context in enumerate(contexts):
             written = list[Piece]()
-            num_characters = 0
             async with self._turn:
-                steps = write_pieces(self._reader, asked, prompt.context, client.is_gone)
-                while not client.is_gone() and (piece := await asyncio.to_thread(next, steps, None)) is not None:
-                    if asked.stream:
-                        choice = describe_choice([piece], part, num_characters, is_first=not written)
-                        await client.send(record | {"choices": [choice | {"index": index}]})
+                steps = write_pieces(self._reader, asked, context, is_gone)
+                while (piece := await asyncio.to_thread(next, steps, None)) is not None:
                     written.append(piece)
-                    num_characters += len(piece.text)
-            choice = describe_choice(written, part)
-            choices.append(choice | {"index": index})
+                    if asked.stream:
+                        await send(request, stream, record | {"choices": [describe_choice(index, [piece], part)]})
+            if not written:  # the client has left
+                break
+            choices.append(describe_choice(index, written, part))
             num_written += len(written) - 1 - is_chat  # without the pieces that are no tokens
-            for piece in written[:1]:  # clients send an answer back without the name of who has said it
-                if piece.speaker:
-                    self._answers.append((choice[part]["content"].strip(), piece.speaker))
         usage = {"prompt_tokens": num_read, "completion_tokens": num_written, "total_tokens": num_read + num_written}
         if not asked.stream:
-            return web.json_response(record | {"choices": choices, "usage": usage}, headers=headers)
+            return web.json_response(record | {"choices": choices, "usage": usage})
         if asked.stream_options.get("include_usage"):
-            await client.send(record | {"choices": [], "usage": usage})
-        await client.send(b"[DONE]")
-        return client.response
+            await send(request, stream, record | {"choices": [], "usage": usage})
+        await send(request, stream, msgspec.Raw(b"[DONE]"))
+        return stream

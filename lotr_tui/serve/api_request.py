@@ -1,6 +1,5 @@
 """Requests to the API: their fields, in the names and forms of OpenAI, and the refusal of what we do not have."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -20,10 +19,6 @@ MISSPELLING = 0.8  # similarity of a wrong name to the right one
 NEUTRAL: dict[str, object] = dict.fromkeys(("frequency_penalty", "presence_penalty", "echo"), 0)
 NEUTRAL |= {"logit_bias": {}, "n": 1, "best_of": 1, "suffix": "", "tools": [], "response_format": {"type": "text"}}
 StopText = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-TemplateRole = Literal["system", "user", "assistant"]
-# A model reads the result of a tool as a message of the user.
-TEMPLATE_ROLES: dict[str, TemplateRole] = {"developer": "system", "tool": "user"}
-TEMPLATE_ROLES |= {"system": "system", "user": "user", "assistant": "assistant"}
 NumTop = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
@@ -40,8 +35,12 @@ class Message:
         return "\n".join(part.get("text", "") for part in self.content or [])
 
     @property
-    def template_role(self) -> TemplateRole:
-        return TEMPLATE_ROLES[self.role]
+    def template_role(self) -> Literal["system", "user", "assistant"]:
+        if self.role == "developer":
+            return "system"
+        if self.role == "tool":
+            return "user"
+        return self.role
 
 
 @dataclass(frozen=True)
@@ -65,30 +64,25 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
     if len(body) > MAX_FIELDS:
         raise InvalidInputError(f"the request has {len(body):,} fields; send at most {MAX_FIELDS}")
     given = {name: value for name, value in body.items() if value is not None}
-    _check_names(given, default)
-    for name in ("prompt", "stop"):
-        if isinstance(given.get(name), str):
-            given[name] = [given[name]] if given[name] else []
-    text_field = "messages" if is_chat else "prompt"
-    if not given.get(text_field):
-        raise InvalidInputError(f"{text_field} is missing or empty; give at least one")
-    given["max_tokens"] = given.get("max_completion_tokens", given.get("max_tokens", default.max_tokens))
-    sampler = {name: given.get(name, value) for name, value in asdict(default).items()}
-    names = {each.name for each in fields(Asked)} - {"prompt", "messages", "sampler"} | {text_field}
-    asked = files.decode(Asked, {name: value for name, value in given.items() if name in names})
-    check_seed(asked.seed)
-    strength = None if asked.strength is None else read_strength(f"{asked.strength:g}")
-    return replace(asked, strength=strength, sampler=files.decode(SamplerSettings, sampler))
-
-
-def _check_names(given: Mapping[str, object], default: SamplerSettings) -> None:
     for name, neutral in NEUTRAL.items():
         if given.get(name, neutral) != neutral:
             raise InvalidInputError(f"{name} is not supported; leave it out")
-    known = [each.name for each in (*fields(Asked), *fields(default))] + ["max_completion_tokens", *NEUTRAL]
+    names = [each.name for each in fields(Asked)]
+    known = [*names, *asdict(default), "max_completion_tokens", *NEUTRAL]
     for name in given:  # others, such as those of OpenAI for other models, change nothing
-        if name in known:
-            continue
         nearest = suggest_nearest(name, known, MISSPELLING)
-        if nearest != ".":
+        if name not in known and nearest != ".":
             raise InvalidInputError(f"unknown field {name!r}{nearest}")
+    for name in ("prompt", "stop"):
+        if isinstance(given.get(name), str):
+            given[name] = [given[name]]
+    text_field = "messages" if is_chat else "prompt"
+    if not given.get(text_field):
+        raise InvalidInputError(f"{text_field} is missing or empty; give at least one")
+    given.pop("prompt" if is_chat else "messages", None)
+    given["max_tokens"] = given.get("max_completion_tokens", given.get("max_tokens", default.max_tokens))
+    sampler = {name: given.get(name, value) for name, value in asdict(default).items()}
+    asked = files.decode(Asked, {name: given[name] for name in names if name in given})
+    check_seed(asked.seed)
+    strength = None if asked.strength is None else read_strength(f"{asked.strength:g}")
+    return replace(asked, strength=strength, sampler=files.decode(SamplerSettings, sampler))

@@ -1,7 +1,6 @@
 """Settings and prompts that one session keeps for the next, and what their files have in common."""
 
 import json
-import math
 import os
 import threading
 from collections.abc import Mapping
@@ -128,10 +127,8 @@ def read_strength(text: str, change: str = "") -> float:
     try:
         strength = float(text)
     except ValueError:
-        strength = math.nan
-    if math.isnan(strength):
-        raise InvalidInputError(f"{text[:20]!r} is not a number; a strength is 0 to {MAX_STRENGTH}")
-    if not 0 <= strength <= MAX_STRENGTH:
+        raise InvalidInputError(f"{text[:20]!r} is not a number; a strength is 0 to {MAX_STRENGTH}") from None
+    if not 0 <= strength <= MAX_STRENGTH:  # NaN fails the comparison
         zero, one = describe_scale(change)
         use = f"use 0 ({zero}) to {MAX_STRENGTH}; 1 is {one}"
         raise InvalidInputError(f"strength {text[:20]!r} is out of range; {use}")

@@ -108,7 +108,7 @@ def attacks(server, seconds):
     return [
         *strangers,
         *[lambda: server.complete("7" * 1_000_000) == 400] * 8,
-        lambda: server.ask("POST", "/v1/completions", bomb, headers=compressed) == 415,
+        lambda: server.ask("POST", "/v1/completions", bomb, headers=compressed) == 400,
         lambda: server.complete("x", **unknown) == 400,
         lambda: server.complete("x", **{"x" * 1_000_000: 1}, max_tokens=1) == 200,
         lambda: server.ask("POST", "/v1/chat/completions", chat) == 200,

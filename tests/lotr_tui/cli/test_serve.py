@@ -24,8 +24,6 @@ from tests.support.browser import ServeProcess
         *((["--api", f"{each}=4"], f"--api and {each} exclude") for each in ("--attach", "--max-browsers")),
         (["--api", "--theme=nord"], "--api and --theme exclude each other"),
         (["--api", "--run=missing"], "run 'missing' is neither in"),
-        (["--allow-origin=http://localhost"], "--allow-origin is for --api; leave it out"),
-        (["--api", "--allow-origin=localhost"], "--allow-origin needs an origin, such as http://"),
         (["--max-browsers=0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
 )  # fmt: skip
@@ -48,7 +46,7 @@ def test_without_textual_serve_the_command_says_what_to_install(refused, monkeyp
     # Another test may have imported the server, and the command would start it.
     monkeypatch.delitem(sys.modules, "lotr_tui.serve.server", raising=False)
     monkeypatch.delattr("lotr_tui.serve.server", raising=False)
-    assert refused("serve") == f"lotr-tui: serve needs textual-serve; {install_command('serve')}"
+    assert refused("serve") == f"lotr-tui: serve needs the package textual_serve; {install_command('serve')}"
     assert "run 'missing' is neither in" in refused("serve", "--api", "--run=missing")  # needs no package of browsers
 
 

@@ -57,7 +57,7 @@ def test_two_files_steer_to_the_lines_of_the_first(tmp_path, monkeypatch):
     ("argument", "problem"),
     [
         ("golum", "speaker 'golum' is not in the cast of this model; did you mean GOLLUM?"),
-        ("a.txt,b.txt:nan", "'nan' is not a number; a strength is 0 to 1.5"),
+        ("a.txt,b.txt:nan", "strength 'nan' is out of range"),
         ("Gollum:2", "strength '2' is out of range; use 0 (not steered) to 1.5; 1 is the usual strength"),
         ("Sauron", "speaker 'Sauron' is not in the cast of this model; use one of"),
         ("off", "the model is not steered"),

@@ -108,7 +108,7 @@ async def test_commands_set_the_strength_of_each_adapter_and_refuse_others(opene
         for command, expected in [
             ("/strength 0.5", (0.5, 1)), ("/strength romeo 0.256", (0.5, 0.26)), ("/set strength Film 0", (0, 0.26)),
             ("/strength 1.51", "'1.51' is out of range; use 0 (the model as it came) to 1.5"),
-            ("/strength much", "'much' is not a number"), ("/strength nan", "'nan' is not a number"),
+            ("/strength much", "'much' is not a number"), ("/strength nan", "strength 'nan' is out of range"),
             ("/strength rome 1", "did you mean romeo?"), ("/adapter romeo:2", "out of range"),
             ("/adapter :1", "write RUN:X"), ("/adapter film off", "is no adapter beside film"),
             ("/adapter romeo:0.75", (0, 0.75)),
