@@ -159,8 +159,8 @@ def load_character() -> Loading[Character]:
     text = np.array(ids, np.int32)
     model = replace(base.config, lora_rank=16, lora_dropout=0.0)
     config = replace(PRESETS["lora"], data=read_config(run).data, model=model).with_values(
-        init=SMOLLM2, schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0,
-        keep_epoch_checkpoints=False, sample_prompt=QUESTIONS[0], max_eval_tokens=NUM_VALID_TOKENS,
+        schedule="constant", batch_size=4, bptt=64, score_test=False, checkpoint_seconds=0.0,
+        max_eval_tokens=NUM_VALID_TOKENS,
     )  # fmt: skip
     parts = {name: read_text(run / name).encode() for name in (CAST_FILE, DIALOGUE_FILE, WHO_FILE)}
     source = TrainingInput(replace(dataset, train=text, cast=(CHARACTER,)), base=base)
@@ -208,12 +208,12 @@ class LiveTraining:
         """True once the training has ended after an evaluation that followed a step."""
         return self.view.finished is not None and any(event.step for event in self.view.evaluations)
 
-    def save(self, runs_dir: Path) -> SessionModel:
+    def save(self, runs_dir: Path | None) -> SessionModel:
         """Keep the latest model of an ended training as a run, unless that is done, and return it for a session."""
         self.run = self.run or self._write_run(runs_dir)
         return SessionModel.from_loaded(load_model(self.run))
 
-    def _write_run(self, runs_dir: Path) -> Path:
+    def _write_run(self, runs_dir: Path | None) -> Path:
         started = self.view.started
         *earlier, latest = self.view.evaluations
         finished = self.view.finished
@@ -223,8 +223,8 @@ class LiveTraining:
         files = None if self.character is None else self.character.files
         name = time.strftime("learn-%Y%m%d-%H%M%S")
         run = create_run(self.config, latest.model.tokenizer, name, runs_dir, contents=files)
-        finished = replace(finished, reason="done", run=name, valid_perplexity=latest.valid_perplexity)
-        recorded: list[TrainingEvent] = [replace(started, run=name), *earlier, replace(latest, is_best=True), finished]
+        finished = replace(finished, reason="done", valid_perplexity=latest.valid_perplexity)
+        recorded: list[TrainingEvent] = [started, *earlier, replace(latest, is_best=True), finished]
         deque(record_events(run, iter(recorded)), maxlen=0)
         return run.path
 

@@ -115,8 +115,15 @@ class SessionModel:
         if getattr(loaded.decoder, "int8", False):
             parts.append("in int8")
         about, data = " · ".join(parts), loaded.config.data
-        opened = cls(loaded.name, about, loaded.model, data.corpus, loaded.path, predicts_eos=data.mode == "line")
-        return replace(opened, warning=loaded.nothing_learned)
+        return cls(
+            loaded.name,
+            about,
+            loaded.model,
+            data.corpus,
+            loaded.path,
+            predicts_eos=data.mode == "line",
+            warning=loaded.nothing_learned,
+        )
 
     @classmethod
     def from_training(

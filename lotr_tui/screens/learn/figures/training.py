@@ -19,7 +19,6 @@ from engine.errors import LotrError, describe_error
 from engine.events import Failed
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.process import Cancellation
-from engine.storage.files import default_runs_dir
 from lotr_tui.app_state import OpenSession
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import MISSING, bar, displayable, fit_cells, format_percent, format_perplexity, truncate
@@ -173,7 +172,7 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
     @work(exclusive=True, group="play")
     async def action_play(self) -> None:
         assert self.training is not None
-        runs_dir = self.app.state.runs_dir or default_runs_dir()  # type: ignore[attr-defined]
+        runs_dir = self.app.state.runs_dir  # type: ignore[attr-defined]
         try:
             model = await run_in_thread(self.training.save, runs_dir)
         except LotrError as error:
