@@ -108,7 +108,7 @@ def reopen_run(run_dir: Path) -> LockedRun:
 
 
 def prepare_resume(run: LockedRun, *, restart: bool) -> None:
-    """Raise a RunError if a resume would replace a trained model, which needs `restart`, or cannot begin again."""
+    """Raise a RunError if a resume would replace a model, which needs `restart`, or cannot begin again."""
     file = run.path / directory.RESUME_FILE
     name = run.path.name
     if not restart:
@@ -116,11 +116,8 @@ def prepare_resume(run: LockedRun, *, restart: bool) -> None:
             tensor_file.TensorFile(file).check_bytes()
             return
         except FileNotFoundError:
-            recorded = directory.read_events(run.path / directory.METRICS_FILE, subsample=True)
-            current = directory.drop_superseded(recorded)
-            steps = {event.step for event in current if isinstance(event, events.Evaluated)}
             has_model = any((run.path / file_name).exists() for file_name in directory.WEIGHT_FILES)
-            problem = "is missing" if has_model and steps != {0} else ""
+            problem = "is missing" if has_model else ""
         except (OSError, RunError):
             problem = "is damaged or not a checkpoint"
         if problem:

@@ -199,10 +199,10 @@ class SessionModel:
         """What `/model` loads it by; empty for a combination of runs, and a run without files."""
         if self.source or self.run is None:
             return self.source
-        epoch = re.search(r"@([0-9]+)$", self.name)
-        if self.name != loading.model_name(self.run, int(epoch[1]) if epoch else None):
+        epoch = self.name.removeprefix(loading.model_name(self.run, None))
+        if not re.fullmatch("(@[0-9]+)?", epoch):
             return ""
-        return f"{directory.bundled_runs().get(self.run) or self.run}{epoch[0] if epoch else ''}"
+        return f"{directory.bundled_runs().get(self.run, self.run)}{epoch}"
 
     @property
     def default_settings(self) -> ModelSettings:
