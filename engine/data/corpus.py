@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, groupby, islice
+from itertools import groupby, islice, tee
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -180,11 +180,10 @@ def detect_format(corpus: str) -> Literal["csv", "text"]:
 
 def names_speakers(corpus: str) -> bool:
     """Return True if a corpus says who speaks each line; False also for no such file."""
-    try:
+    with suppress(CorpusError):
         check_columns(DataConfig(corpus, detect_format(corpus), mode="dialogue"))
-    except CorpusError:
-        return False
-    return True
+        return True
+    return False
 
 
 def repair_dialogue(line: str) -> str:
@@ -235,9 +234,8 @@ def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iter
     # The name of the separator, and the rows before the clean-up.
     if config.corpus_format == "csv":
         return read_table(file.stream, file.content, path, config)
-    lines: Iterator[str] = (line for block in file.stream for line in block.splitlines())
-    beginning = list(islice(lines, scripts.SAMPLE_LINES))
-    lines = chain(beginning, lines)
+    lines, sample = tee(line for block in file.stream for line in block.splitlines())
+    beginning = list(islice(sample, scripts.SAMPLE_LINES))
     is_dialogue = config.mode == "dialogue"
     is_fountain = path.lower().endswith(FOUNTAIN_SUFFIX)
     if is_fountain or (config.mode != "stream" and scripts.is_screenplay(beginning, needs_scenes=not is_dialogue)):

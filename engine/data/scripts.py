@@ -242,7 +242,6 @@ def named_line(text: str, style: ScriptStyle) -> NamedLine | None:
 
 def read_screenplay(lines: Iterable[str]) -> Iterator[Utterance]:
     """Yield the speeches of a screenplay, which end at an empty line; all else is left out."""
-    style = ScriptStyle(names_stand_alone=True, case=NameCase.UPPER, names_follow_gaps=True, scene_gap=1)
     section, is_comment = 0, False
     for _, group in groupby(map(str.strip, lines), key=bool):
         head, *parts = group
@@ -254,7 +253,8 @@ def read_screenplay(lines: Iterable[str]) -> Iterator[Utterance]:
         elif speech:
             if head.startswith("@"):  # a name in any case
                 head = head[1:].upper()
-            if named := named_line(f"{head.removesuffix('^').strip()}:", style):
+            named = split_name(f"{head.removesuffix('^').strip()}:")
+            if named and not named.text and named.case == NameCase.UPPER:
                 yield Utterance(speech, normalize_speaker(named.name), section)
 
 

@@ -7,7 +7,6 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import groupby, islice
 from typing import Any
 
@@ -17,7 +16,7 @@ from engine.errors import ColumnError, CorpusError, InvalidInputError, printable
 from engine.storage.files import decode, parse_json
 
 MAX_LINE_CHARACTERS = 1_000_000
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "blank"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "blank", "": "none (JSON lines)"}
 TEXT_COLUMNS = ("dialog", "dialogue", "text", "line", "utterance", "quote")
 SPEAKER_COLUMNS = ("char", "character", "speaker", "name", "who")
 SCENE_COLUMNS = ("movie",)
@@ -44,28 +43,26 @@ def read_table(
     first = next((line for line in stream if line.strip()), "")
     check_line_lengths([first], path)
     stream.seek(0)
-    form = "none (JSON lines)"
-    rows = _json_rows(stream, path)
-    if not first.lstrip().startswith("{"):
-        separator = _find_separator(first, config.text_column)
-        form = SEPARATORS[separator]
-        rows = _csv_rows(stream, content, path, separator, first)
+    separator = _find_separator(first, config.text_column)
+    rows = _csv_rows(stream, content, path, separator, first) if separator else _json_rows(stream, path)
     header = next(rows, [])
     text = _find_column(header, config.text_column, TEXT_COLUMNS)
     if text is None:
-        remedy = f"read plain text with --text {path}"
-        raise _column_error("text", config.text_column, header, rows, path, remedy)
+        problem = f"{path} has no text column {config.text_column!r}, or several"
+        raise _column_error("text_column", problem, f"read plain text with --text {path}", header, rows)
     speaker = _find_column(header, config.speaker_column, SPEAKER_COLUMNS)
     if speaker == text:
         speaker = None
     if speaker is None and config.mode == "dialogue":
-        remedy = "use --mode line, which needs no speakers"
-        raise _column_error("speaker", config.speaker_column, header, rows, path, remedy)
+        problem = f"{path} has no speaker column {config.speaker_column!r}, or several"
+        raise _column_error("speaker_column", problem, "use --mode line, which needs no speakers", header, rows)
     scene = _find_column(header, config.scene_column, SCENE_COLUMNS)
-    return form, _read_utterances(rows, text, speaker, scene)
+    return SEPARATORS[separator], _read_utterances(rows, text, speaker, scene)
 
 
 def _find_separator(header: str, text_column: str) -> str:
+    if header.lstrip().startswith("{"):
+        return ""
     if '" "' in header:  # of R
         return " "
 
@@ -85,34 +82,30 @@ def _find_column(header: Sequence[str], chosen: str, usual_names: Sequence[str])
 
 
 def _column_error(
-    what: str, chosen: str, header: Sequence[str], rows: Iterator[Sequence[str]], path: str, remedy: str
+    setting: str, problem: str, remedy: str, header: Sequence[str], rows: Iterator[Sequence[str]]
 ) -> CorpusError:
-    preview: list[Sequence[str]] = []
-    with suppress(CorpusError):
-        preview.extend(islice(rows, PREVIEW_ROWS))
+    preview = list(islice(rows, PREVIEW_ROWS))
     answers = []
     for place, name in enumerate(header[:MAX_COLUMNS], -len(header)):
         if name:
             cells = " · ".join(row[place][:MAX_CELL_CHARACTERS] for row in preview)
             answers.append((printable(f"{name[:MAX_CELL_CHARACTERS]}: {cells}"), name))
     names = ", ".join([name[:40] for _, name in answers[:20]]) or "none"
-    problem = f"{path} has no {what} column {chosen!r}, or several; its columns: {names}"
-    message = f"{problem}; name one with --{what}-column, or {remedy}"
-    return ColumnError(message, f"{what}_column", answers) if len(answers) > 1 else CorpusError(message)
+    message = f"{problem}; its columns: {names}; name one with --{setting.replace('_', '-')}, or {remedy}"
+    return ColumnError(message, setting, answers) if len(answers) > 1 else CorpusError(message)
 
 
 def _csv_rows(stream: io.TextIOWrapper, content: bytes, path: str, separator: str, first: str) -> Iterator[list[str]]:
     """Yield the header, which begins with the line `first`, and the rows."""
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
-    has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", content) is not None
+    has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", content)
     reader = csv.reader(stream, delimiter=separator, escapechar="\\" if has_escapes else None, strict=True)
     has_numbers = first.startswith('"') or separator == "\t"  # R numbers the rows, without a name in the header
     line, num_rows, num_fields = 1, 0, 0  # line where the row begins, rows before it, and fields of a row
     try:
         for row in reader:
             if len(row) > 1 or "".join(row).strip():
-                is_numbered = has_numbers and num_rows == 1 and len(row) == num_fields + 1
-                if is_numbered or num_rows == 0:
+                if num_rows == 0 or (num_rows == 1 and has_numbers and len(row) == num_fields + 1):
                     num_fields = len(row)
                 if len(row) != num_fields:
                     raise CorpusError(

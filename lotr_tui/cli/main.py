@@ -355,9 +355,8 @@ def ask_for_columns(data: DataConfig) -> DataConfig:
             check_columns(data)
             break
         except ColumnError as error:
-            print(error.question, file=sys.stderr)
-            for number, (shown, _) in enumerate(error.answers, 1):
-                print(f"{number:3}  {shown}", file=sys.stderr)
+            columns = [f"{number:3}  {shown}" for number, (shown, _) in enumerate(error.answers, 1)]
+            print(error.question, *columns, sep="\n", file=sys.stderr)
             number = typer.prompt(f"Column, 1 to {len(error.answers)}", type=int, err=True)
             if 1 <= number <= len(error.answers):
                 data = replace(data, **{error.setting: error.answers[number - 1][1]})
