@@ -131,8 +131,6 @@ class GpuStats:
     utilization: float | None
     memory_used: int | None
     memory_total: int | None
-    temperature_celsius: float | None
-    power_watts: float | None
 
 
 @dataclass(frozen=True)
@@ -159,12 +157,10 @@ def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
         lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
         lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
         lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).total,
-        lambda gpu: float(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
-        lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
     ]
 
     def read(query: Callable[[Any], Any], gpu: Any) -> Any:
-        with suppress(Exception):  # some GPUs do not support a query, as in laptops that for power
+        with suppress(Exception):  # some GPUs do not support a query
             return query(gpu)
 
     while not cancelled.wait(POLL_INTERVAL):

@@ -394,13 +394,10 @@ def _figure_cell(row: MetricRow, run: int, is_baseline: bool, styles: Mapping[Ro
 
 
 def _setting_texts(values: Sequence[object], width: int) -> list[str]:
-    """Return the values of a setting as `--set` takes them, with at most six significant digits, in `width` cells."""
+    """Return the values of a setting as `--set` takes them, in `width` cells."""
     texts = [
         "?" if value is None else str(value).lower() if isinstance(value, bool) else str(value) for value in values
     ]
-    rounded = [f"{value:.6g}" if isinstance(value, float) else text for value, text in zip(values, texts, strict=True)]
-    if len(set(rounded)) == len(set(texts)):  # rounding hides no difference
-        texts = rounded
     return [_truncate_middle(printable(text) or '""', width) for text in texts]
 
 

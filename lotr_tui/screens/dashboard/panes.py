@@ -165,10 +165,6 @@ def machine_tiles(readings: Sequence[tuple[float, MachineStats]]) -> list[Metric
         if gpu.memory_used is not None and gpu.memory_total:
             text = f"{gpu.memory_used / 2**30:.1f} of {format_bytes(gpu.memory_total, binary=True)}"
             add("memory", text, 18, "memory_used", float(gpu.memory_total), index)
-        if gpu.temperature_celsius is not None:
-            add("heat", f"{gpu.temperature_celsius:.0f} °C", 6, "temperature_celsius", 100.0, index)
-        if gpu.power_watts is not None:
-            add("power", f"{gpu.power_watts:.0f} W", 6, "power_watts", None, index)
     return tiles
 
 

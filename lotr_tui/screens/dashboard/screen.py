@@ -23,7 +23,7 @@ from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.base import ONE_TRAINING, AppScreen
+from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dashboard import panes
 from lotr_tui.screens.dialogs.dialog import Dialog, Field, confirm
 from lotr_tui.screens.dialogs.paths import ask_to_export_csv
@@ -88,7 +88,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         *binding_table(
             "dashboard",
             """
-            new           | ctrl+t               | new_training    | new training  | How another training is started
             previous-pane | shift+tab            | next_pane(-1)   | previous pane | The previous pane
             dismiss       | x                    | dismiss_problem | dismiss       | Hide the problem; the log keeps it
             next-sample   | right_square_bracket | step_sample(1)  | next sample   | The next sample
@@ -381,10 +380,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_choose_model(self) -> None:
         choose_run(self, self._load)
-
-    def action_new_training(self) -> None:
-        is_busy = self._exit_on_close or self.state.is_training
-        self.notify(ONE_TRAINING if is_busy else "Press esc, then ctrl+t to train another model.")
 
     @work(exclusive=True, group="load")
     async def _load(self, name: str) -> None:

@@ -105,25 +105,24 @@ class TestGeneratorThread:
         assert time.perf_counter() - start < DEADLINE
 
 
-def fake_pynvml(power=1, error=None):
-    """Return a fake of pynvml with two GPUs, which have no sensor of power if `power` is None."""
+def fake_pynvml(total=1, error=None):
+    """Return a fake of pynvml with two GPUs, which do not report their memory if `total` is None."""
 
     def initialize():
         if error:
             raise error
 
-    def watts(gpu):
-        if power is None:
+    def memory(gpu):
+        if total is None:
             raise RuntimeError("Not Supported")
-        return power
+        return SimpleNamespace(used=3 * 2**30, total=total)
 
     module = ModuleType("pynvml")
     vars(module).update(
-        NVML_TEMPERATURE_GPU=0, nvmlInit=initialize, nvmlDeviceGetCount=lambda: 2,
+        nvmlInit=initialize, nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetHandleByIndex=lambda number: number,
-        nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=3 * 2**30, total=80 * 2**30),
+        nvmlDeviceGetMemoryInfo=memory,
         nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=97 - gpu),
-        nvmlDeviceGetTemperature=lambda gpu, sensor: 67, nvmlDeviceGetPowerUsage=watts,
     )  # fmt: skip
     return module
 
@@ -150,10 +149,10 @@ def test_memory_and_cpu_usage_of_this_process_are_read_without_a_gpu(monkeypatch
     assert reading.gpus == ()
 
 
-@pytest.mark.parametrize(("power", "watts"), [(312_000, 312.0), (None, None)])
-def test_a_gpu_without_power_sensor_reports_the_other_values(monkeypatch, power, watts):
-    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(power))
+@pytest.mark.parametrize(("total", "memory"), [(80 * 2**30, (3 * 2**30, 80 * 2**30)), (None, (None, None))])
+def test_a_gpu_that_does_not_tell_its_memory_reports_the_other_values(monkeypatch, total, memory):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(total))
     monkeypatch.setattr(process, "POLL_INTERVAL", 0.0)
     gpus = next(process.poll_machine_stats(process.Cancellation())).gpus
-    assert gpus[0] == process.GpuStats(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
+    assert gpus[0] == process.GpuStats(0.97, *memory)
     assert gpus[1].utilization == 0.96

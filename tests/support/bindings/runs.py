@@ -12,7 +12,7 @@ from lotr_tui.screens.runs.screen import CURVE_MARKS, RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
 from tests.support.bindings import Row, Stage, closes, focused, keys, moves, of, opens, scroll_y
-from tests.support.pilot import lines_of, notices, screen_name, text_of, until
+from tests.support.pilot import lines_of, screen_name, text_of, until
 
 # The list of runs
 
@@ -138,7 +138,6 @@ DASHBOARD = [
     *keys("dashboard", of("PaneTabs", "pane"), pane="samples"),
     *keys("dashboard", of("ChangedWords", "line"), next_line=1, previous_line=0),
     *keys("dashboard", of("PaneTabs", "pane"), previous_pane="chart"),
-    Row("dashboard.new", notices, lambda before, after: "One training at a time" in after),
     *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
     *opens("dashboard", prompt=("Dialog", "dialog.cancel"), export="ExportDialog"),
     *opens("dashboard", stop="ConfirmDialog", close="QuitDialog"),
