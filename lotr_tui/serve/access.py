@@ -18,7 +18,6 @@ from aiohttp import web
 from engine.errors import InvalidInputError, describe_error, printable
 
 TOKEN_PARAMETER, TOKEN_BYTES = "token", 32
-API_PATH = "/v1/"  # its clients send the token in a header only, since addresses are logged
 WEBSOCKET_PATH = "/ws"
 ACCESS_TIMEOUT, POLL_INTERVAL = 10.0, 1.0  # seconds in which a connection must have sent a request with the token
 MAX_STRANGERS = 128  # connections without the token
@@ -126,7 +125,7 @@ class AccessGuard:
         given, secret = None, self.token
         if scheme.lower() == "bearer":
             given = key.strip()
-        elif not request.path.startswith(API_PATH):
+        elif not request.path.startswith("/v1/"):  # of the API, whose clients use the header: addresses are logged
             given = request.query.get(TOKEN_PARAMETER)
             if given is None:
                 given, secret = request.cookies.get(self._cookie), self._session

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,8 +13,7 @@ from engine.data import speakers
 from engine.errors import InvalidInputError, LotrError, RunError, suggest_nearest
 from lotr_tui.serve.access import AccessGuard, Handler
 from lotr_tui.serve.api_answer import Piece, describe_choice, write_pieces
-from lotr_tui.serve.api_prompt import read_prompts
-from lotr_tui.serve.api_request import read_request
+from lotr_tui.serve.api_request import read_prompts, read_request
 from lotr_tui.session.cast import answering_cast
 from lotr_tui.session.read_text import TextReader
 from lotr_tui.session.session_model import SessionModel
@@ -22,7 +21,6 @@ from lotr_tui.session.session_model import SessionModel
 MAX_BODY_BYTES = 1 << 20
 MAX_UNREAD_BYTES = 8 << 20  # of a stream, which wait for the client; one that reads even more slowly is disconnected
 NEAREST_MODEL = 0.85  # similarity of a wrong name to the right one
-CROSS_ORIGIN = {"Access-Control-Allow-Headers": "authorization, *", "Vary": "Origin"}
 
 
 class UnknownModelError(InvalidInputError):
@@ -36,13 +34,19 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except web.HTTPForbidden as error:
-        status, code, message = 401, "invalid_api_key", str(error.text).removeprefix("403 forbidden: ")
+        status = 401
+        code = "invalid_api_key"
+        message = str(error.text).removeprefix("403 forbidden: ")
     except web.HTTPException as error:
-        status, message = error.status, f"{request.method} {request.path}: {error.reason}"
+        status = error.status
+        message = f"{request.method} {request.path}: {error.reason}"
     except UnknownModelError as error:
-        status, code, message = 404, "model_not_found", str(error)
+        status = 404
+        code = "model_not_found"
+        message = str(error)
     except LotrError as error:
-        status, message = 500 if isinstance(error, RunError) else 400, str(error)
+        status = 500 if isinstance(error, RunError) else 400
+        message = str(error)
     kind = "server_error" if status >= 500 else "invalid_request_error"
     record = {"message": str(LotrError(message)), "type": kind, "param": None, "code": code}
     return web.json_response({"error": record}, status=status)
@@ -65,11 +69,11 @@ async def send(request: web.Request, stream: web.StreamResponse, event: object) 
 class ApiServer:
     """Server of one model, which writes one text at a time while other requests wait."""
 
-    def __init__(self, model: SessionModel, guard: AccessGuard, origins: Iterable[str] = ()) -> None:
+    def __init__(self, model: SessionModel, guard: AccessGuard, origins: Sequence[str] = ()) -> None:
         """Serve a model, also to the pages of `origins`, such as `http://localhost:3000`."""
         self._model = model
         self._guard = guard
-        self._origins = frozenset(origins)
+        self._origins = origins
         self._started_at = int(time.time())
         self._reader = TextReader()
         self._reading = asyncio.Lock()  # of one request
@@ -96,9 +100,10 @@ class ApiServer:
         return await handler(request)
 
     async def _allow_origin(self, request: web.Request, response: web.StreamResponse) -> None:
-        origin = request.headers.get("Origin")
+        origin = request.headers.get("Origin", "")
         if origin in self._origins:
-            response.headers.update({"Access-Control-Allow-Origin": origin, **CROSS_ORIGIN})
+            allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Headers": "authorization, *"}
+            response.headers.update(allowed)
 
     async def _handle_models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": [self._describe_model(name) for name in self.speakers]})
@@ -112,11 +117,10 @@ class ApiServer:
         return {"id": name, "object": "model", "created": self._started_at, "owned_by": "lotr-tui"}
 
     def _find_speaker(self, name: str) -> str:
-        speaker = self.speakers.get(name)
-        if speaker is None:
+        if name not in self.speakers:
             nearest = suggest_nearest(name, self.speakers, NEAREST_MODEL)
             raise UnknownModelError(f"there is no model {name!r}, see /v1/models{nearest}")
-        return speaker
+        return self.speakers[name]
 
     async def _handle_text(self, request: web.Request) -> web.StreamResponse:
         is_chat = request.path.endswith("/chat/completions")

@@ -24,7 +24,7 @@ from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.generation.generate import TextInProgress, generate, prefill
 from engine.generation.turns import answerer_probs, begin_turn
 from engine.models.pretrained.chat import ChatMessage
-from lotr_tui.serve import api, api_prompt
+from lotr_tui.serve import api, api_request
 from lotr_tui.serve.access import AccessGuard
 from lotr_tui.serve.api import MAX_BODY_BYTES, ApiServer
 from tests.support.browser import ServeProcess
@@ -203,7 +203,7 @@ async def test_a_chat_longer_than_the_context_loses_its_oldest_turns_and_says_ho
     assert len(ids) == answer.usage.prompt_tokens
     assert 110 < answer.usage.prompt_tokens <= 160  # the answer has room
     assert "lotr_tui" not in short.model_extra
-    monkeypatch.setattr(api_prompt, "DEFAULT_CONTEXT_SIZE", 200)
+    monkeypatch.setattr(api_request, "DEFAULT_CONTEXT_SIZE", 200)
     async with serve() as (client, plain):
         asked = {"model": "scenes/gollum", "messages": messages, "max_tokens": 40, "seed": 5, "stream": True}
         response = await plain.post("/v1/chat/completions", json=asked)
