@@ -237,8 +237,7 @@ def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iter
     lines, sample = tee(line for block in file.stream for line in block.splitlines())
     beginning = list(islice(sample, scripts.SAMPLE_LINES))
     is_dialogue = config.mode == "dialogue"
-    is_fountain = path.lower().endswith(FOUNTAIN_SUFFIX)
-    if is_fountain or (config.mode != "stream" and scripts.is_screenplay(beginning, needs_scenes=not is_dialogue)):
+    if path.lower().endswith(FOUNTAIN_SUFFIX) or scripts.is_screenplay(beginning, needs_scenes=not is_dialogue):
         return "none (screenplay)", scripts.read_screenplay(lines)
     if not is_dialogue:
         return "none", _read_plain_text(lines)

@@ -245,16 +245,16 @@ def read_screenplay(lines: Iterable[str]) -> Iterator[Utterance]:
     section, is_comment = 0, False
     for _, group in groupby(map(str.strip, lines), key=bool):
         head, *parts = group
-        speech = " ".join(_DIRECTIONS.sub("", " ".join(parts)).split())
+        if head.startswith("@"):  # a name in any case
+            head = head[1:].upper()
+        named = split_name(f"{head.removesuffix('^').strip()}:")
         if is_comment or head.startswith("/*"):
             is_comment = "*/" not in " ".join([head, *parts])
         elif _SCENE_HEADING.match(head):
             section += 1
-        elif speech:
-            if head.startswith("@"):  # a name in any case
-                head = head[1:].upper()
-            named = split_name(f"{head.removesuffix('^').strip()}:")
-            if named and not named.text and named.case == NameCase.UPPER:
+        elif named and not named.text and named.case == NameCase.UPPER:
+            speech = " ".join(_DIRECTIONS.sub("", " ".join(parts)).split())
+            if speech:
                 yield Utterance(speech, normalize_speaker(named.name), section)
 
 
