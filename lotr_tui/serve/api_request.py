@@ -85,7 +85,7 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
             raise InvalidInputError(f"{name} is not supported; leave it out")
     names = [each.name for each in fields(Asked)]
     known = [*names, *asdict(default), "max_completion_tokens", *NEUTRAL]
-    for name in given:  # others, such as those of OpenAI for other models, change nothing
+    for name in given:  # others change nothing, such as OpenAI's for other models
         nearest = suggest_nearest(name, known, MISSPELLING)
         if name not in known and nearest != ".":
             raise InvalidInputError(f"unknown field {name!r}{nearest}")
@@ -96,7 +96,8 @@ def read_request(content: bytes, is_chat: bool, default: SamplerSettings) -> Ask
     if not given.get(text_field):
         raise InvalidInputError(f"{text_field} is missing or empty; give at least one")
     given.pop("prompt" if is_chat else "messages", None)
-    given["max_tokens"] = given.get("max_completion_tokens", given.get("max_tokens", default.max_tokens))
+    if "max_completion_tokens" in given:
+        given["max_tokens"] = given["max_completion_tokens"]
     sampler = {name: given.get(name, value) for name, value in asdict(default).items()}
     asked = files.decode(Asked, {name: given[name] for name in names if name in given})
     check_seed(asked.seed)
