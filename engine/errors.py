@@ -88,7 +88,7 @@ class ColumnError(CorpusError):
     """Error for a table of which several columns, or none, may have the texts or the speakers."""
 
     def __init__(self, message: str, setting: str, answers: Sequence[tuple[str, str]]) -> None:
-        """Keep the setting that would choose a column, and for each column what is in it, and its name."""
+        """Keep the setting that would choose a column, and each column as it is shown, and its name."""
         super().__init__(message)
         self.setting = setting
         self.answers = answers

@@ -262,9 +262,9 @@ def is_screenplay(lines: Sequence[str], *, needs_scenes: bool) -> bool:
     """Return True if a text that begins with `lines` is a screenplay, with headings of scenes if it needs them."""
     speeches = list(read_screenplay(lines))
     speakers = {speech.speaker for speech in speeches}
-    has_scenes = any(speech.section for speech in speeches)
-    names_return = len(speeches) - len(speakers) > MIN_SPEECH_FRACTION * len(lines)  # as no title does
-    return names_return and (has_scenes or not needs_scenes)
+    if needs_scenes and not any(speech.section for speech in speeches):
+        return False
+    return len(speeches) - len(speakers) > MIN_SPEECH_FRACTION * len(lines)  # no title returns so often
 
 
 def read_scenes(script: str) -> list[list[Turn]]:

@@ -22,7 +22,7 @@ SPEAKER_COLUMNS = ("char", "character", "speaker", "name", "who")
 SCENE_COLUMNS = ("movie",)
 """Usual names, in any case. The first is the default, which others stand for where it is missing."""
 MAX_COLUMNS = 1000  # columns of an object or a question
-PREVIEW_ROWS, MAX_CELL_CHARACTERS = 3, 30  # that show a person what is in a column
+PREVIEW_ROWS, MAX_CELL_CHARACTERS = 3, 30  # of a column in a question
 
 
 def check_line_lengths(lines: Iterable[str], source: str) -> None:
