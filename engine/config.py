@@ -10,6 +10,7 @@ from engine.errors import ConfigError, InvalidInputError, suggest_nearest
 from engine.storage.files import decode
 
 BUNDLED = "bundled"  # value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui
+FOUNTAIN_SUFFIX = ".fountain"  # of screenplays, which are read as text
 LSTM, BASE = "lstm", "base"  # the small LSTM and the pre-trained one shipped with lotr-tui, in place of a run's name
 TEACHER_SEPARATOR = ","  # between the names of runs in the setting `teachers`
 TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]

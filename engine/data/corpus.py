@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import BUNDLED, DataConfig
+from engine.config import BUNDLED, FOUNTAIN_SUFFIX, DataConfig
 from engine.data import scripts
 from engine.data.arrays import Int32Array
-from engine.data.scripts import FOUNTAIN_SUFFIX, Turn
+from engine.data.scripts import Turn
 from engine.data.speakers import JOINED, SOMEONE, normalize_speaker
 from engine.data.tables import MAX_LINE_CHARACTERS, check_line_lengths, read_table
 from engine.data.tokenizers import OPEN_VOCABULARIES

@@ -44,7 +44,6 @@ _NAME_WORD = re.compile(
     r"#?[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.|"
     r"(?i:asst|brig|capt|cmdr|comdr|corp|insp|lieut|messrs|mlle|mmes|pres|prof|sergt|supt)\."
 )
-FOUNTAIN_SUFFIX = ".fountain"
 _SCENE_HEADING = re.compile(r"(?:INT|EXT|EST|I/E)[./ ]|\.(?!\.)", re.IGNORECASE)
 _DIRECTIONS = re.compile(r"\([^()]*\)|\[\[?[^\[\]]*\]\]?|[*_~]")  # in brackets, and marks of emphasis
 

@@ -53,9 +53,12 @@ def read_table(
     speaker = _find_column(header, config.speaker_column, SPEAKER_COLUMNS)
     if speaker == text:
         speaker = None
-    if speaker is None and config.mode == "dialogue":
+    is_dialogue = config.mode == "dialogue"
+    is_misnamed = config.speaker_column not in ("", SPEAKER_COLUMNS[0], *header)
+    if speaker is None and (is_dialogue or is_misnamed):
         problem = f"{path} has no speaker column {config.speaker_column!r}, or several"
-        raise _column_error("speaker_column", problem, "use --mode line, which needs no speakers", header, rows)
+        remedy = "use --mode line, which needs no speakers" if is_dialogue else "leave the option out"
+        raise _column_error("speaker_column", problem, remedy, header, rows)
     scene = _find_column(header, config.scene_column, SCENE_COLUMNS)
     return SEPARATORS[separator], _read_utterances(rows, text, speaker, scene)
 

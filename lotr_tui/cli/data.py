@@ -83,6 +83,11 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         "bpe": "end of line, 256 bytes, and pairs of tokens that are frequent in train",
         "characters": f"end of line, 256 bytes, and other characters seen at least {config.min_count} times in train",
     }.get(config.tokenizer, f"words seen at least {config.min_count} times in train, end of line and rare word")
+    lines = f"{summary.num_lines:,}"
+    if limit >= 0:
+        lines += f" longer than {limit} characters"
+    if limit >= 0 and summary.num_lines < summary.num_rows:
+        lines += "; --set min_characters=0 keeps shorter ones"
     speakers = f"{len(summary.speakers):,}"
     if summary.cast:
         speakers += f", of whom {len(summary.cast) - 1:,} with at least {plural(config.min_speaker_lines, 'line')}"
@@ -90,7 +95,7 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
     rows = [
         ("format", f"{corpus.encoding}, separator: {corpus.separator}"),
         ("rows", f"{summary.num_rows:,}"),
-        ("lines", f"{summary.num_lines:,}{f' longer than {limit} characters' if limit >= 0 else ''}"),
+        ("lines", lines),
         (unit, f"{summary.num_tokens:,}, {summary.num_distinct_tokens:,} distinct"),
         ("vocabulary", f"{summary.vocabulary_size:,}: {vocabulary}"),
         ("mode", f"{dataset.mode}, split by {config.split}, split seed {config.split_seed}"),

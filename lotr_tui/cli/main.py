@@ -20,7 +20,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperCommand, TyperGroup
 
-from engine.config import SETTINGS, TEACHER_SEPARATOR, Config, DataConfig
+from engine.config import FOUNTAIN_SUFFIX, SETTINGS, TEACHER_SEPARATOR, Config, DataConfig
 from engine.errors import ColumnError, InvalidInputError, shell_word, suggest_nearest
 from engine.presets import PRESETS
 from engine.storage.files import absolute_path
@@ -327,7 +327,8 @@ class TrainingOptions:
         if self.teacher:
             values["teachers"] = TEACHER_SEPARATOR.join(self.teacher)
         if path := self.csv or self.text:
-            values |= {"corpus": str(absolute_path(path)), "corpus_format": "csv" if self.csv else "text"}
+            is_table = self.csv is not None and path.suffix.lower() != FOUNTAIN_SUFFIX
+            values |= {"corpus": str(absolute_path(path)), "corpus_format": "csv" if is_table else "text"}
         config = config.with_values(**values)
         if self.valid or self.test:
             if not (self.valid and self.test and path):

@@ -116,6 +116,8 @@ def test_the_usual_columns_stand_for_the_default_ones_only(tmp_path):
     assert read(tmp_path / "a.csv", content, text_column="text", speaker_column="character") == [("B", "D")]
     with pytest.raises(CorpusError, match="has no text column 'words'"):
         read(tmp_path / "a.csv", content, text_column="words")
+    with pytest.raises(CorpusError, match=r"has no speaker column 'person'.*or leave the option out"):
+        read(tmp_path / "a.csv", content, speaker_column="person", mode="line")
 
 
 SCREENPLAY = """

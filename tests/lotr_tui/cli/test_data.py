@@ -45,6 +45,7 @@ class TestInfo:
         assert all(text in shown for text in ("2,390", "1,644", "23,615", "879"))
         assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
         assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
+        assert "longer than 20 characters; --set min_characters=0 keeps shorter ones" in shown
 
     def test_table_of_the_cast_and_who_speaks_next(self, lotr, script):
         shown = lotr("data", "info", script, *DIALOGUE).stdout
