@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.data.dataset import load_dataset
+from engine.models.pretrained.names import BASE_FILE
 from engine.presets import PRESETS
 from engine.runtime.distributed import SINGLE_PROCESS
 from tests.support.distributed_worker import train_and_summarize
@@ -43,6 +44,7 @@ def folder(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     texts = [make_config(dataset, settings).to_json() for settings in SETTINGS]
     (folder / "configurations.json").write_text(json.dumps(texts))
+    (folder / BASE_FILE).write_text('{"name": "base", "sha256": "0"}')  # named by an adapter that is written again
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     completed = subprocess.run(
         [*torchrun, "-m", "tests.support.distributed_worker", str(folder)], cwd=CHECKOUT,
