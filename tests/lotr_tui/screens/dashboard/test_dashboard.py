@@ -12,7 +12,6 @@ from engine.errors import RunError
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Sampled, Warned
 from lotr_tui.app import LotrApp
 from lotr_tui.app_state import TrainingChanged
-from lotr_tui.screens.base import ONE_TRAINING
 from lotr_tui.screens.dashboard.panes import ChangedWords, LogPane, MetricTiles, SampleTimeline, TrainingChart
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.dialog import ConfirmDialog, Dialog
@@ -61,8 +60,6 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
         await pilot.pause()
         assert isinstance(app.screen, DashboardScreen)
         assert notices(app) == "No model yet. The first evaluation saves one."
-        await pilot.press("ctrl+t")
-        await until(pilot, lambda: ONE_TRAINING in notices(app))
         job.release(len(training_events()) - 1)
         await until(pilot, lambda: "epoch 12.0/12" in dashboard_text(app))
         text = dashboard_text(app)

@@ -224,7 +224,7 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
         rows = await offered_models(pilot)
         assert [row.split()[0] for row in rows if "@" in row] == ["tiny-test@1", "tiny-test@4"]
         (job.recorded.path / EPOCHS_DIR / "1.safetensors").unlink()
-        await pilot.press("down", "down", "enter")
+        await pilot.press("down", "enter")
         await ui.until(pilot, lambda: "did not keep epoch 1; it kept 4" in note_text(screen))
         assert len(screen.slots) == 1
         assert pilot.app.state.is_training
