@@ -45,8 +45,8 @@ def test_commands_on_damaged_runs_end_in_one_line_and_change_nothing_else(hostil
 @pytest.mark.slow
 def test_mutated_models_by_others_are_played_or_refused_in_one_line():
     pytest.importorskip("transformers")
-    done = run_command("hostile_models", "--mutations", "4", "--files", "*/config.json", "--patterns", "1")
-    assert "mutated models: 8 trials, 0 problems" in done.stdout, done.stdout + done.stderr
+    done = run_command("hostile_models", "--mutations", "4", "--files", "llama/config.json", "--patterns", "1")
+    assert "mutated models: 4 trials, 0 problems" in done.stdout, done.stdout + done.stderr
     assert "slow tokenizers: 3 trials, 0 problems" in done.stdout, done.stdout + done.stderr
 
 
