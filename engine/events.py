@@ -46,7 +46,7 @@ class Started:
 
     @property
     def tokens_per_character(self) -> float:
-        """Of the validation split, if another model made the tokens, so that losses are shown in bits; else 0."""
+        """Rate in the validation split if another model made the tokens, so that losses are shown in bits; else 0."""
         return self.valid_tokens / self.valid_characters if self.base and self.valid_characters else 0.0
 
     def bits_per_character(self, valid_perplexity: float) -> float:

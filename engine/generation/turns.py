@@ -19,7 +19,7 @@ from engine.models.dialogue import DialogueModel, DialogueState
 MAX_HISTORY_TOKENS = 128  # before a turn, for the repetition penalty
 SPEAKER_STREAM = 1  # keeps the noise of a speaker independent of the noise of the words
 ANSWERING_TEMPERATURE = 0.3  # of the choice of who answers: someone who is called by name nearly always does
-# Factors of the probability that people answer a user: of those of the talk so far, and of the best known of the cast.
+# Factors of the probability that someone answers a user: speakers of this talk, and the best known of the cast.
 TALK_WEIGHT, INTRODUCED_WEIGHT = 8.0, 4.0
 NUM_ANSWERS = 8
 MAX_ANSWERS = 64

@@ -112,7 +112,7 @@ def serve(modules: str, max_cpu_seconds: str) -> None:
             crash = "it crashes the library that reads it, or needs too much memory"
             problem = f"it takes more than {max_cpu_seconds} seconds" if is_slow else crash
             content = json.dumps(["error", problem]).encode()
-        # A line of its own, with its number, whatever the child has written.
+        # Always one line with the number of its request; the content comes from the child.
         answers.write(b"[%d, %b]\n" % (number, content.replace(b"\n", b" ")))
 
 
@@ -151,7 +151,7 @@ def _limit_resources(max_cpu_seconds: int) -> None:
 
 
 def _close_descriptors(kept: int) -> None:
-    # Requests and answers of other calls are among them. 1 and 2 drop what is written.
+    # They include the pipes of requests and answers. Descriptors 1 and 2 are the null device already.
     null_device = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null_device, 0)
     os.closerange(3, kept)

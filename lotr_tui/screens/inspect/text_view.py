@@ -186,7 +186,7 @@ def next_token_name(tokenizer: Tokenizer, id: int) -> str:
 class TextView(LineScrollView, can_focus=True):
     """The words or tokens of a page. Each style also differs in weight or underline, for terminals without colour."""
 
-    # Not in a file of a screen, since Textual does not read that of the first screen of an app.
+    # Here and not in a screen's file: Textual does not read the style sheet of an app's first screen.
     DEFAULT_CSS = """
     TextView { overflow-y: auto; }
     TextView > .text-view--gap { color: $muted; text-style: $muted-style; }
